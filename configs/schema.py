@@ -1,0 +1,190 @@
+"""The typed form of a run's YAML file: one pydantic model per section, strict, with vetted defaults.
+
+A recipe states only what differs from these defaults. Nothing here imports torch, Ray or vLLM, so a typo is
+reported before any model loads. Prices of options nobody uses were not paid: there is, for example, no top-k or
+top-p, because the trainer must compute log-probabilities over exactly the support the sampler draws from.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PolicySection(Section):
+    """Which BLIP3o-NEXT checkpoint to start from."""
+
+    path: str = "tiny"
+    """`tiny` (the policy shipped with the project), a folder in the released layout."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class PromptsSection(Section):
+    """Prompt files: `.txt` (one prompt a line) or `.jsonl` (`prompt` plus any metadata), UTF-8.
+
+    Relative paths are resolved against the folder of the YAML file that names them.
+    """
+
+    train: str
+    heldout: str
+
+
+class RolloutSection(Section):
+    """How groups are sampled and painted during training."""
+
+    prompts_per_step: int = Field(8, ge=1)
+    group_size: int = Field(8, ge=2)
+    """Rollouts per prompt (TRL's `num_generations`); an advantage needs at least two siblings."""
+    temperature: float = Field(1.0, gt=0)
+    noise: Literal["shared", "independent"] = "shared"
+    """Diffusion noise of a group: one draw for all members, or one each."""
+    num_diffusion_steps: int = Field(8, ge=1)
+    guidance_scale: float = Field(2.0, ge=1)
+    prompts_per_chunk: int = Field(4, ge=1)
+    """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
+    record_every_steps: int = Field(1, ge=0)
+    """Write each group's best and worst image every so many steps (0: never)."""
+
+
+class RewardSection(Section):
+    """One reward: what computes it and how it counts."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Column name in logs (`reward/<name>`)."""
+    type: str | None = None
+    """Registered name or `module:Class`; defaults to `name`."""
+    weight: float = 1.0
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the reward's constructor."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """After retries: stop the run, or drop the whole group and count it."""
+
+    @property
+    def target(self) -> str:
+        """Registered name or `module:Class` to build."""
+        return self.type or self.name
+
+
+class ClusterSection(Section):
+    """Ray actors per stage and the threads each may use."""
+
+    address: str | None = None
+    """Ray address to join; None joins a running cluster if there is one, else starts a local one."""
+    trainers: int = Field(1, ge=1)
+    samplers: int = Field(1, ge=1)
+    decoders: int = Field(1, ge=1)
+    rewards: int = Field(1, ge=1)
+    """Replicas of every reward."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads per worker; None: all cores divided by the stages that run at the same time, at least 1."""
+    gpus_per_trainer: float = Field(0, ge=0)
+    gpus_per_sampler: float = Field(0, ge=0)
+    gpus_per_decoder: float = Field(0, ge=0)
+    gpus_per_reward: float = Field(0, ge=0)
+
+
+class TrainerSection(Section):
+    """Optimisation, in TRL's and transformers' own names (see `trl.GRPOConfig`)."""
+
+    max_steps: int = Field(100, ge=1)
+    learning_rate: float = Field(1e-6, gt=0)
+    lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    beta: float = Field(0.001, ge=0)
+    """KL coefficient against the frozen starting policy; 0 drops the reference."""
+    epsilon: float = Field(0.2, gt=0)
+    epsilon_high: float | None = Field(None, gt=0)
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
+    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Rollouts per forward/backward on one rank; None: the rank's whole share at once."""
+    gradient_checkpointing: bool = False
+    mismatch_bound: float = Field(0.01, gt=0)
+    """The run stops when mean |sampling log-prob - training log-prob| of a step exceeds this (nats)."""
+
+
+class EvaluationSection(Section):
+    """Held-out evaluation, before, during and after training, always with the same seeds and noise."""
+
+    num_prompts: int = Field(64, ge=1)
+    images_per_prompt: int = Field(4, ge=1)
+    every_steps: int = Field(0, ge=0)
+    """Also evaluate every so many steps (0: only before and after)."""
+    num_diffusion_steps: int | None = Field(None, ge=1)
+    """None: as in rollouts."""
+    grid_prompts: int = Field(8, ge=1)
+    """Prompts shown in the before/after picture grids."""
+
+
+class CheckpointSection(Section):
+    """Checkpoints inside the run folder."""
+
+    every_steps: int = Field(25, ge=1)
+    keep: int = Field(2, ge=1)
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    run_dir: str
+    seed: int = Field(0, ge=0, lt=2**31)
+    policy: PolicySection = PolicySection()
+    prompts: PromptsSection
+    rollout: RolloutSection = RolloutSection()
+    rewards: tuple[RewardSection, ...] = Field(min_length=1)
+    cluster: ClusterSection = ClusterSection()
+    trainer: TrainerSection = TrainerSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        names = [reward.name for reward in self.rewards]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"rewards: the name {repeated[0]!r} is used twice; names are column names and must differ")
+        if not any(reward.weight for reward in self.rewards):
+            raise ValueError("rewards: all weights are 0, so no advantage could ever be different from 0")
+        if self.rollout.prompts_per_step % self.cluster.trainers:
+            raise ValueError(
+                f"rollout.prompts_per_step={self.rollout.prompts_per_step} does not divide over "
+                f"cluster.trainers={self.cluster.trainers}"
+            )
+        return self
+
+
+class WarmstartConfig(Section):
+    """A supervised warm start: images and captions in, a policy in the released layout out."""
+
+    run_dir: str
+    seed: int = Field(0, ge=0, lt=2**31)
+    policy: PolicySection = PolicySection()
+    images: str
+    """Folder of images."""
+    captions: str
+    """JSONL with `file_name` (relative to `images`) and `text`; UTF-8."""
+    strategy: Literal["joint", "sequential"] = "joint"
+    """`joint`: AR and diffusion head learn together. `sequential`: the AR part is frozen, only the head learns."""
+    max_steps: int = Field(1000, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    condition_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of samples whose condition is zeroed, which teaches the unconditional branch of guidance."""
+    caption_swap: float = Field(0.0, ge=0, lt=1)
+    """Share of samples whose caption is another sample's: they train only the head, to trust tokens over words."""
+    checkpoint_every_steps: int = Field(500, ge=1)
+    threads: int | None = Field(None, ge=1)

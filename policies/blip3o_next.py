@@ -1,0 +1,209 @@
+"""BLIP3o-NEXT: a Qwen3 policy that writes image tokens, and a SANA head that paints their hidden states.
+
+One class for the tiny and the released size. During RL only `ar` learns; the head, the decoder and the VQ tokenizer
+stay frozen. Left out on purpose: sampling (vLLM does it, see `rollout/`) and the loss (see `policies/warmstart.py`
+and TRL).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaTransformer2DModel
+from torch import nn
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from policies.checkpoint import Weights, load_part, save_parts
+from policies.config import CheckpointError, image_tokens, load_config, resolve_policy_path
+from policies.logprobs import position_ids
+from policies.prompts import PromptEncoder
+from policies.vision import RELEASED_TOWER, VQSigLIP2
+
+DIFFUSION_CONFIGS = ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+
+
+def make_connector(hidden_size: int, caption_channels: int) -> nn.Sequential:
+    """Linear, GELU, Linear, RMSNorm: from AR hidden states to SANA's caption channels."""
+    connector = nn.Sequential(
+        nn.Linear(hidden_size, caption_channels),
+        nn.GELU(approximate="tanh"),
+        nn.Linear(caption_channels, caption_channels),
+        nn.RMSNorm(caption_channels, eps=1e-5),
+    )
+    nn.init.constant_(connector[3].weight, math.sqrt(5.5))
+    return connector
+
+
+class BLIP3oNext(nn.Module):
+    """All parts of a policy.
+
+    Attributes:
+        config: Qwen3 configuration with BLIP3o-NEXT's keys.
+        ar: `Qwen3ForCausalLM`, the part that learns.
+        connector, sana, vae, scheduler: the diffusion head (None unless the part `head` was asked for).
+        vision: VQ-SigLIP2 (None unless the part `vision` was asked for).
+        prompts: the prompt format and tokenizer.
+    """
+
+    def __init__(self, config: Qwen3Config, diffusion: Path, parts: Sequence[str], prompts: PromptEncoder | None):
+        super().__init__()
+        self.config = config
+        self.prompts = prompts
+        self.diffusion = diffusion
+        self.image_tokens = image_tokens(config)
+        self.ar = Qwen3ForCausalLM(config) if "ar" in parts else None
+        self.connector = self.sana = self.vae = self.scheduler = self.vision = None
+        if "head" in parts:
+            self.sana = SanaTransformer2DModel.from_config(_diffusion_config(diffusion, DIFFUSION_CONFIGS[0]))
+            self.vae = AutoencoderDC.from_config(_diffusion_config(diffusion, DIFFUSION_CONFIGS[1]))
+            self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
+                _diffusion_config(diffusion, DIFFUSION_CONFIGS[2])
+            )
+            self.connector = make_connector(config.hidden_size, self.sana.config.caption_channels)
+        if "vision" in parts:
+            tower = getattr(config, "vision_tower_config", None) or RELEASED_TOWER
+            self.vision = VQSigLIP2(tower, config.num_image_tokens)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        parts: Sequence[str] = ("ar", "head"),
+    ) -> BLIP3oNext:
+        """Load the asked-for parts (`ar`, `head`, `vision`) of a folder in the released layout, in evaluation mode.
+
+        Raises:
+            CheckpointError: a missing file or key, or tensors that do not fit the configuration.
+        """
+        folder = resolve_policy_path(path)
+        config = load_config(folder)
+        weights = Weights(folder)
+        policy = cls(config, diffusion_folder(folder, config), parts, PromptEncoder.from_pretrained(folder))
+        for part, module in policy.parts().items():
+            load_part(weights, part, module)
+        return policy.to(device=device, dtype=dtype).eval()
+
+    def save_pretrained(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write every loaded part, the configs and the tokenizer in the released layout."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_parts(folder, self.parts(), dtype)
+        write_config(folder, self.config)
+        relative = Path(self.config.diffusion_name_or_path)
+        if not relative.is_absolute():
+            for name in DIFFUSION_CONFIGS:
+                target = folder / relative / name
+                if target != self.diffusion / name:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(self.diffusion / name, target)
+        self.prompts.tokenizer.save_pretrained(folder)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Loaded modules under the names `checkpoint.py` uses."""
+        names = ("ar", "sana", "vae", "connector", "vision")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def hidden_states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Last hidden states of `<S0>` and the image tokens, `[B, T + 1, D]`.
+
+        Args:
+            ids: `[B, L + T]`, prompt (left-padded, ending in `<im_start><S0>`) and image tokens.
+            mask: `[B, L + T]`, 1 = real token. Padding neither attends nor counts as a position.
+        """
+        output = self.ar.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
+        return output.last_hidden_state[:, -self.image_tokens.num_tokens - 1 :]
+
+    def noise(self, seeds: Sequence[int]) -> torch.Tensor:
+        """Initial diffusion noise `[B, C, h, w]`, one generator a sample: independent of batch composition."""
+        size = self.sana.config.sample_size
+        shape = (self.sana.config.in_channels, size, size)
+        draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(draws).to(device=self.sana.device, dtype=self.sana.dtype)
+
+    @torch.no_grad()
+    def denoise(
+        self, hidden: torch.Tensor, noise: torch.Tensor, num_steps: int = 30, guidance_scale: float = 2.0
+    ) -> torch.Tensor:
+        """Latents `[B, C, h, w]` painted from hidden states `[B, T + 1, D]` with classifier-free guidance.
+
+        The unconditional branch is the connector applied to zeros; both conditions are computed once.
+        """
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
+        scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist(), device=noise.device)
+        condition = self.connector(hidden)
+        guided = guidance_scale != 1
+        if guided:
+            nothing = self.connector(torch.zeros_like(hidden[:1, :1])).expand_as(condition)
+            condition = torch.cat([nothing, condition])
+        latents = noise
+        for timestep in scheduler.timesteps:
+            model_input = torch.cat([latents, latents]) if guided else latents
+            velocity = self.sana(
+                hidden_states=model_input,
+                timestep=timestep.expand(len(model_input)),
+                encoder_hidden_states=condition,
+            ).sample
+            if guided:
+                without, with_condition = velocity.chunk(2)
+                velocity = without + guidance_scale * (with_condition - without)
+            latents = scheduler.step(velocity, timestep, latents).prev_sample
+        return latents
+
+    @torch.no_grad()
+    def latents_to_images(self, latents: torch.Tensor) -> torch.Tensor:
+        """RGB images `[B, H, W, 3]` uint8 from latents `[B, C, h, w]`."""
+        latents = latents / self.vae.config.scaling_factor + getattr(self.vae.config, "shift_factor", 0.0)
+        images = (self.vae.decode(latents.to(self.vae.dtype)).sample / 2 + 0.5).clamp(0, 1)
+        return (images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+    def decode(
+        self, hidden: torch.Tensor, noise: torch.Tensor, num_steps: int = 30, guidance_scale: float = 2.0
+    ) -> torch.Tensor:
+        """RGB images `[B, H, W, 3]` uint8 from hidden states `[B, T + 1, D]` and noise `[B, C, h, w]`."""
+        return self.latents_to_images(self.denoise(hidden, noise, num_steps, guidance_scale))
+
+
+def diffusion_folder(checkpoint: Path, config: Qwen3Config) -> Path:
+    """Folder of the SANA, DC-AE and scheduler configs: `diffusion_name_or_path`, relative to the checkpoint.
+
+    A name that is no folder is taken as a hub repository; only its three small config files are fetched.
+
+    Raises:
+        CheckpointError: neither a folder nor to be had from the hub.
+    """
+    name = config.diffusion_name_or_path
+    folder = checkpoint / name  # an absolute name replaces the checkpoint's folder
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=list(DIFFUSION_CONFIGS)))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            raise CheckpointError(
+                f"{checkpoint}/config.json: diffusion_name_or_path={name!r} is no folder and could not be fetched "
+                f"from the hub ({type(error).__name__}); download it and give its local path"
+            ) from error
+    for file in DIFFUSION_CONFIGS:
+        if not (folder / file).is_file():
+            raise CheckpointError(f"{folder}: {file} is missing (named by diffusion_name_or_path in {checkpoint})")
+    return folder
+
+
+def _diffusion_config(folder: Path, name: str) -> dict:
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def write_config(folder: Path, config: Qwen3Config) -> None:
+    """Write `config.json` under the checkpoint's own `model_type`."""
+    values = config.to_diff_dict()
+    values["model_type"] = values.pop("released_model_type")
+    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,32 @@
+"""Seeds of completions and of diffusion noise, derived from names and not from any order of events.
+
+The same run seed, step, prompt and member give the same seed on any number of workers and after a resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+SEED_BITS = 48  # below 2^53, so a seed survives JSON
+
+
+def completion_seed(run_seed: int, step: int | str, prompt_id: str, member: int) -> int:
+    """Seed of one completion: the group's seed plus the member's index.
+
+    vLLM gives the `n` children of a request the request's seed plus their index; this is the same rule, so a whole
+    group is one request. `step` is the training step or a name such as "eval".
+    """
+    return _hash("completion", run_seed, step, prompt_id) + member
+
+
+def noise_seed(
+    run_seed: int, step: int | str, prompt_id: str, member: int, noise: Literal["shared", "independent"]
+) -> int:
+    """Seed of one image's diffusion noise; with `shared`, all members of a group get the same."""
+    return _hash("noise", run_seed, step, prompt_id) + (member if noise == "independent" else 0)
+
+
+def _hash(*names: int | str) -> int:
+    text = "\x1f".join(f"{type(name).__name__}:{name}" for name in names)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=SEED_BITS // 8).digest(), "big")

@@ -1,0 +1,66 @@
+"""The records that flow through a GRPO step: prompt, completion, rollout, group, batch.
+
+They are the contract between the sampler, the decoder, the rewards and the trainer; nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One caption to draw, with whatever its file says about it."""
+
+    id: str
+    """Stable name: seeds and records hang on it."""
+    text: str
+    metadata: dict = field(default_factory=dict)
+    """All other keys of its JSONL line, e.g. `target_text` or GenEval's `include`."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The image tokens sampled for one prompt."""
+
+    token_ids: np.ndarray
+    """`[T]` int32, vocabulary ids (all of them image tokens)."""
+    logprobs: np.ndarray
+    """`[T]` float32, log-probability (nats) of each token under the distribution it was drawn from."""
+    policy_version: int
+    """Optimiser steps behind the weights that drew it."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A completion, its image and its scores."""
+
+    completion: Completion
+    image: np.ndarray
+    """`[H, W, 3]` uint8, RGB."""
+    rewards: dict[str, float | None]
+    """Reward name to score; None: the reward does not apply to this prompt."""
+
+
+@dataclass(frozen=True)
+class RolloutGroup:
+    """The siblings of one prompt, in member order."""
+
+    prompt: Prompt
+    prompt_ids: list[int]
+    """`[P]` token ids ending in `<im_start><S0>`."""
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """What one call of `RolloutPipeline.collect` returns: groups in the order of the prompts."""
+
+    groups: tuple[RolloutGroup, ...]
+    seconds: dict[str, float]
+    """Busy seconds per stage (`sample`, `decode`, `score`, each summed over its workers) and `wall`."""
+    skipped_groups: int = 0
+    """Groups dropped because a reward with `on_error: skip` failed on them."""

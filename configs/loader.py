@@ -1,0 +1,196 @@
+"""YAML file + dotted overrides -> typed configuration; every mistake becomes one sentence that names file and key.
+
+Relative paths written in a file (`prompts.*`, `policy.path`, `images`, `captions`) are resolved against that file's
+folder; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects.
+Left out on purpose: includes, interpolation and environment variables.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.schema import RunConfig, WarmstartConfig
+
+DEFAULT_RECIPE = Path(__file__).parent / "tiny_ocr.yaml"
+PATH_KEYS = (("prompts", "train"), ("prompts", "heldout"), ("policy", "path"), ("images",), ("captions",))
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used: names the file, the key and the nearest right value."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML with `1e-6` as a number (YAML 1.1 calls it a string) and repeated keys as an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            keys = [self.construct_object(key) for key, _ in node.value]
+            repeated = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.constructor.ConstructorError(None, None, f"key {repeated!r} appears twice", node.start_mark)
+        return mapping
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load_run_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a run's YAML file and apply `section.key=value` overrides (list items by index: `rewards.0.weight=2`).
+
+    Raises:
+        ConfigError: missing or malformed file, unknown key, wrong value; the message names file, key and, where there
+            is one, the nearest known key.
+    """
+    return _load(RunConfig, path, overrides)
+
+
+def load_warmstart_config(path: str | Path, overrides: Iterable[str] = ()) -> WarmstartConfig:
+    """Like `load_run_config`, for a supervised warm start."""
+    return _load(WarmstartConfig, path, overrides)
+
+
+def dump_config(config: BaseModel) -> str:
+    """The configuration as YAML with every default written out; loading it again gives an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def differing_keys(first: BaseModel, second: BaseModel) -> list[str]:
+    """Dotted keys whose values differ, in the order of the schema."""
+    return _differences(first.model_dump(mode="json"), second.model_dump(mode="json"), "")
+
+
+def _differences(first: Any, second: Any, prefix: str) -> list[str]:
+    if isinstance(first, dict) and isinstance(second, dict):
+        found = []
+        for key in dict.fromkeys([*first, *second]):
+            name = f"{prefix}.{key}" if prefix else str(key)
+            if (key in first) != (key in second):
+                found.append(name)
+            elif key in first:
+                found += _differences(first[key], second[key], name)
+        return found
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        return [
+            key
+            for i, (left, right) in enumerate(zip(first, second, strict=True))
+            for key in _differences(left, right, f"{prefix}.{i}")
+        ]
+    return [] if first == second else [prefix]
+
+
+def _load(schema: type[Config], path: str | Path, overrides: Iterable[str]) -> Config:
+    path = Path(path).expanduser()
+    values = _read_yaml(path)
+    _resolve_paths(values, path.resolve().parent)
+    for override in overrides:
+        _apply_override(values, override)
+    _resolve_paths(values, Path.cwd())
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_describe(schema, error)}") from None
+
+
+def _read_yaml(path: Path) -> dict:
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; give a YAML file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
+        raise ConfigError(
+            f"{path}: no such file" + (f"; did you mean {path.parent / near[0]}?" if near else "")
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 (byte {error.start})") from None
+    try:
+        values = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader subclass
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {error.problem}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines at the top level, found {type(values).__name__}")
+    return values
+
+
+def _resolve_paths(values: dict, folder: Path) -> None:
+    for *sections, key in PATH_KEYS:
+        holder: Any = values
+        for section in sections:
+            holder = holder.get(section) if isinstance(holder, dict) else None
+        if isinstance(holder, dict) and isinstance(holder.get(key), str) and holder[key] != "tiny":
+            holder[key] = str(folder / Path(holder[key]).expanduser())
+
+
+def _apply_override(values: dict, override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {override!r}: expected `section.key=value`, for example `trainer.max_steps=10`")
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader subclass
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from None
+    *parents, last = key.split(".")
+    holder: Any = values
+    for part in parents:
+        index = _index(holder, part, override)
+        if isinstance(holder, dict) and holder.get(index) is None:
+            holder[index] = {}
+        holder = holder[index]
+    holder[_index(holder, last, override)] = value
+
+
+def _index(holder: Any, part: str, override: str) -> str | int:
+    if isinstance(holder, dict):
+        return part
+    if not isinstance(holder, list):
+        raise ConfigError(f"override {override!r}: nothing can be set below {type(holder).__name__} at {part!r}")
+    if not part.isdigit() or int(part) >= len(holder):
+        raise ConfigError(f"override {override!r}: {part!r} is no item of a list of {len(holder)} (counted from 0)")
+    return int(part)
+
+
+def _describe(schema: type[BaseModel], error: ValidationError) -> str:
+    """The first mistake in words, and how many more there are."""
+    errors = error.errors()
+    first = errors[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(schema, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {key!r}; {hint}{more}"
+    if first["type"] == "missing":
+        return f"{key!r} is required{more}"
+    if first["type"] == "literal_error":
+        return f"{key!r} is {first['input']!r}; allowed: {first['ctx']['expected']}{more}"
+    if first["type"] == "value_error":  # our own validators name the key themselves
+        return f"{first['ctx']['error']}{more}"
+    return f"{key!r} is {first['input']!r}; {_lower_first(first['msg'])}{more}"
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _fields_at(schema: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """Known keys of the section that `location` points at."""
+    for part in location:
+        if isinstance(part, str):
+            annotation = schema.model_fields[part].annotation
+            candidates = (annotation, *typing.get_args(annotation))
+            schema = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(schema.model_fields)

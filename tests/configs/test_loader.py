@@ -1,0 +1,119 @@
+"""Configurations: every shipped recipe loads, every mistake is one sentence, and nothing heavy is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import ConfigError, RunConfig, differing_keys, dump_config, load_run_config, load_warmstart_config
+
+RECIPES = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
+MINIMAL = """
+run_dir: runs/x
+prompts: {train: train.txt, heldout: heldout.txt}
+rewards:
+  - name: ocr
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def error_of(path, *overrides):
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads(path):
+    load_warmstart_config(path) if "warmstart" in path.stem else load_run_config(path)
+
+
+def test_the_published_recipe_has_the_published_numbers():
+    config = load_run_config(Path(__file__).parents[2] / "configs/blip3o_next_ocr.yaml")
+    assert (config.trainer.learning_rate, config.trainer.beta) == (1e-6, 0.001)
+    assert (config.rollout.group_size, config.rollout.prompts_per_step) == (16, 32)
+
+
+def test_importing_configs_imports_nothing_heavy():
+    code = "import configs, sys; print([m for m in ('torch', 'vllm', 'ray', 'transformers') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_dumped_config_loads_as_the_same_config(recipe, tmp_path):
+    config = load_run_config(recipe, ["trainer.learning_rate=1e-6", "rewards.0.options.variant=exact"])
+    (tmp_path / "again.yaml").write_text(dump_config(config))
+    assert load_run_config(tmp_path / "again.yaml") == config
+
+
+def test_overrides_reach_sections_list_items_and_free_options(recipe):
+    config = load_run_config(
+        recipe, ["trainer.max_steps=7", "rewards.0.weight=0.5", "rewards.0.options.floor=0.3", "trainer.beta=1e-3"]
+    )
+    assert config.trainer.max_steps == 7
+    assert config.rewards[0].weight == 0.5
+    assert config.rewards[0].options == {"floor": 0.3}
+    assert config.trainer.beta == 1e-3
+
+
+def test_relative_paths_belong_to_the_file_and_overridden_ones_to_the_shell(recipe, tmp_path, monkeypatch):
+    shell = tmp_path / "elsewhere"
+    shell.mkdir()
+    monkeypatch.chdir(shell)
+    config = load_run_config(recipe, ["prompts.heldout=mine.txt"])
+    assert config.prompts.train == str(tmp_path / "train.txt")
+    assert config.prompts.heldout == str(shell / "mine.txt")
+    assert config.policy.path == "tiny"
+    assert config.run_dir == "runs/x"
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("trainer.learning_rte=1", ["run.yaml", "'trainer.learning_rte'", "did you mean 'learning_rate'"]),
+        ("trainr.beta=1", ["'trainr'", "did you mean 'trainer'"]),
+        ("rewards.0.wieght=1", ["'rewards.0.wieght'", "did you mean 'weight'"]),
+        ("trainer.zzzz=1", ["known keys: max_steps"]),
+        ("trainer.loss_type=ppo", ["'trainer.loss_type'", "'ppo'", "'grpo', 'dr_grpo'"]),
+        ("rollout.group_size=1", ["'rollout.group_size' is 1", "greater than or equal to 2"]),
+        ("rewards.3.weight=1", ["no item of a list of 1"]),
+        ("run_dir.x=1", ["nothing can be set below str"]),
+        ("trainer.max_steps", ["expected `section.key=value`"]),
+        ("rewards.0.weight=0", ["all weights are 0"]),
+        ("trainer=3", ["'trainer'"]),
+    ],
+)
+def test_a_mistaken_override_is_named_with_its_nearest_right_value(recipe, override, parts):
+    message = error_of(recipe, override)
+    assert all(part in message for part in parts), message
+
+
+def test_unreadable_files_are_named(tmp_path, recipe):
+    assert "did you mean" in error_of(tmp_path / "rum.yaml")
+    for name, content, part in [
+        ("bytes.yaml", b"\xff\xfe", "not UTF-8"),
+        ("broken.yaml", b"a: [1,\nb: 2", "not valid YAML"),
+        ("list.yaml", b"- 1", "found list"),
+        ("twice.yaml", MINIMAL.encode() + b"\nrun_dir: other\n", "'run_dir' appears twice"),
+        ("empty.yaml", b"", "found NoneType"),
+        ("missing.yaml", b"run_dir: x\n", "is required"),
+    ]:
+        path = tmp_path / name
+        path.write_bytes(content)
+        message = error_of(path)
+        assert name in message and part in message, message
+
+
+def test_differing_keys_are_dotted(recipe):
+    first = load_run_config(recipe)
+    second = load_run_config(recipe, ["trainer.beta=0.5", "rewards.0.weight=2", "rewards.0.options.a=1"])
+    assert differing_keys(first, second) == ["rewards.0.weight", "rewards.0.options.a", "trainer.beta"]
+    assert differing_keys(first, RunConfig.model_validate(first.model_dump())) == []

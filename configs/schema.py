@@ -161,6 +161,10 @@ class RunConfig(Section):
                 f"rollout.prompts_per_step={self.rollout.prompts_per_step} does not divide over "
                 f"cluster.trainers={self.cluster.trainers}"
             )
+        share = self.rollout.prompts_per_step * self.rollout.group_size // self.cluster.trainers
+        micro = self.trainer.micro_batch_size
+        if micro and share % micro:
+            raise ValueError(f"trainer.micro_batch_size={micro} does not divide the {share} rollouts of a rank's step")
         return self
 
 

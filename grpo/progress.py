@@ -1,0 +1,89 @@
+"""Progress of a run in the driver's terminal: step, reward, KL, seconds per stage.
+
+Training runs in Ray workers, so rank 0 sends each step's metrics through a Ray queue and a thread here draws them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from queue import Empty
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+STAGES = ("sample", "decode", "score", "train")
+
+
+class ProgressReporter(TrainerCallback):
+    """Sends logged metrics from rank 0 to the driver."""
+
+    def __init__(self, queue: Any):
+        self.queue = queue
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+        if state.is_world_process_zero and "reward/mean" in logs:
+            self.queue.put({"step": state.global_step, **logs})
+
+
+def describe(metrics: Mapping[str, Any]) -> str:
+    """One line about a step: `reward 0.412  kl 0.0031  sample 1.2s  decode 3.0s  score 2.1s  train 0.9s`."""
+    parts = [f"reward {_number(metrics.get('reward/mean'), '.3f')}"]
+    if "kl/reference" in metrics:
+        parts.append(f"kl {_number(metrics['kl/reference'], '.4f')}")
+    parts += [f"{stage} {_number(metrics.get(f'time/{stage}'), '.1f')}s" for stage in STAGES]
+    return "  ".join(parts)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+class ProgressDisplay:
+    """Context manager: a progress bar on a terminal, one line per `every` steps where there is none.
+
+    Args:
+        queue: Ray queue that `ProgressReporter` fills.
+        total: steps of the whole run.
+        done: steps done before (resume).
+    """
+
+    def __init__(self, queue: Any, total: int, done: int, console: Console, every: int = 1):
+        self.queue, self.total, self.done, self.console, self.every = queue, total, done, console, every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._draw, daemon=True)
+
+    def __enter__(self) -> ProgressDisplay:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _draw(self) -> None:
+        columns = (
+            TextColumn("training"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+            task = progress.add_task("", total=self.total, completed=self.done)
+            while (metrics := self._next()) is not None:
+                line = describe(metrics)
+                progress.update(task, completed=metrics["step"], description=line)
+                if not self.console.is_terminal and metrics["step"] % self.every == 0:
+                    self.console.print(f"step {metrics['step']}/{self.total}  {line}", highlight=False)
+
+    def _next(self) -> Mapping[str, Any] | None:
+        while True:
+            try:
+                return self.queue.get(timeout=0.5)
+            except Empty:
+                if self._stop.is_set():
+                    return None

@@ -1,0 +1,23 @@
+"""Which prompts each optimiser step sees: decided before the run, so any step can be repeated or resumed exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def prompt_schedule(num_prompts: int, prompts_per_step: int, num_steps: int, seed: int) -> list[int]:
+    """Indices of the prompts of all steps, `[num_steps * prompts_per_step]`, step after step.
+
+    Every pass over the prompts is a fresh permutation; the remainder that does not fill a step is left for the next
+    pass, so no step sees a prompt twice. A longer run starts like a shorter one.
+
+    Raises:
+        ValueError: fewer prompts than one step needs.
+    """
+    if num_prompts < prompts_per_step:
+        raise ValueError(f"{num_prompts} prompts cannot fill a step of {prompts_per_step} different prompts")
+    steps_per_pass = num_prompts // prompts_per_step
+    num_passes = -(-num_steps // steps_per_pass)
+    generator = np.random.default_rng(seed)
+    passes = [generator.permutation(num_prompts)[: steps_per_pass * prompts_per_step] for _ in range(num_passes)]
+    return np.concatenate(passes)[: num_steps * prompts_per_step].tolist()

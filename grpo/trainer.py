@@ -1,0 +1,282 @@
+"""TRL's `GRPOTrainer` on image tokens, joined to our rollouts at four seams; the algorithm itself stays TRL's.
+
+1. `rollout_func`: groups come from a `RolloutPipeline`; their scores travel as extra fields, and each configured reward
+   is a TRL reward function that picks up its own column.
+2. `use_vllm` and `vllm_generation`, set after `__init__`: switch on TRL's weight sync before every rollout and its
+   importance-sampling correction, without TRL's own engine.
+3. The model's forward returns log-probabilities over the image vocabulary only. It is still called through the wrapped
+   module, so DDP sees it.
+4. `beta` and `ref_model`, set after `__init__`: TRL would load the reference by name, which a released checkpoint
+   folder does not allow.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, Qwen3ForCausalLM, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from configs import RunConfig
+from grpo.checkpoints import finish_checkpoint
+from grpo.metrics import rename
+from grpo.schedule import prompt_schedule
+from policies import ImageTokens, PromptEncoder, image_logprobs
+from rollout import Prompt, RolloutBatch, RolloutGroup
+
+if TYPE_CHECKING:
+    from rollout import RolloutPipeline, RolloutRecorder
+
+STAGES = ("sample", "decode", "score")
+
+
+class MismatchError(ValueError):
+    """Sampler and trainer disagree about log-probabilities by more than the configured bound."""
+
+
+class ImageGRPOTrainer(GRPOTrainer):
+    """One rank of the training; every rank collects the groups of its own prompts.
+
+    Args:
+        ar: the AR part that learns. `reference` of the KL term is a copy of it as given.
+        config: the run.
+        args: TRL arguments (see `grpo.worker.make_args`); whole groups per rank, one optimiser step per batch.
+        encoder: prompt format; its tokenizer is TRL's processing class.
+        image_tokens: the action space.
+        prompts: training prompts; `prompt_schedule` says which step sees which.
+        pipeline: anything with `collect` and `sync_weights` of `rollout.RolloutPipeline`.
+        recorder: keeps each group's best and worst image (rank 0's groups).
+    """
+
+    def __init__(
+        self,
+        ar: Qwen3ForCausalLM,
+        *,
+        config: RunConfig,
+        args: GRPOConfig,
+        encoder: PromptEncoder,
+        image_tokens: ImageTokens,
+        prompts: Sequence[Prompt],
+        pipeline: RolloutPipeline,
+        recorder: RolloutRecorder | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+    ):
+        self.run = config
+        self.encoder = encoder
+        self.action_space = image_tokens
+        self.prompts = prompts
+        self.pipeline = pipeline
+        self.recorder = recorder
+        self.step_seconds = 0.0
+        self.rollout_seconds = 0.0
+        self._pending: list[Prompt] = []
+        reference = copy.deepcopy(ar) if config.trainer.beta else None
+        schedule = prompt_schedule(len(prompts), config.rollout.prompts_per_step, config.trainer.max_steps, config.seed)
+        super().__init__(
+            model=ar,
+            reward_funcs=[_reward_column(reward.name) for reward in config.rewards],
+            args=args,
+            train_dataset=Dataset.from_dict({"prompt": [prompts[i].text for i in schedule], "index": schedule}),
+            processing_class=encoder.tokenizer,
+            rollout_func=_collect,
+            callbacks=[_StepClock(self), *callbacks],
+        )
+        self.remove_callback(PrinterCallback)
+        self.use_vllm, self.vllm_generation, self._last_loaded_step = True, self, -1  # TRL calls our `sync_weights`
+        self.model.forward = self._image_forward(self.model)
+        if reference is not None:
+            reference.requires_grad_(False).eval()
+            reference.forward = self._image_forward(reference)
+            self.beta = config.trainer.beta
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def _image_forward(self, ar: Qwen3ForCausalLM) -> Callable:
+        """Forward of a model that is asked for nothing but image-token log-probs (and their entropy)."""
+
+        def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor, entropy: bool = False) -> tuple:
+            return image_logprobs(ar, input_ids, attention_mask, self.action_space, self.temperature, entropy)
+
+        return forward
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **_: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        """Log-probs `[B, T]` of the image tokens at the sampling temperature, in chunks of `batch_size` rows."""
+        chunk = batch_size or len(input_ids)
+        outputs = []
+        for start in range(0, len(input_ids), chunk):
+            rows = slice(start, start + chunk)
+            with self.accelerator.autocast():
+                outputs.append(model(input_ids[rows], attention_mask[rows], entropy=compute_entropy))
+        logprobs = torch.cat([output[0] for output in outputs])
+        return logprobs, torch.cat([output[1] for output in outputs]) if compute_entropy else None, None
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._pending = [self.prompts[row["index"]] for row in inputs[:: self.num_generations]]
+        batch = super()._generate_and_score_completions(inputs)
+        self._check_mismatch(batch)
+        return batch
+
+    def sync_weights(self) -> None:
+        """Publish the current weights to samplers and decoders; TRL calls it before each rollout, on every rank."""
+        weights = self.accelerator.get_state_dict(self.model_wrapped)
+        if self.accelerator.is_main_process:
+            self.pipeline.sync_weights(weights, version=self.state.global_step)
+        self.accelerator.wait_for_everyone()
+        self._last_loaded_step = self.state.global_step
+
+    def collect(self) -> dict[str, list]:
+        """Rollouts of this step's prompts in TRL's form: flat lists, member after member, group after group.
+
+        A group that was dropped (`on_error: skip`) keeps its place with every token masked and no reward, so it adds
+        nothing to loss, advantages, KL or metrics of the others.
+        """
+        started = time.perf_counter()
+        version = self.state.global_step
+        batch = self.pipeline.collect(self._pending, step=version)
+        self.rollout_seconds = time.perf_counter() - started
+        versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
+        if versions - {version}:
+            raise RuntimeError(f"rollouts of step {version} come from policy versions {sorted(versions)}")
+        if self.recorder and self.accelerator.is_main_process and self._record_now(version):
+            self.recorder.record(version, batch)
+        self._log_batch(batch)
+        groups = {group.prompt.id: group for group in batch.groups}
+        rows = [row for prompt in self._pending for row in self._rows(prompt, groups.get(prompt.id))]
+        return {key: [row[key] for row in rows] for key in rows[0]}
+
+    def _record_now(self, step: int) -> bool:
+        every = self.run.rollout.record_every_steps
+        return bool(every) and step % every == 0
+
+    def _rows(self, prompt: Prompt, group: RolloutGroup | None) -> list[dict[str, Any]]:
+        length = self.action_space.num_tokens
+        if group is None:
+            masked = {
+                "prompt_ids": self.encoder.encode(prompt.text),
+                "completion_ids": [self.action_space.start] * length,
+                "logprobs": [0.0] * length,
+                "env_mask": [0] * length,
+                **{f"reward/{reward.name}": None for reward in self.run.rewards},
+            }
+            return [masked] * self.num_generations
+        return [
+            {
+                "prompt_ids": group.prompt_ids,
+                "completion_ids": rollout.completion.token_ids.tolist(),
+                "logprobs": rollout.completion.logprobs.tolist(),
+                "env_mask": [1] * length,
+                **{f"reward/{reward.name}": rollout.rewards[reward.name] for reward in self.run.rewards},
+            }
+            for rollout in group.rollouts
+        ]
+
+    def _log_batch(self, batch: RolloutBatch) -> None:
+        images = [rollout.image for group in batch.groups for rollout in group.rollouts]
+        statistics = [sum(float(measure(image)) / 255 for image in images) for measure in (np.mean, np.std)]
+        stages = [batch.seconds.get(stage, 0.0) for stage in STAGES]
+        totals = self._sum_over_ranks([*stages, batch.skipped_groups, len(images), *statistics])
+        *seconds, skipped, num_images, brightness, contrast = totals
+        if not num_images:
+            raise RuntimeError(f"step {self.state.global_step}: every group was dropped because a reward failed on it")
+        metrics = {f"time/{stage}": value for stage, value in zip(STAGES, seconds, strict=True)}
+        metrics["groups/dropped"] = skipped
+        metrics["image/brightness"] = brightness / num_images  # [0, 1], mean pixel
+        metrics["image/contrast"] = contrast / num_images  # [0, 1], spread of the pixels inside an image
+        self.add_metrics(metrics)
+
+    def add_metrics(self, metrics: dict[str, float]) -> None:
+        """Log these values with the current step."""
+        for name, value in metrics.items():
+            self._metrics["train"][name].append(value)
+
+    def _check_mismatch(self, batch: dict[str, Any]) -> None:
+        """Log how far sampler and trainer disagree about the very tokens just drawn, and stop beyond the bound.
+
+        `mismatch/mean_abs` is mean |log p_sampler - log p_trainer| per token (nats); `kl/mismatch` estimates
+        KL(sampler || trainer) per token without bias as E[r - 1 - log r], r = p_trainer / p_sampler (Schulman's k3).
+        """
+        mask = batch["completion_mask"] * batch["tool_mask"]
+        delta = (batch["old_per_token_logps"] - batch["sampling_per_token_logps"]) * mask
+        sums = [delta.abs().sum().item(), (delta.exp() - 1 - delta).sum().item(), mask.sum().item()]
+        mean_abs, kl, count = self._sum_over_ranks(sums)
+        mean_abs, kl = mean_abs / count, kl / count
+        self.add_metrics({"mismatch/mean_abs": mean_abs, "kl/mismatch": kl})
+        bound = self.run.trainer.mismatch_bound
+        if not mean_abs <= bound:
+            raise MismatchError(
+                f"step {self.state.global_step}: sampler and trainer log-probabilities differ by {mean_abs:.2g} nats "
+                f"per token on average, more than trainer.mismatch_bound={bound}; training would learn the difference"
+            )
+
+    def _sum_over_ranks(self, values: Sequence[float]) -> list[float]:
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
+        return self.accelerator.reduce(tensor, reduction="sum").tolist()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As TRL, under the project's metric names and with the time spent outside the rollouts."""
+        if self._metrics["train"]:
+            self.add_metrics(
+                {
+                    "time/rollout": self.rollout_seconds,
+                    "time/train": self.step_seconds - self.rollout_seconds,
+                    "time/step": self.step_seconds,
+                }
+            )
+        named = {rename(name): values for name, values in self._metrics["train"].items()}
+        self._metrics["train"].clear()
+        self._metrics["train"].update({name: values for name, values in named.items() if name})
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Write into the staging folder `args.output_dir`, then move the complete checkpoint into place."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            finish_checkpoint(Path(self.args.output_dir), self.state.global_step, self.run.checkpoint.keep)
+        self.accelerator.wait_for_everyone()
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """No model card per checkpoint: the run folder describes itself."""
+
+
+class _StepClock(TrainerCallback):
+    """Wall seconds of each optimiser step, rollouts included."""
+
+    def __init__(self, trainer: ImageGRPOTrainer):
+        self.trainer = trainer
+        self.started = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.started = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.trainer.step_seconds = time.perf_counter() - self.started
+
+
+def _collect(prompts: list[str], trainer: ImageGRPOTrainer) -> dict[str, list]:
+    return trainer.collect()
+
+
+def _reward_column(name: str) -> Callable[..., list[float | None]]:
+    """A TRL reward function that returns the scores the pipeline already computed."""
+
+    def column(**fields: Any) -> list[float | None]:
+        return fields[f"reward/{name}"]
+
+    column.__name__ = name
+    return column

@@ -1,0 +1,109 @@
+"""What one Ray Train worker does: load the AR part, build the trainer, resume where there is a checkpoint, train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import huggingface_hub  # noqa: F401 - imported before Ray Train's thread starts: its lazy imports are not thread-safe
+import torch
+import transformers
+
+from configs import RunConfig
+from grpo.checkpoints import RunFolder
+from grpo.evaluation import HeldoutCallback
+from grpo.metrics import MetricsFile
+from grpo.progress import ProgressReporter
+from policies import BLIP3oNext, resolve_policy_path
+from rollout import Prompt, RolloutPipeline, RolloutRecorder
+
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from trl import GRPOConfig  # noqa: E402
+
+from grpo.trainer import ImageGRPOTrainer  # noqa: E402
+
+
+def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConfig:
+    """TRL arguments of a run: whole groups per rank, one on-policy optimiser step per batch of rollouts."""
+    section = config.trainer
+    share = config.rollout.prompts_per_step * config.rollout.group_size // config.cluster.trainers
+    micro = section.micro_batch_size or share
+    return GRPOConfig(
+        output_dir=str(folder.staging),
+        seed=config.seed,
+        max_steps=section.max_steps,
+        num_generations=config.rollout.group_size,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=share // micro,
+        max_completion_length=num_tokens,
+        temperature=config.rollout.temperature,
+        learning_rate=section.learning_rate,
+        lr_scheduler_type=section.lr_scheduler_type,
+        warmup_steps=section.warmup_steps,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        beta=0.0,  # the trainer sets the real one after __init__, together with the reference model
+        epsilon=section.epsilon,
+        epsilon_high=section.epsilon_high,
+        loss_type=section.loss_type,
+        scale_rewards=section.scale_rewards,
+        multi_objective_aggregation=section.multi_objective_aggregation,
+        reward_weights=[reward.weight for reward in config.rewards],
+        vllm_importance_sampling_correction=True,
+        mask_truncated_completions=False,  # image completions have no end token
+        shuffle_dataset=False,  # the schedule is already in order
+        gradient_checkpointing=section.gradient_checkpointing,
+        bf16=config.policy.dtype == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="steps",
+        save_steps=config.checkpoint.every_steps,
+        logging_steps=1,
+        report_to=list(config.report_to),
+        disable_tqdm=True,
+        log_level="error",
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def train_worker(job: dict[str, Any]) -> None:
+    """Ray Train's per-worker function.
+
+    `job` holds `config`, `prompts` (training), `heldout` (evaluation), `pipeline`, `queue` (progress) and `threads`.
+    """
+    config: RunConfig = job["config"]
+    torch.set_num_threads(job["threads"])
+    transformers.utils.logging.disable_progress_bar()
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(RunFolder(config.run_dir).tensorboard)
+    run_training(config, job["prompts"], job["heldout"], job["pipeline"], job["queue"])
+
+
+def run_training(
+    config: RunConfig,
+    prompts: Sequence[Prompt],
+    heldout: Sequence[Prompt],
+    pipeline: RolloutPipeline,
+    queue: Any = None,
+) -> ImageGRPOTrainer:
+    """Train from the newest checkpoint of the run folder (or the starting policy) to the last step."""
+    folder = RunFolder(config.run_dir)
+    policy = BLIP3oNext.from_pretrained(resolve_policy_path(config.policy.path), parts=("ar",))
+    policy.ar.requires_grad_(True).train()
+    trainer = ImageGRPOTrainer(
+        policy.ar,
+        config=config,
+        args=make_args(config, policy.image_tokens.num_tokens, folder),
+        encoder=policy.prompts,
+        image_tokens=policy.image_tokens,
+        prompts=prompts,
+        pipeline=pipeline,
+        recorder=RolloutRecorder(folder.path) if config.rollout.record_every_steps else None,
+        callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue else [])],
+    )
+    if config.evaluation.every_steps:
+        trainer.add_callback(HeldoutCallback(trainer, heldout, folder))
+    resume = folder.newest_checkpoint()
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    return trainer

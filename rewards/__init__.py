@@ -1,0 +1,22 @@
+"""Rewards: the interface, the registry, PaddleOCR text rendering and the guard of the rest of the image.
+
+Importing this package loads no model and no model library.
+"""
+
+from rewards.conformance import check_reward, example_batch
+from rewards.registry import available_rewards, build_reward, check_options, is_applicable, reward_class
+from rewards.types import Reward, RewardBatch, RewardError, score
+
+__all__ = [
+    "Reward",
+    "RewardBatch",
+    "RewardError",
+    "available_rewards",
+    "build_reward",
+    "check_options",
+    "check_reward",
+    "example_batch",
+    "is_applicable",
+    "reward_class",
+    "score",
+]

@@ -1,0 +1,95 @@
+"""What a reward is: the batch it gets, the protocol it follows, and the check on what it returns.
+
+Nothing here imports a model library, so configurations and prompts can be checked before anything loads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+class RewardError(ValueError):
+    """A reward is unknown, misconfigured, or returned something that is not one score per image."""
+
+
+@dataclass(frozen=True)
+class RewardBatch:
+    """Images to score, with what was asked for. All three lists have the same length, which may be 0."""
+
+    images: Sequence[np.ndarray]
+    """Each `[H, W, 3]` uint8, RGB; read-only for the reward."""
+    prompts: Sequence[str]
+    metadata: Sequence[Mapping[str, Any]]
+    """What else the prompt file says about each prompt."""
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.prompts) == len(self.metadata):
+            raise RewardError(
+                f"a reward batch needs equally many images, prompts and metadata; "
+                f"got {len(self.images)}, {len(self.prompts)} and {len(self.metadata)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, part: slice) -> RewardBatch:
+        return RewardBatch(self.images[part], self.prompts[part], self.metadata[part])
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores images. Models load in `__init__`, never at import.
+
+    A class may add two optional things, both used only if present:
+
+    - `applicable(prompt: str, metadata: Mapping) -> bool`, static or class method: whether the reward can score this
+      prompt at all. Used to refuse prompts before any model loads.
+    - `fit_reference(batch) -> None` with `state_dict() -> dict` and `load_state_dict(dict) -> None`, for rewards that
+      compare with the starting policy's images: fitted once before training, its state kept in the run folder.
+    """
+
+    def __call__(self, batch: RewardBatch) -> list[float | None]:
+        """One finite score per image, higher is better; None where the reward does not apply to the prompt."""
+        ...
+
+
+def score(reward: Reward, batch: RewardBatch, name: str | None = None) -> list[float | None]:
+    """Call a reward and check what comes back. A failure is never turned into a number.
+
+    Args:
+        reward: the reward.
+        batch: what to score.
+        name: how to call the reward in messages (default: its class name).
+
+    Returns:
+        One float or None per image, as Python floats.
+
+    Raises:
+        RewardError: wrong number of scores, a score that is no number, or a NaN or infinite one.
+        Exception: whatever the reward itself raises.
+    """
+    name = name or type(reward).__name__
+    scores = reward(batch)
+    if not isinstance(scores, list):
+        raise RewardError(f"reward {name!r} returned {type(scores).__name__} instead of a list of floats")
+    if len(scores) != len(batch):
+        raise RewardError(f"reward {name!r} returned {len(scores)} scores for {len(batch)} images")
+    return [_checked(name, value, prompt) for value, prompt in zip(scores, batch.prompts, strict=True)]
+
+
+def _checked(name: str, value: Any, prompt: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise RewardError(
+            f"reward {name!r} returned {value!r} ({type(value).__name__}) for prompt {prompt!r}, no float"
+        )
+    if not math.isfinite(value):
+        raise RewardError(f"reward {name!r} returned {float(value)} for prompt {prompt!r}")
+    return float(value)

@@ -1,6 +1,6 @@
 """The tiny architecture: BLIP3o-NEXT with small numbers, and its tokenizer.
 
-Same classes, layout and prompt format as the released model; 48 x 48 px images, 6 x 6 image tokens. `random_policy`
+Same classes, layout and prompt format as the released model; 56 x 56 px images, 7 x 7 image tokens. `random_policy`
 writes it with random weights, for tests and as the start of `scripts/build_tiny_policy.py`.
 """
 
@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TOWER = {
-    "image_size": 48,
+    "image_size": 56,
     "patch_size": 8,
     "hidden_size": 128,
     "intermediate_size": 256,
@@ -50,7 +50,7 @@ TRANSFORMER = {
     "cross_attention_dim": 192,
     "caption_channels": CAPTION_CHANNELS,
     "mlp_ratio": 2.5,
-    "sample_size": 6,
+    "sample_size": 7,
     "patch_size": 1,
     "interpolation_scale": 1,
     "qk_norm": "rms_norm_across_heads",
@@ -60,10 +60,10 @@ AUTOENCODER = {
     "attention_head_dim": 32,
     "encoder_block_types": "ResBlock",
     "decoder_block_types": "ResBlock",
-    "encoder_block_out_channels": [32, 64, 128, 128],
-    "decoder_block_out_channels": [32, 64, 128, 128],
+    "encoder_block_out_channels": [16, 32, 64, 128],
+    "decoder_block_out_channels": [16, 32, 64, 128],
     "encoder_layers_per_block": [0, 1, 1, 1],
-    "decoder_layers_per_block": [0, 1, 2, 2],
+    "decoder_layers_per_block": [0, 1, 1, 2],
     "encoder_qkv_multiscales": [[], [], [], []],
     "decoder_qkv_multiscales": [[], [], [], []],
     "scaling_factor": 1.0,
@@ -107,12 +107,12 @@ def make_config(tokenizer: PreTrainedTokenizerFast, num_image_tokens: int = NUM_
     first_scale = tokenizer.convert_tokens_to_ids("<S0>")
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=256,
+        hidden_size=192,
         intermediate_size=512,
         num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        head_dim=32,
         max_position_embeddings=256,
         tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,

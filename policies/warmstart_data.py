@@ -1,0 +1,94 @@
+"""Images with captions for a warm start: read, checked, and encoded once into tokens and latents."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
+
+from configs.schema import WarmstartConfig
+from policies.blip3o_next import BLIP3oNext
+
+
+class WarmstartDataError(ValueError):
+    """Images or captions that cannot be used: names file and line."""
+
+
+@dataclass(frozen=True)
+class WarmstartData:
+    """Everything a batch is drawn from."""
+
+    captions: list[str]
+    prompt_ids: list[list[int]]  # ends in <im_start><S0>
+    tokens: torch.Tensor  # [N, T] int32, 0-based codes
+    latents: torch.Tensor  # [N, C, h, w], scaled by the autoencoder's factor
+
+    @staticmethod
+    def read_captions(config: WarmstartConfig) -> list[tuple[Path, str]]:
+        """Image files and captions, checked without loading a model.
+
+        Raises:
+            WarmstartDataError: unreadable or empty captions file, a line without the keys, a missing image.
+        """
+        file, folder = Path(config.captions), Path(config.images)
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError as error:
+            raise WarmstartDataError(f"captions: {file} does not exist") from error
+        except UnicodeDecodeError as error:
+            raise WarmstartDataError(f"captions: {file} is not UTF-8 (byte {error.start})") from error
+        pairs = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                pairs.append((folder / record["file_name"], str(record["text"])))
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise WarmstartDataError(
+                    f"{file}:{number}: each line must be a JSON object with `file_name` and `text` ({error!r})"
+                ) from error
+        if not pairs:
+            raise WarmstartDataError(f"captions: {file} is empty")
+        missing = next((path for path, _ in pairs if not path.is_file()), None)
+        if missing:
+            raise WarmstartDataError(f"{file}: names {missing}, which does not exist")
+        return pairs
+
+    @classmethod
+    def encode(cls, policy: BLIP3oNext, pairs: list[tuple[Path, str]], console: Console) -> WarmstartData:
+        """Tokens by VQ-SigLIP2 and latents by DC-AE for every image, centre-cropped to a square."""
+        tokens, latents = [], []
+        size = policy.sana.config.sample_size * policy.vae.spatial_compression_ratio
+        batches = [pairs[i : i + 128] for i in range(0, len(pairs), 128)]
+        for batch in track(batches, "encoding images", console=console):
+            images = torch.stack([read_image(path, size) for path, _ in batch])
+            with torch.no_grad():
+                tokens.append(policy.vision.encode(images).int())
+                latent = policy.vae.encode(images * 2 - 1).latent
+                latents.append((latent - getattr(policy.vae.config, "shift_factor", 0.0)) * policy.vae.config.scaling_factor)
+        captions = [text for _, text in pairs]
+        return cls(captions, [policy.prompts.encode(text) for text in captions], torch.cat(tokens), torch.cat(latents))
+
+
+def read_image(path: Path, size: int) -> torch.Tensor:
+    """RGB image `[3, size, size]` in [0, 1], centre-cropped to a square and resized.
+
+    Raises:
+        WarmstartDataError: not an image.
+    """
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise WarmstartDataError(f"{path}: not a readable image ({error})") from error
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255

@@ -48,6 +48,7 @@ class RunFolder:
         if not self.config.is_file():
             return
         differing = differing_keys(load_run_config(self.config), config)
+        differing = [key for key in differing if key != "run_dir"]  # a run folder may have been moved
         if differing:
             raise ConfigError(
                 f"{self.path} holds a run with another configuration (differs in {', '.join(differing)}); "
@@ -80,6 +81,18 @@ def finish_checkpoint(staging: Path, step: int, keep: int) -> None:
     found = _checkpoints(folder)
     for old in sorted(found)[:-keep]:
         shutil.rmtree(found[old])
+
+
+def policy_folder(name: str) -> Path:
+    """Folder of a policy given as `tiny`, a folder in the released layout, or a run folder.
+
+    Raises:
+        CheckpointError: nothing usable there.
+    """
+    from policies import resolve_policy_path
+
+    run = RunFolder(name)
+    return run.policy if run.config.is_file() and run.policy.is_dir() else resolve_policy_path(name)
 
 
 def write_atomically(path: Path, text: str) -> None:

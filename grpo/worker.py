@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from rollout import Prompt, RolloutPipeline, RolloutRecorder
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+warnings.filterwarnings("ignore", message="TRL currently supports vLLM versions")  # TRL's own engine is not used
 
 from trl import GRPOConfig  # noqa: E402
 

@@ -33,11 +33,13 @@ def prompt_file(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def make_config(policy_path, prompt_file, tmp_path):
+@pytest.fixture(scope="session")
+def make_config(policy_path, prompt_file, tmp_path_factory):
+    """Builds small configurations, each with its own run folder; keyword arguments replace or extend sections."""
+
     def make(**sections) -> RunConfig:
         values = {
-            "run_dir": str(tmp_path / "run"),
+            "run_dir": str(tmp_path_factory.mktemp("run")),
             "policy": {"path": str(policy_path)},
             "prompts": {"train": str(prompt_file), "heldout": str(prompt_file)},
             "rollout": {"prompts_per_step": 2, "group_size": 4, "record_every_steps": 0},
@@ -53,8 +55,26 @@ def make_config(policy_path, prompt_file, tmp_path):
     return make
 
 
-def prompts(count: int = len(WORDS)) -> list[Prompt]:
-    return [Prompt(id=w, text=f'a red sign that says "{w}"', metadata={"target_text": w}) for w in WORDS[:count]]
+@pytest.fixture(scope="session")
+def prompts() -> list[Prompt]:
+    return [Prompt(id=w, text=f'a red sign that says "{w}"', metadata={"target_text": w}) for w in WORDS]
+
+
+@pytest.fixture(scope="session")
+def run_toy(policy_path, prompts):
+    """Runs a configuration on a `FakePipeline`; returns trainer, pipeline and the lines of metrics.jsonl."""
+    from grpo.checkpoints import RunFolder
+    from grpo.metrics import read_metrics
+    from grpo.worker import run_training
+
+    def run(config, num_prompts=None, **pipeline_options):
+        folder = RunFolder(config.run_dir)
+        folder.prepare(config)
+        pipeline = FakePipeline(policy_path, config, **pipeline_options)
+        trainer = run_training(config, prompts[:num_prompts], prompts, pipeline)
+        return trainer, pipeline, read_metrics(folder.metrics)
+
+    return run
 
 
 def low_token_share(tokens: np.ndarray, prompt: Prompt) -> float:

@@ -1,0 +1,168 @@
+"""`blip3o-grpo`: every command of the project. Heavy imports happen inside the commands, so `--help` is quick."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+app = typer.Typer(
+    help="GRPO fine-tuning of BLIP3o-NEXT image generators.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+console = Console()
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Changes to the file: section.key=value (list items by index: rewards.0.weight=2)."),
+]
+Policy = Annotated[str, typer.Option(help="`tiny`, a folder in the released layout, or a run folder.")]
+
+
+def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the errors that our packages raise for users into one red line and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("stopped; the same command resumes from the last checkpoint")
+            raise typer.Exit(130) from None
+        except Exception as error:
+            from grpo.errors import user_error
+
+            ours = user_error(error)
+            if ours is None:
+                raise
+            line = escape(" ".join(str(ours).split()))
+            Console(stderr=True).print(f"[bold red]error:[/bold red] {line}", soft_wrap=True, highlight=False)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+@app.command()
+@one_line_errors
+def train(
+    config: Annotated[str | None, typer.Argument(help="Run recipe (YAML); default: the shipped tiny_ocr.yaml.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Fine-tune a policy with GRPO; on a folder that holds checkpoints of the same configuration, resume."""
+    from configs import DEFAULT_RECIPE, load_run_config
+
+    overrides = list(overrides or [])
+    if config and "=" in config and not Path(config).exists():
+        overrides.insert(0, config)
+        config = None
+    run_config = load_run_config(config or DEFAULT_RECIPE, overrides)
+    from grpo.checkpoints import RunFolder
+    from grpo.train import train as run_training
+
+    summary = run_training(run_config, console)
+    table = Table("reward", "held-out before", "after", "change", title=f"{summary['steps']} steps")
+    for name, before in summary["heldout"]["before"].items():
+        after = summary["heldout"]["after"][name]
+        table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+    console.print(table)
+    folder = RunFolder(run_config.run_dir)
+    console.print(f"pictures: {folder.grids}/before.png and after.png", soft_wrap=True, highlight=False)
+    console.print(f"policy:   {folder.policy}", soft_wrap=True, highlight=False)
+    console.print(f"summary:  {folder.summary}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+@one_line_errors
+def warmstart(
+    config: Annotated[str, typer.Argument(help="Warm-start recipe (YAML).")], overrides: Overrides = None
+) -> None:
+    """Train a policy on images and captions, before any reward is involved."""
+    from configs import load_warmstart_config
+
+    warmstart_config = load_warmstart_config(config, overrides or [])
+    from policies import warmstart as supervised
+
+    supervised.run(warmstart_config)
+
+
+@app.command()
+@one_line_errors
+def sample(
+    prompts: Annotated[list[str], typer.Argument(help="Captions, or files of captions (.txt, .jsonl).")],
+    policy: Policy = "tiny",
+    images: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("sample.png"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    steps: Annotated[int, typer.Option(min=1, help="Diffusion steps.")] = 30,
+    guidance: Annotated[float, typer.Option(min=1)] = 2.0,
+) -> None:
+    """Draw images for prompts and save them as one picture grid."""
+    from grpo.checkpoints import policy_folder
+    from grpo.grids import draw_grid
+    from grpo.sampling import paint, sample_tokens
+    from policies import BLIP3oNext
+    from rollout import load_prompts
+
+    texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if Path(text).is_file() else [text])]
+    model = BLIP3oNext.from_pretrained(policy_folder(policy))
+    encoded = [model.prompts.encode(text) for text in texts]
+    rows = []
+    for number, (text, ids) in enumerate(zip(texts, encoded, strict=True)):
+        batch = [ids] * images
+        tokens = sample_tokens(model, batch, seed + number, temperature)
+        rows.append((text, paint(model, batch, tokens, range(seed, seed + images), steps, guidance), ()))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw_grid(rows).save(out)
+    console.print(f"{len(rows)} prompts, {images} images each: {out}", soft_wrap=True, highlight=False)
+
+
+@app.command("eval")
+@one_line_errors
+def evaluate(
+    policy: Annotated[str, typer.Argument(help="`tiny`, a folder in the released layout, or a run folder.")],
+    suite: Annotated[str, typer.Option(help="What to measure: `ocr`.")] = "ocr",
+    prompts: Annotated[Path | None, typer.Option(help="Prompt file; default: the run's held-out file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also save the pictures as a PNG grid.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
+) -> None:
+    """Measure a policy on held-out prompts, with the seeds and settings that training uses."""
+    from grpo.suites import run_suite
+
+    evaluation = run_suite(suite, policy, prompts=prompts, grid=out, overrides=overrides or [])
+    if as_json:
+        typer.echo(json.dumps({"suite": suite, "policy": policy, **evaluation}))
+        return
+    table = Table("score", "mean", "95 % interval", title=f"{suite}: {evaluation['num_prompts']} prompts")
+    for name, mean in evaluation["means"].items():
+        low, high = evaluation["intervals"][name]
+        table.add_row(name, f"{mean:.3f}", f"{low:.3f} to {high:.3f}")
+    console.print(table)
+
+
+@app.command()
+@one_line_errors
+def doctor(
+    policy: Policy = "tiny",
+    quick: Annotated[bool, typer.Option("--quick", help="Only versions, devices and files; start no workers.")] = False,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Prompts of the reward test.")] = 4,
+) -> None:
+    """Check the installation: versions, devices, weights, sampler/trainer agreement, and what moves the reward."""
+    from grpo.doctor import examine
+
+    if not examine(console, policy, quick=quick, num_prompts=num_prompts):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,87 @@
+"""Ray: join or start a cluster, and run the training function in Ray Train's workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.train import RunConfig as RayRunConfig
+from ray.train import ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
+from rich.console import Console
+
+from configs import RunConfig
+from grpo.progress import ProgressDisplay
+from grpo.validate import CheckedRun
+from grpo.worker import train_worker
+from rollout import RolloutPipeline
+
+
+@contextmanager
+def ray_cluster(config: RunConfig) -> Iterator[None]:
+    """Join the cluster at `cluster.address`, or the running one, or start a local one for the time of the block.
+
+    A program that is already connected stays connected.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(
+        address=config.cluster.address,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        include_dashboard=False,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def trainer_threads(config: RunConfig) -> int:
+    """CPU threads of one trainer rank: training runs while samplers and decoders wait, so ranks share all cores."""
+    return config.cluster.threads or max(1, (os.cpu_count() or 1) // config.cluster.trainers)
+
+
+def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
+    """Train from the newest checkpoint to the last step in `cluster.trainers` Ray Train workers.
+
+    Raises:
+        ray.train.TrainingFailedError: a worker failed; `grpo.errors.user_error` finds our own error in it.
+    """
+    config = run.config
+    queue = Queue(actor_options={"num_cpus": 0})
+    scratch = run.folder.path / "ray"  # Ray Train wants a folder all nodes see; nothing in it outlives the call
+    shutil.rmtree(scratch, ignore_errors=True)
+    threads = trainer_threads(config)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "config": config,
+            "prompts": run.train_prompts,
+            "heldout": run.heldout_prompts,
+            "pipeline": pipeline,
+            "queue": queue,
+            "threads": threads,
+        },
+        torch_config=TorchConfig(backend="nccl" if config.cluster.gpus_per_trainer else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=config.cluster.trainers,
+            use_gpu=config.cluster.gpus_per_trainer > 0,
+            resources_per_worker={"CPU": 0, "GPU": config.cluster.gpus_per_trainer},
+        ),
+        run_config=RayRunConfig(
+            name="train",
+            storage_path=str(scratch),
+            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}},
+        ),
+    )
+    with ProgressDisplay(queue, config.trainer.max_steps, run.folder.newest_step(), console):
+        trainer.fit()
+    queue.shutdown()
+    shutil.rmtree(scratch, ignore_errors=True)

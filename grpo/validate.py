@@ -1,0 +1,73 @@
+"""Everything that can be known to be wrong before a model loads or a worker starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs import ConfigError, RunConfig
+from grpo.checkpoints import RunFolder
+from policies import PromptEncoder, PromptError, resolve_policy_path
+from policies.checkpoint import Weights
+from rewards import check_options, is_applicable, reward_class
+from rollout import Prompt, load_prompts
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """A configuration whose files, prompts and rewards were found to fit together."""
+
+    config: RunConfig
+    folder: RunFolder
+    policy_path: Path
+    train_prompts: list[Prompt]
+    heldout_prompts: list[Prompt]
+
+
+def check_run(config: RunConfig) -> CheckedRun:
+    """Check run folder, checkpoint files, reward names and every prompt; loads a tokenizer but no weights.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: the first mistake, naming its file, key or prompt.
+    """
+    folder = RunFolder(config.run_dir)
+    config = config.model_copy(update={"run_dir": str(folder.path)})  # workers have another working directory
+    folder.check(config)
+    policy_path = resolve_policy_path(config.policy.path)
+    encoder = PromptEncoder.from_pretrained(policy_path)
+    Weights(policy_path)
+    check_rewards(config)
+    train = load_prompts(config.prompts.train)
+    heldout = load_prompts(config.prompts.heldout)
+    for file, prompts in ((config.prompts.train, train), (config.prompts.heldout, heldout)):
+        check_prompts(prompts, file, encoder, config)
+    if len(train) < config.rollout.prompts_per_step:
+        raise ConfigError(
+            f"{config.prompts.train}: {len(train)} prompts cannot fill a step of "
+            f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
+        )
+    return CheckedRun(config, folder, policy_path, train, heldout)
+
+
+def check_rewards(config: RunConfig) -> None:
+    """Every reward's name or `module:Class` can be found, and takes the options it is given."""
+    for reward in config.rewards:
+        check_options(reward_class(reward.target), reward.options, reward.name)
+
+
+def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, config: RunConfig) -> None:
+    """Every prompt fits the model's context, and at least one reward applies to it.
+
+    Raises:
+        PromptError: naming file and prompt.
+    """
+    for prompt in prompts:
+        try:
+            encoder.encode(prompt.text)
+        except PromptError as error:
+            raise PromptError(f"{file}: {error}") from None
+        if not any(is_applicable(reward.target, prompt.text, prompt.metadata) for reward in config.rewards):
+            raise PromptError(
+                f"{file}: no reward ({', '.join(r.name for r in config.rewards)}) applies to {prompt.text!r}; "
+                'the OCR reward needs the words to write in double quotes, as in: a sign that says "TAXI"'
+            )

@@ -1,0 +1,25 @@
+"""The prompt schedule can be repeated, extended and resumed."""
+
+import pytest
+
+from grpo.schedule import prompt_schedule
+
+
+def test_no_step_repeats_a_prompt_and_every_pass_is_a_new_order():
+    schedule = prompt_schedule(num_prompts=10, prompts_per_step=4, num_steps=6, seed=1)
+    steps = [schedule[i : i + 4] for i in range(0, len(schedule), 4)]
+    assert len(steps) == 6
+    assert all(len(set(step)) == 4 for step in steps)
+    passes = [steps[0] + steps[1], steps[2] + steps[3], steps[4] + steps[5]]
+    assert all(len(set(one)) == 8 for one in passes)  # 2 of 10 are left for later passes
+    assert passes[0] != passes[1]
+
+
+def test_a_longer_run_starts_like_a_shorter_one():
+    assert prompt_schedule(10, 4, 6, seed=1)[:8] == prompt_schedule(10, 4, 2, seed=1)
+    assert prompt_schedule(10, 4, 2, seed=1) != prompt_schedule(10, 4, 2, seed=2)
+
+
+def test_too_few_prompts_are_refused():
+    with pytest.raises(ValueError, match="3 prompts cannot fill a step of 4"):
+        prompt_schedule(3, 4, 1, seed=0)

@@ -1,0 +1,29 @@
+"""The variance decomposition finds the components it was given, and adds up by hand."""
+
+import numpy as np
+import pytest
+
+from grpo.variance import spread_shares
+
+
+def test_components_of_simulated_rewards_are_recovered():
+    rng = np.random.default_rng(0)
+    tables = [rng.normal(0, 2.0, (6, 1)) + rng.normal(0, 1.0, (1, 5)) + rng.normal(0, 0.5, (6, 5)) for _ in range(3000)]
+    spread = spread_shares(tables)
+    assert spread.tokens == pytest.approx(4.0, rel=0.05)
+    assert spread.noise == pytest.approx(1.0, rel=0.1)
+    assert spread.interaction == pytest.approx(0.25, rel=0.05)
+    assert sum(spread.shares().values()) == pytest.approx(1.0)
+
+
+def test_pure_cases():
+    only_tokens = np.array([[0.0, 0.0], [1.0, 1.0]])
+    assert spread_shares([only_tokens]).shares() == {"tokens": 1.0, "noise": 0.0, "interaction": 0.0}
+    assert spread_shares([only_tokens.T]).shares() == {"tokens": 0.0, "noise": 1.0, "interaction": 0.0}
+    assert spread_shares([np.ones((3, 3))]).shares() == {"tokens": 0.0, "noise": 0.0, "interaction": 0.0}
+
+
+def test_a_table_by_hand():
+    # rows 1 and 3, columns 1.5 and 2.5, rest +-0.5: MS_rest = 1, tokens = 2 - 1/2, noise = 0.5 - 1/2
+    spread = spread_shares([np.array([[1.0, 1.0], [2.0, 4.0]])])
+    assert (spread.tokens, spread.noise, spread.interaction) == pytest.approx((1.5, 0.0, 1.0))

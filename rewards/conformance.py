@@ -6,6 +6,7 @@ check_reward(MyReward, options={"strength": 2})
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Mapping
 from typing import Any
@@ -67,25 +68,22 @@ def check_reward(
         if hasattr(reward, "fit_reference"):
             reward.fit_reference(batch)
 
-    frozen = _read_only_copy(batch)
-    scores = _score_untouched(reward, frozen, name)
-    _require_same(scores, score(reward, frozen, name), tolerance, f"reward {name!r} is not deterministic")
-    single = [score(reward, frozen[index : index + 1], name)[0] for index in range(len(frozen))]
+    batch = _copy(batch)
+    scores = _score_untouched(reward, batch, name)
+    _require_same(scores, score(reward, batch, name), tolerance, f"reward {name!r} is not deterministic")
+    single = [score(reward, batch[index : index + 1], name)[0] for index in range(len(batch))]
     _require_same(scores, single, tolerance, f"reward {name!r} depends on which images share a batch")
-    backwards = score(reward, frozen[::-1], name)[::-1]
+    backwards = score(reward, batch[::-1], name)[::-1]
     _require_same(scores, backwards, tolerance, f"reward {name!r} depends on the order of the batch")
-    if score(reward, frozen[:0], name) != []:
+    if score(reward, batch[:0], name) != []:
         raise RewardError(f"reward {name!r} must return an empty list for an empty batch")
-    _check_applicable(reward, frozen, scores, name)
-    _check_state(reward, frozen, scores, tolerance, name)
+    _check_applicable(reward, batch, scores, name)
+    _check_state(reward, batch, scores, tolerance, name)
     return scores
 
 
-def _read_only_copy(batch: RewardBatch) -> RewardBatch:
-    images = [image.copy() for image in batch.images]
-    for image in images:
-        image.setflags(write=False)  # Ray hands out read-only arrays too
-    return RewardBatch(images, list(batch.prompts), pickle.loads(pickle.dumps([dict(m) for m in batch.metadata])))
+def _copy(batch: RewardBatch) -> RewardBatch:
+    return RewardBatch([image.copy() for image in batch.images], list(batch.prompts), copy.deepcopy(batch.metadata))
 
 
 def _score_untouched(reward: Reward, batch: RewardBatch, name: str) -> list[float | None]:

@@ -189,7 +189,7 @@ def _glyph(letter: str) -> Image.Image:
 
 
 @cache
-def _shape_mask(kind: str) -> Image.Image:
+def shape_mask(kind: str) -> Image.Image:
     """Coverage mask of one shape, 16 x 16 px, antialiased."""
     scale, box = 8, 16
     big = Image.new("L", (box * scale, box * scale))
@@ -205,11 +205,11 @@ def _shape_mask(kind: str) -> Image.Image:
     elif kind == "triangle":
         path([(8, 1), (15, 14), (1, 14)])
     elif kind == "diamond":
-        path([(8, 0.5), (14, 8), (8, 15.5), (2, 8)])
+        path([(8, 1), (14, 8), (8, 15), (2, 8)])
     elif kind == "star":
         angles = np.arange(10) * np.pi / 5
-        radii = np.where(np.arange(10) % 2 == 0, 8.0, 3.3)
-        path(list(zip(8 + radii * np.sin(angles), 8.6 - radii * np.cos(angles), strict=True)))
+        radii = np.where(np.arange(10) % 2 == 0, 7.2, 3.0)
+        path(list(zip(8 + radii * np.sin(angles), 8.5 - radii * np.cos(angles), strict=True)))
     elif kind == "heart":
         angle = np.linspace(0, 2 * np.pi, 80)
         x = 16 * np.sin(angle) ** 3
@@ -234,5 +234,5 @@ def render(scene: Scene) -> np.ndarray:
         for position, letter in enumerate(scene.word):
             image.paste(ink, (left + position * CELL, top + 1), _glyph(letter))
     for shape in scene.shapes:
-        image.paste(COLORS[shape.color], (shape.cell[0] * CELL, shape.cell[1] * CELL), _shape_mask(shape.kind))
+        image.paste(COLORS[shape.color], (shape.cell[0] * CELL, shape.cell[1] * CELL), shape_mask(shape.kind))
     return np.asarray(image)

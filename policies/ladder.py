@@ -1,0 +1,107 @@
+"""The ladder: where between drawn pixels and sampled images legibility is lost.
+
+A policy is worth fine-tuning with GRPO when the head paints exactly what the tokens say, whatever the prompt says
+(leverage), and when the tokens it samples are right often enough, and wrong often enough, to differ within a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from policies import world
+from policies.blip3o_next import BLIP3oNext
+from policies.sampling import paint, sample_image_tokens
+from policies.world_reader import read_shapes
+
+Reader = Callable[[list[np.ndarray], list[world.Scene]], list[float]]
+"""Scores in [0, 1] of images against what the scenes show."""
+
+
+def shapes_as_drawn(images: list[np.ndarray], scenes: list[world.Scene]) -> list[float]:
+    """F1 of the shapes found, one matching another of its kind and colour within half a box."""
+    scores = []
+    for image, scene in zip(images, scenes, strict=True):
+        seen = read_shapes(image)
+        left = list(seen)
+        for shape in scene.shapes:
+            centre = (np.array(shape.cell) + 1) * world.CELL
+            match = next(
+                (s for s in left if (s.kind, s.color) == (shape.kind, shape.color) and np.abs(centre - s.centre).max() <= 8),
+                None,
+            )
+            if match:
+                left.remove(match)
+        scores.append(2 * (len(seen) - len(left)) / max(1, len(seen) + len(scene.shapes)))
+    return scores
+
+
+def shapes_as_asked(images: list[np.ndarray], scenes: list[world.Scene]) -> list[float]:
+    """1 where the picture holds what the prompt asks for (kinds, colours, exact counts, relation), else 0."""
+    return [float(_asked(read_shapes(image), scene.metadata)) for image, scene in zip(images, scenes, strict=True)]
+
+
+def _asked(seen: list, metadata: dict) -> bool:
+    groups = []
+    for clause in metadata["include"]:
+        found = [s for s in seen if s.kind == clause["class"] and clause.get("color", s.color) == s.color]
+        if len(found) < clause["count"] or (metadata["tag"] == "counting" and len(found) != clause["count"]):
+            return False
+        groups.append(found)
+        if "position" in clause:
+            relation, target = clause["position"]
+            offset = np.array(found[0].centre) - np.array(groups[target][0].centre)
+            axis, sign = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}[relation]
+            if offset[axis] * sign <= 0 or abs(offset[axis]) < abs(offset[1 - axis]):
+                return False
+    return True
+
+
+@torch.no_grad()
+def climb(
+    policy: BLIP3oNext,
+    scenes: Sequence[world.Scene],
+    as_drawn: Reader,
+    as_asked: Reader,
+    *,
+    num_groups: int = 24,
+    group_size: int = 8,
+    num_steps: int = 8,
+) -> tuple[dict[str, float], dict[str, list[np.ndarray]]]:
+    """Measure all rungs on held-out scenes of one kind.
+
+    Args:
+        policy: with the parts `ar`, `head` and `vision`.
+        scenes: drawn scenes; a scene's neighbour in the list lends its prompt to the leverage rung.
+        as_drawn: reads an image against the picture that was drawn.
+        as_asked: reads an image against its prompt.
+        num_groups: prompts of the sampled rung.
+        num_steps: diffusion steps.
+
+    Returns:
+        Rung name to mean score (and `spread`, the share of groups whose members differ), and the images of each rung.
+    """
+    scenes = list(scenes)
+    drawn = torch.from_numpy(np.stack([world.render(scene) for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+    latents = policy.vae.encode(drawn * 2 - 1).latent * policy.vae.config.scaling_factor
+    tokens = policy.vision.encode(drawn) + policy.image_tokens.start
+    prompts = [policy.prompts.encode(scene.prompt) for scene in scenes]
+    others = prompts[1:] + prompts[:1]
+    seeds = list(range(len(scenes)))
+    images = {
+        "drawn": [world.render(scene) for scene in scenes],
+        "autoencoder": list(policy.latents_to_images(latents).numpy()),
+        "tokens": list(paint(policy, prompts, tokens, seeds, num_steps=num_steps).numpy()),
+        "leverage": list(paint(policy, others, tokens, seeds, num_steps=num_steps).numpy()),
+    }
+    rungs = {name: float(np.mean(as_drawn(rung, scenes))) for name, rung in images.items()}
+    repeated = [i for i in range(num_groups) for _ in range(group_size)]
+    sampled = sample_image_tokens(policy, [prompts[i] for i in repeated])
+    noise = [seeds[i] for i in repeated]
+    images["sampled"] = list(paint(policy, [prompts[i] for i in repeated], sampled, noise, num_steps=num_steps).numpy())
+    scores = np.array(as_asked(images["sampled"], [scenes[i] for i in repeated])).reshape(num_groups, group_size)
+    rungs["sampled"] = float(scores.mean())
+    rungs["spread"] = float((scores.std(1) > 1e-6).mean())
+    return rungs, images

@@ -69,10 +69,11 @@ def build_reward(target: str, options: Mapping[str, Any] | None = None) -> Rewar
 
 
 def check_options(cls: type, options: Mapping[str, Any], name: str) -> None:
-    """Compare option names with the constructor's parameters, so that a typo is reported before models load.
+    """Check options before models load: names against the constructor's parameters, values by `cls.check_options`.
 
     Raises:
-        RewardError: unknown or missing option.
+        RewardError: unknown or missing option, or whatever the class's own `check_options(**options)`, if it has one,
+            finds wrong with the values.
     """
     parameters = inspect.signature(cls).parameters
     try:
@@ -82,6 +83,8 @@ def check_options(cls: type, options: Mapping[str, Any], name: str) -> None:
         near = difflib.get_close_matches(unknown[0], list(parameters), n=1, cutoff=0.5) if unknown else []
         hint = f"; did you mean {near[0]!r}?" if near else f"; it takes: {', '.join(parameters) or 'no options'}"
         raise RewardError(f"reward {name!r}: {error}{hint}") from error
+    if hasattr(cls, "check_options"):
+        cls.check_options(**options)
 
 
 def is_applicable(target: str, prompt: str, metadata: Mapping[str, Any]) -> bool:

@@ -49,6 +49,8 @@ class RolloutSection(Section):
     guidance_scale: float = Field(2.0, ge=1)
     prompts_per_chunk: int = Field(4, ge=1)
     """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
+    images_per_decode: int = Field(32, ge=1)
+    """Images a decoder paints in one batch (whole groups, at least one); rewards start when a batch is painted."""
     record_every_steps: int = Field(1, ge=0)
     """Write each group's best and worst image every so many steps (0: never)."""
 

@@ -21,6 +21,7 @@ _HOME = {
     "RolloutError": "errors",
     "RolloutPipeline": "pipeline",
     "RolloutRecorder": "recorder",
+    "read_rollouts": "recorder",
 }
 __all__ = sorted(_HOME)
 

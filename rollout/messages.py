@@ -1,0 +1,84 @@
+"""What the stages hand to each other inside a step: a chunk of groups, one record per stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rollout.types import Completion, Prompt
+
+if TYPE_CHECKING:
+    import ray
+
+
+@dataclass(frozen=True)
+class GroupRequest:
+    """One group to draw."""
+
+    prompt: Prompt
+    prompt_ids: list[int]
+    group_size: int
+    seed: int
+    """Of member 0; member k's is `seed + k`."""
+    noise_seeds: tuple[int, ...]
+    """One per member."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Published values (weights or a reward's state). A worker that has others, or none yet, fetches these first."""
+
+    version: int
+    boxed: tuple[ray.ObjectRef, ...]
+    """One reference; inside a tuple Ray passes it on instead of resolving it for every call."""
+
+    @property
+    def id(self) -> str:
+        """Differs between any two publications."""
+        return self.boxed[0].hex()
+
+
+@dataclass(frozen=True)
+class Work:
+    """Who did a chunk, with which weights, and how long it was busy."""
+
+    worker: str
+    seconds: float
+    policy_version: int | None
+
+
+@dataclass(frozen=True)
+class SampledChunk:
+    """Image tokens of a chunk of groups."""
+
+    requests: tuple[GroupRequest, ...]
+    completions: tuple[tuple[Completion, ...], ...]
+    work: Work
+
+
+@dataclass(frozen=True)
+class PaintedChunk:
+    """Images of (a part of) a sampled chunk."""
+
+    requests: tuple[GroupRequest, ...]
+    images: tuple[np.ndarray, ...]
+    """Per group `[G, H, W, 3]` uint8, RGB."""
+    work: Work
+
+
+@dataclass(frozen=True)
+class ScoreFailure:
+    """A reward raised, or returned no valid scores, for one group."""
+
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class ScoredChunk:
+    """Scores of a painted chunk by one reward."""
+
+    scores: tuple[list[float | None] | ScoreFailure, ...]
+    work: Work

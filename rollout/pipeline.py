@@ -1,0 +1,249 @@
+"""Prompts in, scored groups out: submits a step's work to the pools and gathers what comes back.
+
+Nothing here schedules: every call names the results it needs, and Ray starts it when they exist. So chunks are
+painted while the next ones are sampled, and scored while the next ones are painted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import ray
+import torch
+from ray.actor import ActorHandle
+
+from configs import RunConfig
+from policies import PromptEncoder, load_config
+from rollout.errors import RolloutError
+from rollout.failures import check_version, first_cause, save_failure
+from rollout.messages import GroupRequest, PaintedChunk, SampledChunk, ScoredChunk, ScoreFailure, Snapshot, Work
+from rollout.pools import Pools, images_per_chunk, start_pools
+from rollout.seeds import completion_seed, noise_seed
+from rollout.types import Prompt, Rollout, RolloutBatch, RolloutGroup
+from rollout.weight_sync import POLICY, pack_weights, publish
+
+
+@dataclass
+class _Part:
+    """References to one painted part of a chunk and its scores."""
+
+    painted: ray.ObjectRef
+    scores: dict[str, ray.ObjectRef]
+
+
+class RolloutPipeline:
+    """Handle to a run's workers; can be pickled into Ray Train workers, all copies use the same workers.
+
+    `launch` makes it, `sync_weights` must come before the first `collect`, `close` ends the workers.
+    """
+
+    def __init__(self, config: RunConfig, board: ActorHandle, pools: Pools, encoder: PromptEncoder):
+        self._config = config
+        self._board = board
+        self._pools = pools
+        self._encoder = encoder
+
+    @classmethod
+    def launch(cls, config: RunConfig, policy_path: Path) -> RolloutPipeline:
+        """Start all workers in the Ray cluster this process is connected to, and wait until their models are loaded.
+
+        Raises:
+            CheckpointError, RewardError, ImportError, ...: what a worker raised while it loaded its models.
+            RolloutError: the cluster has too few GPUs, or a worker died.
+        """
+        policy_path = Path(policy_path).resolve()
+        load_config(policy_path)
+        encoder = PromptEncoder.from_pretrained(policy_path)
+        board, pools = start_pools(config, policy_path)
+        pipeline = cls(config, board, pools, encoder)
+        try:
+            loading = [(stage, worker.ready.remote()) for stage, workers in pools.items() for worker in workers]
+            for stage, ref in loading:
+                pipeline._get(ref, stage)
+        except BaseException:
+            pipeline.close()
+            raise
+        return pipeline
+
+    def sync_weights(self, state_dict: Mapping[str, torch.Tensor], version: int) -> None:
+        """Give the AR part's weights to all samplers and decoders and wait until every one of them has them.
+
+        Args:
+            state_dict: all of `Qwen3ForCausalLM`'s tensors.
+            version: optimiser steps behind them; every later completion carries it.
+
+        Raises:
+            RolloutError: a worker reports another version, or failed.
+        """
+        snapshot = publish(self._board, POLICY, version, pack_weights(state_dict))
+        workers = [(stage, worker) for stage in ("sample", "decode") for worker in self._pools[stage]]
+        for (stage, _), ref in zip(workers, [worker.use.remote(snapshot) for _, worker in workers], strict=True):
+            check_version(version, self._get(ref, stage), f"a worker of stage {stage}")
+
+    def collect(
+        self,
+        prompts: Sequence[Prompt],
+        step: int | str,
+        *,
+        group_size: int | None = None,
+        num_diffusion_steps: int | None = None,
+    ) -> RolloutBatch:
+        """Sample, paint and score one group per prompt, with the weights of the last `sync_weights`.
+
+        Args:
+            prompts: one group each, returned in this order.
+            step: training step, or a name such as "eval"; part of every seed.
+            group_size: rollouts per prompt (default: the configuration's).
+            num_diffusion_steps: Euler steps (default: the configuration's).
+
+        Raises:
+            PromptError: a prompt is longer than the policy's context.
+            RolloutError: a stage failed, or a reward did and its `on_error` is `stop`.
+        """
+        started = perf_counter()
+        size = group_size or self._config.rollout.group_size
+        num_steps = num_diffusion_steps or self._config.rollout.num_diffusion_steps
+        requests = [self._request(prompt, step, size) for prompt in prompts]
+        per_chunk = max(1, images_per_chunk(self._config) // size)
+        per_part = max(1, self._config.rollout.images_per_decode // size)
+        snapshots = self._get(self._board.newest.remote(), "board")
+        if POLICY not in snapshots:
+            raise RolloutError("collect was called before sync_weights: the samplers have no weights yet")
+        chunks = []
+        for index, start in enumerate(range(0, len(requests), per_chunk)):
+            chunk = requests[start : start + per_chunk]
+            chunks.append((chunk, *self._submit(chunk, index, per_part, num_steps, snapshots)))
+        groups: list[RolloutGroup] = []
+        seconds: dict[str, float] = defaultdict(float, sample=0.0, decode=0.0, score=0.0)
+        for chunk, sampled_ref, parts in chunks:
+            sampled: SampledChunk = self._get(sampled_ref, "sample", chunk)
+            self._account(sampled.work, "sample", snapshots[POLICY].version, seconds)
+            for number, part in enumerate(parts):
+                within = slice(number * per_part, (number + 1) * per_part)
+                painted: PaintedChunk = self._get(part.painted, "decode", chunk[within])
+                self._account(painted.work, "decode", snapshots[POLICY].version, seconds)
+                scores = self._gather_scores(part, painted, step, seconds)
+                groups += _join(painted, sampled.completions[within], scores)
+        wall = perf_counter() - started
+        return RolloutBatch(tuple(groups), {**seconds, "wall": wall}, len(prompts) - len(groups))
+
+    def fit_rewards(self, groups: Sequence[RolloutGroup]) -> None:
+        """Show the starting policy's images to the rewards that compare with them; all replicas get the state."""
+        prompts = [group.prompt for group in groups for _ in group.rollouts]
+        images = [rollout.image for group in groups for rollout in group.rollouts]
+        for reward in self._config.rewards:
+            first = self._pools[f"score/{reward.name}"][0]
+            state = self._get(first.fit_reference.remote(prompts, images), f"score/{reward.name}")
+            if state is not None:
+                publish(self._board, reward.name, 0, state)
+
+    def reward_state(self) -> dict[str, Any]:
+        """Fitted state of every reward that has one, by reward name."""
+        snapshots = self._get(self._board.newest.remote(), "board")
+        return {name: ray.get(snapshot.boxed[0]) for name, snapshot in snapshots.items() if name != POLICY}
+
+    def load_reward_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `reward_state` returned in an earlier process."""
+        for name, values in state.items():
+            publish(self._board, name, 0, values)
+
+    def worker_stats(self) -> dict[str, dict[str, Any]]:
+        """Per worker: `busy_seconds` since its start, `peak_memory_gb`, `policy_version`."""
+        refs = [worker.stats.remote() for workers in self._pools.values() for worker in workers]
+        return {stats.pop("name"): stats for stats in self._get(refs, "stats")}
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in (self._board, *(worker for workers in self._pools.values() for worker in workers)):
+            ray.kill(worker)
+
+    def _request(self, prompt: Prompt, step: int | str, size: int) -> GroupRequest:
+        run = self._config
+        noise = tuple(noise_seed(run.seed, step, prompt.id, member, run.rollout.noise) for member in range(size))
+        seed = completion_seed(run.seed, step, prompt.id, 0)
+        return GroupRequest(prompt, self._encoder.encode(prompt.text), size, seed, noise)
+
+    def _submit(
+        self,
+        chunk: Sequence[GroupRequest],
+        index: int,
+        per_part: int,
+        num_steps: int,
+        snapshots: Mapping[str, Snapshot],
+    ) -> tuple[ray.ObjectRef, list[_Part]]:
+        """Queue a chunk through all stages; workers are taken in turn, so the assignment is the same in every run."""
+        weights = snapshots[POLICY]
+        sampled = self._worker("sample", index).sample.remote(chunk, weights)
+        parts = []
+        for number, start in enumerate(range(0, len(chunk), per_part)):
+            turn = index * -(-len(chunk) // per_part) + number
+            part = slice(start, start + per_part)
+            painted = self._worker("decode", turn).paint.remote(sampled, part, num_steps, weights)
+            scores = {
+                reward.name: self._worker(f"score/{reward.name}", turn).score.remote(
+                    painted, snapshots.get(reward.name)
+                )
+                for reward in self._config.rewards
+            }
+            parts.append(_Part(painted, scores))
+        return sampled, parts
+
+    def _worker(self, stage: str, turn: int) -> ActorHandle:
+        return self._pools[stage][turn % len(self._pools[stage])]
+
+    def _gather_scores(
+        self, part: _Part, painted: PaintedChunk, step: int | str, seconds: dict[str, float]
+    ) -> list[dict[str, list[float | None]] | None]:
+        """Scores by reward name for every group of a part; None: the group is dropped."""
+        columns: list[dict[str, list[float | None]] | None] = [{} for _ in painted.requests]
+        for reward in self._config.rewards:
+            try:
+                scored: ScoredChunk = self._get(part.scores[reward.name], f"score/{reward.name}", painted.requests)
+                seconds["score"] += scored.work.seconds
+                results = scored.scores
+            except RolloutError as error:  # the worker itself died, also after Ray's retries
+                results = (ScoreFailure(str(error), str(error)),) * len(painted.requests)
+            for index, result in enumerate(results):
+                if not isinstance(result, ScoreFailure):
+                    if columns[index] is not None:
+                        columns[index][reward.name] = result
+                elif reward.on_error == "skip":
+                    columns[index] = None
+                else:
+                    folder = Path(self._config.run_dir) / "failures"
+                    raise save_failure(
+                        folder, reward.name, painted.requests[index].prompt, step, painted.images[index], result
+                    )
+        return columns
+
+    def _account(self, work: Work, stage: str, version: int, seconds: dict[str, float]) -> None:
+        check_version(version, work.policy_version, work.worker)
+        seconds[stage] += work.seconds
+
+    def _get(self, refs: Any, stage: str, requests: Sequence[GroupRequest] = ()) -> Any:
+        try:
+            return ray.get(refs)
+        except ray.exceptions.RayError as error:
+            raise first_cause(error, stage, [request.prompt.text for request in requests]) from error
+
+
+def _join(
+    painted: PaintedChunk,
+    completions: Sequence[Sequence[Any]],
+    scores: Sequence[Mapping[str, list[float | None]] | None],
+) -> list[RolloutGroup]:
+    groups = []
+    for request, images, group, columns in zip(painted.requests, painted.images, completions, scores, strict=True):
+        if columns is None:
+            continue
+        rollouts = tuple(
+            Rollout(completion, images[member], {name: column[member] for name, column in columns.items()})
+            for member, completion in enumerate(group)
+        )
+        groups.append(RolloutGroup(request.prompt, request.prompt_ids, rollouts))
+    return groups

@@ -1,0 +1,83 @@
+"""Who may use how many cores: threads, logical CPUs and GPUs of every pool, and the workers' environment.
+
+More threads than cores cost a factor of 15 in a measurement (OpenMP teams spin while they wait for a core). Where
+cores are fewer than workers, stages that run at the same time get one thread each; a stage that has the machine to
+itself gets all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import ray
+
+from configs import RunConfig
+from rollout.errors import RolloutError
+
+
+@dataclass(frozen=True)
+class WorkerResources:
+    """Of one worker of a pool."""
+
+    threads: int
+    num_cpus: float
+    num_gpus: float
+
+    def environment(self) -> dict[str, str]:
+        """Variables to set before any library starts its threads; waiting threads sleep instead of spinning."""
+        threads = str(self.threads)
+        return {
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+
+
+def plan_resources(config: RunConfig, cpus: int) -> dict[str, WorkerResources]:
+    """Resources per stage (`sample`, `decode`, `score`) on `cpus` cores.
+
+    With one chunk per step and sampler, nothing can run before sampling ends, so samplers share all cores; else they
+    share them with the other stages.
+    """
+    cluster, rollout = config.cluster, config.rollout
+    counts = {"sample": cluster.samplers, "decode": cluster.decoders, "score": cluster.rewards * len(config.rewards)}
+    gpus = {"sample": cluster.gpus_per_sampler, "decode": cluster.gpus_per_decoder, "score": cluster.gpus_per_reward}
+    together = max(1, cpus // sum(counts.values()))
+    turns = rollout.prompts_per_chunk * cluster.samplers >= rollout.prompts_per_step
+    threads = {
+        "sample": max(1, cpus // cluster.samplers) if turns else together,
+        "decode": max(1, cpus // (counts["decode"] + 1)),
+        "score": together,
+    }
+    if cluster.threads:
+        threads = dict.fromkeys(threads, cluster.threads)
+    # Ray's CPU numbers place workers on nodes; on a machine with fewer cores than threads they would only block.
+    fits = sum(counts[stage] * threads[stage] for stage in counts) + cluster.trainers <= cpus
+    return {stage: WorkerResources(threads[stage], threads[stage] if fits else 0, gpus[stage]) for stage in counts}
+
+
+def available_cpus() -> int:
+    """Cores of the cluster; on a single machine, those this process may run on."""
+    total = int(ray.cluster_resources().get("CPU", 1))
+    return min(total, len(os.sched_getaffinity(0))) if len(ray.nodes()) == 1 else total
+
+
+def check_gpus(config: RunConfig) -> None:
+    """Refuse a run that would wait for GPUs the cluster does not have.
+
+    Raises:
+        RolloutError: naming both numbers.
+    """
+    cluster = config.cluster
+    wanted = (
+        cluster.trainers * cluster.gpus_per_trainer
+        + cluster.samplers * cluster.gpus_per_sampler
+        + cluster.decoders * cluster.gpus_per_decoder
+        + cluster.rewards * len(config.rewards) * cluster.gpus_per_reward
+    )
+    found = ray.cluster_resources().get("GPU", 0)
+    if wanted > found:
+        raise RolloutError(f"section cluster asks for {wanted:g} GPUs in all; the Ray cluster has {found:g}")

@@ -1,0 +1,176 @@
+"""The pipeline with a real engine: what it samples is what the policy says, before and after a weight sync."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from policies import image_logprobs
+from rollout import RolloutError, completion_seed, noise_seed
+
+
+@pytest.fixture(scope="module")
+def pipeline(launch, make_config):
+    rewards = [
+        {"name": "brightness", "type": "toy_rewards:Brightness"},
+        {"name": "relative", "type": "toy_rewards:Relative", "weight": 0.5},
+    ]
+    with launch(make_config(rewards=rewards)) as pipeline:
+        pipeline.load_reward_state({"relative": {"mean": 0.25}})
+        yield pipeline
+
+
+def changed(policy, seed=1):
+    other = copy.deepcopy(policy)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in other.ar.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return other
+
+
+def largest_difference(policy, groups):
+    """Largest |sampling log-prob - transformers' log-prob| of all tokens."""
+    rows = [[*group.prompt_ids, *rollout.completion.token_ids] for group in groups for rollout in group.rollouts]
+    ids, mask = policy.prompts.pad(rows)
+    with torch.no_grad():
+        logprobs, _ = image_logprobs(policy.ar, ids, mask, policy.image_tokens)
+    sampled = np.stack([rollout.completion.logprobs for group in groups for rollout in group.rollouts])
+    return np.abs(logprobs.numpy() - sampled).max()
+
+
+def tokens_of(batch):
+    return np.stack([rollout.completion.token_ids for group in batch.groups for rollout in group.rollouts])
+
+
+def images_of(batch):
+    return np.stack([rollout.image for group in batch.groups for rollout in group.rollouts])
+
+
+def test_logprobs_equal_transformers_before_and_after_a_sync(pipeline, policy, prompts):
+    first = pipeline.collect(prompts, step=0)
+    assert largest_difference(policy, first.groups) < 1e-4
+    other = changed(policy)
+    pipeline.sync_weights(other.ar.state_dict(), version=1)
+    second = pipeline.collect(prompts, step=0)
+    assert largest_difference(other, second.groups) < 1e-4
+    assert largest_difference(policy, second.groups) > 1e-2
+    assert {r.completion.policy_version for group in second.groups for r in group.rollouts} == {1}
+    pipeline.sync_weights(policy.ar.state_dict(), version=2)
+    np.testing.assert_array_equal(tokens_of(pipeline.collect(prompts, step=0)), tokens_of(first))
+
+
+def test_images_are_the_policys_own(pipeline, policy, prompts):
+    pipeline.sync_weights(changed(policy).ar.state_dict(), version=3)
+    batch = pipeline.collect(prompts[:1], step=5)
+    pipeline.sync_weights(policy.ar.state_dict(), version=4)
+    group = batch.groups[0]
+    other = changed(policy)
+    ids, mask = policy.prompts.pad([[*group.prompt_ids, *r.completion.token_ids] for r in group.rollouts])
+    seeds = [noise_seed(0, 5, group.prompt.id, member, "shared") for member in range(3)]
+    with torch.no_grad():
+        images = other.decode(other.hidden_states(ids, mask), other.noise(seeds), 2, 2.0).numpy()
+    assert np.abs(images.astype(int) - images_of(batch).astype(int)).max() <= 1
+
+
+def test_groups_come_back_complete_and_in_order(pipeline, policy, prompts):
+    batch = pipeline.collect(prompts, step=7)
+    tokens = policy.image_tokens
+    assert [group.prompt for group in batch.groups] == prompts
+    assert batch.skipped_groups == 0 and set(batch.seconds) == {"sample", "decode", "score", "wall"}
+    drawn = tokens_of(batch)
+    assert drawn.shape == (18, tokens.num_tokens) and drawn.dtype == np.int32
+    assert tokens.start <= drawn.min() and drawn.max() < tokens.stop
+    assert len(np.unique(drawn, axis=0)) == 18  # siblings differ
+    for group in batch.groups:
+        assert group.prompt_ids == policy.prompts.encode(group.prompt.text)
+        for member, rollout in enumerate(group.rollouts):
+            assert rollout.completion.seed == completion_seed(0, 7, group.prompt.id, member)
+            assert rollout.image.dtype == np.uint8 and rollout.image.shape == (56, 56, 3)
+            assert rollout.rewards["brightness"] == pytest.approx(rollout.image.mean() / 255)
+            assert rollout.rewards["relative"] == pytest.approx(rollout.rewards["brightness"] - 0.25)
+
+
+def test_step_changes_the_draw_and_group_size_extends_it(pipeline, prompts):
+    again = tokens_of(pipeline.collect(prompts[:2], step=1))
+    assert (tokens_of(pipeline.collect(prompts[:2], step=2)) != again).any()
+    larger = pipeline.collect(prompts[:2], step=1, group_size=5)
+    assert [len(group.rollouts) for group in larger.groups] == [5, 5]
+    first_members = np.stack([r.completion.token_ids for group in larger.groups for r in group.rollouts[:3]])
+    np.testing.assert_array_equal(first_members, again)
+
+
+def test_worker_count_and_chunk_size_change_nothing(pipeline, launch, make_config, prompts):
+    """The same seed and step: the same tokens and images with 1 sampler and with 2 of everything."""
+    reference = pipeline.collect(prompts, step=3)
+    pools = {"samplers": 2, "decoders": 2, "threads": 1}
+    with launch(make_config(cluster=pools)) as other:
+        batch = other.collect(prompts, step=3)
+        np.testing.assert_array_equal(tokens_of(batch), tokens_of(reference))
+        np.testing.assert_array_equal(images_of(batch), images_of(reference))
+        busy = {name: stats["busy_seconds"] for name, stats in other.worker_stats().items()}
+        assert set(busy) == {"sampler-0", "sampler-1", "decoder-0", "decoder-1", "reward-brightness-0"}
+        assert min(busy.values()) > 0
+    single = [pipeline.collect([prompt], step=3) for prompt in prompts]
+    np.testing.assert_array_equal(np.concatenate([tokens_of(batch) for batch in single]), tokens_of(reference))
+
+
+def test_rewards_are_fitted_once_and_keep_their_state(pipeline, prompts):
+    batch = pipeline.collect(prompts, step="eval")
+    pipeline.fit_rewards(batch.groups)
+    mean = float(np.mean([rollout.rewards["brightness"] for group in batch.groups for rollout in group.rollouts]))
+    assert pipeline.reward_state()["relative"]["mean"] == pytest.approx(mean)
+    fitted = [r.rewards["relative"] for group in pipeline.collect(prompts, step="eval").groups for r in group.rollouts]
+    assert np.mean(fitted) == pytest.approx(0, abs=1e-6)
+    pipeline.load_reward_state({"relative": {"mean": 0.25}})
+
+
+def test_a_copy_of_the_handle_uses_the_same_workers(pipeline, prompts):
+    """As in Ray Train: the handle travels into another process."""
+
+    @ray.remote(num_cpus=0)
+    def elsewhere(handle):
+        return [rollout.completion.token_ids for rollout in handle.collect(prompts[:1], step=0).groups[0].rollouts]
+
+    assert pickle.loads(ray.cloudpickle.dumps(pipeline)) is not None
+    np.testing.assert_array_equal(
+        np.stack(ray.get(elsewhere.remote(pipeline))), tokens_of(pipeline.collect(prompts[:1], 0))
+    )
+
+
+def test_a_worker_that_dies_comes_back_with_its_weights(pipeline, prompts):
+    """Ray restarts decoder and sampler; the next step gives the same tokens and images under the same version."""
+    before = pipeline.collect(prompts, step=9)
+    for stage in ("sample", "decode"):
+        ray.kill(pipeline._pools[stage][0], no_restart=False)
+    after = pipeline.collect(prompts, step=9)
+    np.testing.assert_array_equal(tokens_of(after), tokens_of(before))
+    np.testing.assert_array_equal(images_of(after), images_of(before))
+    versions = {r.completion.policy_version for batch in (before, after) for g in batch.groups for r in g.rollouts}
+    assert len(versions) == 1
+
+
+def test_stats_name_every_worker(pipeline):
+    stats = pipeline.worker_stats()
+    assert set(stats) == {"sampler-0", "decoder-0", "reward-brightness-0", "reward-relative-0"}
+    for values in stats.values():
+        assert 0 < values["peak_memory_gb"] < 12 and values["busy_seconds"] >= 0
+
+
+def test_too_long_prompt_is_refused(pipeline):
+    from policies import PromptError
+    from rollout import Prompt
+
+    with pytest.raises(PromptError, match="tokens long"):
+        pipeline.collect([Prompt("long", "a very long caption " * 200)], step=0)
+
+
+def test_broken_weights_stop_the_run(pipeline, policy, prompts):
+    state = {name: torch.full_like(tensor, torch.nan) for name, tensor in policy.ar.state_dict().items()}
+    pipeline.sync_weights(state, version=50)
+    with pytest.raises(RolloutError, match=r"sampler-0, prompt 'a red sign that says \"TAXI\"', member 0"):
+        pipeline.collect(prompts, step=0)
+    pipeline.sync_weights(policy.ar.state_dict(), version=51)

@@ -1,0 +1,50 @@
+"""Rewards for tests that are not about rewards; found by workers as `toy_rewards:Class`."""
+
+import os
+
+
+class Brightness:
+    """Mean pixel value in 0..1."""
+
+    def __call__(self, batch):
+        return [float(image.mean()) / 255 for image in batch.images]
+
+
+class Relative(Brightness):
+    """Brightness above that of the images it was fitted to."""
+
+    def __init__(self):
+        self.mean = None
+
+    def fit_reference(self, batch):
+        self.mean = sum(super().__call__(batch)) / len(batch)
+
+    def state_dict(self):
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state):
+        self.mean = state["mean"]
+
+    def __call__(self, batch):
+        return [value - self.mean for value in super().__call__(batch)]
+
+
+class Faulty:
+    """Goes wrong in the way a prompt's metadata ask for."""
+
+    def __call__(self, batch):
+        fault = batch.metadata[0].get("fault")
+        if fault == "raise":
+            raise OSError("the model server is gone")
+        if fault == "die":
+            os._exit(1)
+        if fault == "short":
+            return [0.5]
+        return [float("nan") if fault == "nan" else None if fault == "none" else 0.5] * len(batch)
+
+
+class Unloadable:
+    """Cannot be built."""
+
+    def __init__(self):
+        import a_library_nobody_installed  # noqa: F401

@@ -40,7 +40,7 @@ class PromptEncoder:
         config = load_config(folder)
         if not (folder / "tokenizer.json").is_file():
             raise CheckpointError(f"{folder}: tokenizer.json is missing")
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
         expected = {
             "<im_start>": config.image_start_tag_id,
             "<im_end>": config.image_end_tag_id,

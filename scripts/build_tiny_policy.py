@@ -209,6 +209,16 @@ def write_pictures(folder: Path, num: int, seed: int) -> None:
         (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
+def write_prompts(folder: Path) -> None:
+    """Prompt files of the tiny recipes: distinct signs of the training split, and of the held-out split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, num, seed, heldout in (("train", 1024, 21, False), ("heldout", 128, 22, True)):
+        scenes = {scene.key: scene for scene in draw(2 * num, seed, heldout=heldout, tag="sign")}
+        records = [{"prompt": scene.prompt, **scene.metadata} for scene in list(scenes.values())[:num]]
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (folder / f"tiny_ocr_{name}.jsonl").write_text(lines, encoding="utf-8")
+
+
 def corpus() -> list[str]:
     """Captions that hold every lower-case word of the world."""
     return [scene.prompt for tag in ("sign", *world.TAGS) for scene in draw(400, 3, tag=tag)]
@@ -331,11 +341,15 @@ def build(work: Path, output: Path | None, size: Size) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the build; a second call resumes")
+    parser.add_argument("--work", type=Path, default=Path("runs/tiny_build"), help="folder of the build; a second call resumes")
     parser.add_argument("--output", type=Path, help="where the finished checkpoint goes")
     parser.add_argument("--smoke", action="store_true", help="a minute's work of no quality")
+    parser.add_argument("--prompts", type=Path, help="folder to write the tiny recipes' prompt files to; then stop")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
+    if arguments.prompts:
+        write_prompts(arguments.prompts)
+        return
     torch.set_num_threads(arguments.threads)
     build(arguments.work, arguments.output, SMOKE if arguments.smoke else FULL)
 

@@ -1,0 +1,161 @@
+"""`score` and `check_reward` refuse every way in which a reward can break the training loop."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from rewards import RewardBatch, RewardError, check_reward, example_batch, score
+
+
+class Brightness:
+    """A correct reward, and the base of the broken ones."""
+
+    def __call__(self, batch):
+        return [float(image.mean()) / 255 for image in batch.images]
+
+
+class TooFew(Brightness):
+    def __call__(self, batch):
+        return super().__call__(batch)[:-1]
+
+
+class NotANumber(Brightness):
+    def __call__(self, batch):
+        return [float("nan") for _ in batch.images]
+
+
+class Infinite(Brightness):
+    def __call__(self, batch):
+        return [float("inf") for _ in batch.images]
+
+
+class Words(Brightness):
+    def __call__(self, batch):
+        return ["good" for _ in batch.images]
+
+
+class Booleans(Brightness):
+    def __call__(self, batch):
+        return [True for _ in batch.images]
+
+
+class AnArray(Brightness):
+    def __call__(self, batch):
+        return np.zeros(len(batch))
+
+
+class Random(Brightness):
+    def __init__(self):
+        self.counter = itertools.count()
+
+    def __call__(self, batch):
+        return [float(next(self.counter)) for _ in batch.images]
+
+
+class RelativeToBatch(Brightness):
+    def __call__(self, batch):
+        scores = super().__call__(batch)
+        return [value - sum(scores) / len(scores) for value in scores]
+
+
+class Positional(Brightness):
+    def __call__(self, batch):
+        return [0.0] if len(batch) == 1 else [float(image.mean()) * (i == 0) for i, image in enumerate(batch.images)]
+
+
+class FailsOnEmpty(Brightness):
+    def __call__(self, batch):
+        return super().__call__(batch) or [0.0]
+
+
+class Mutates(Brightness):
+    def __call__(self, batch):
+        scores = super().__call__(batch)
+        batch.images[0][:] = 0
+        return scores
+
+
+class Tags(Brightness):
+    def __call__(self, batch):
+        batch.metadata[0]["seen"] = True
+        return super().__call__(batch)
+
+
+class Inconsistent(Brightness):
+    @staticmethod
+    def applicable(prompt, metadata):
+        return False
+
+
+class Forgetful(Brightness):
+    scale = 1.0
+
+    def fit_reference(self, batch):
+        self.scale = 2.0
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        self.scale = 1.0
+
+    def __call__(self, batch):
+        return [self.scale * value for value in super().__call__(batch)]
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (TooFew, "'TooFew' returned 3 scores for 4 images"),
+        (NotANumber, "returned nan for prompt 'a blue sign"),
+        (Infinite, "returned inf for prompt"),
+        (Words, "returned 'good' \\(str\\)"),
+        (Booleans, "returned True \\(bool\\)"),
+        (AnArray, "returned ndarray instead of a list"),
+        (Random, "not deterministic: image 0 scored 0.0 and then 4.0"),
+        (RelativeToBatch, "depends on which images share a batch"),
+        (Positional, "depends on"),
+        (FailsOnEmpty, "empty batch|1 scores for 0 images"),
+        (Mutates, "changes the images"),
+        (Tags, "changes the images, prompts or metadata"),
+        (Inconsistent, "not applicable, yet scores it"),
+        (Forgetful, "after its state was restored"),
+    ],
+)
+def test_broken_rewards_are_caught(reward, message):
+    with pytest.raises(RewardError, match=message):
+        check_reward(reward)
+
+
+def test_a_correct_reward_passes_as_class_and_as_instance():
+    scores = check_reward(Brightness)
+    assert scores == check_reward(Brightness()) and len(scores) == len(example_batch())
+
+
+def test_options_must_travel_to_workers():
+    with pytest.raises(RewardError, match="cannot be pickled"):
+        check_reward(Brightness, options={"weigh": lambda image: 1.0})
+
+
+def test_score_accepts_numpy_floats_and_none_and_returns_plain_floats():
+    batch = example_batch(3)
+    assert score(lambda _: [np.float32(0.5), None, 1], batch) == [0.5, None, 1.0]
+    assert all(type(value) is float for value in score(lambda _: [np.float64(0.5)] * 3, batch))
+
+
+def test_score_lets_the_rewards_own_error_through():
+    """A failure is never a number; the caller decides whether to retry, and needs the real traceback."""
+
+    def fails(batch):
+        raise RuntimeError("model died")
+
+    with pytest.raises(RuntimeError, match="model died"):
+        score(fails, example_batch())
+
+
+def test_batches_of_unequal_lists_are_refused():
+    with pytest.raises(RewardError, match="got 1, 2 and 0"):
+        RewardBatch([np.zeros((4, 4, 3), np.uint8)], ["a", "b"], [])

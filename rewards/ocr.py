@@ -98,7 +98,7 @@ class OCRReward:
         side = self.detection_side or DETECTION_SIDES[factor == 1]
         picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # PaddleOCR reads arrays as BGR
         if factor > 1:
-            picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+            picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_LANCZOS4)
         (found,) = self._engine.predict(picture, text_det_limit_side_len=side, text_det_limit_type="max")
         return [
             TextLine(text, float(confidence), tuple(float(edge) / factor for edge in box))

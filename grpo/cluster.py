@@ -7,8 +7,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+import huggingface_hub  # noqa: F401 - imported before Ray Train's thread starts: its lazy imports are not thread-safe
 import ray
+import transformers  # noqa: F401 - likewise
 from ray.train import RunConfig as RayRunConfig
 from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -17,9 +20,10 @@ from rich.console import Console
 
 from configs import RunConfig
 from grpo.progress import ProgressDisplay
-from grpo.validate import CheckedRun
-from grpo.worker import train_worker
-from rollout import RolloutPipeline
+
+if TYPE_CHECKING:
+    from grpo.validate import CheckedRun
+    from rollout import RolloutPipeline
 
 
 @contextmanager
@@ -59,8 +63,11 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
     scratch = run.folder.path / "ray"  # Ray Train wants a folder all nodes see; nothing in it outlives the call
     shutil.rmtree(scratch, ignore_errors=True)
     threads = trainer_threads(config)
+    resources = {"CPU": 0.01}  # ranks wait while rollouts run and take turns with them, so they reserve no core
+    if config.cluster.gpus_per_trainer:
+        resources["GPU"] = config.cluster.gpus_per_trainer
     trainer = TorchTrainer(
-        train_worker,
+        _train_in_worker,
         train_loop_config={
             "config": config,
             "prompts": run.train_prompts,
@@ -73,7 +80,7 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
         scaling_config=ScalingConfig(
             num_workers=config.cluster.trainers,
             use_gpu=config.cluster.gpus_per_trainer > 0,
-            resources_per_worker={"CPU": 0, "GPU": config.cluster.gpus_per_trainer},
+            resources_per_worker=resources,
         ),
         run_config=RayRunConfig(
             name="train",
@@ -85,3 +92,10 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
         trainer.fit()
     queue.shutdown()
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _train_in_worker(job: dict[str, Any]) -> None:
+    """Ray Train's per-worker function; TRL, and with it vLLM, is imported here and not in the driver."""
+    from grpo.worker import train_worker
+
+    train_worker(job)

@@ -20,7 +20,7 @@ from grpo.cluster import fit, ray_cluster
 from grpo.evaluation import Evaluation, collect_heldout, evaluate
 from grpo.memory import MemoryMonitor
 from grpo.metrics import read_metrics
-from grpo.validate import CheckedRun, check_run
+from grpo.validate import ALL_PARTS, CheckedRun, check_run
 from policies import BLIP3oNext
 from policies.checkpoint import Weights, load_part
 from rollout import RolloutPipeline
@@ -68,7 +68,7 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
 def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
     """Held-out result of the newest checkpoint, which becomes `RUN/policy` in the released layout."""
     step = run.folder.newest_step()
-    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar", "head", "vision"))
+    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=ALL_PARTS)
     load_part(Weights(run.folder.newest_checkpoint()), "ar", policy.ar)
     policy.save_pretrained(run.folder.policy)
     pipeline.sync_weights(policy.ar.state_dict(), version=step)

@@ -211,8 +211,8 @@ class ImageGRPOTrainer(GRPOTrainer):
         KL(sampler || trainer) per token without bias as E[r - 1 - log r], r = p_trainer / p_sampler (Schulman's k3).
         """
         mask = batch["completion_mask"] * batch["tool_mask"]
-        delta = (batch["old_per_token_logps"] - batch["sampling_per_token_logps"]) * mask
-        sums = [delta.abs().sum().item(), (delta.exp() - 1 - delta).sum().item(), mask.sum().item()]
+        delta = (batch["old_per_token_logps"] - batch["sampling_per_token_logps"]).double() * mask
+        sums = [delta.abs().sum().item(), (delta.expm1() - delta).sum().item(), mask.sum().item()]
         mean_abs, kl, count = self._sum_over_ranks(sums)
         mean_abs, kl = mean_abs / count, kl / count
         self.add_metrics({"mismatch/mean_abs": mean_abs, "kl/mismatch": kl})

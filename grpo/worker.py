@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import huggingface_hub  # noqa: F401 - imported before Ray Train's thread starts: its lazy imports are not thread-safe
 import torch
 import transformers
 
@@ -71,10 +70,7 @@ def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConf
 
 
 def train_worker(job: dict[str, Any]) -> None:
-    """Ray Train's per-worker function.
-
-    `job` holds `config`, `prompts` (training), `heldout` (evaluation), `pipeline`, `queue` (progress) and `threads`.
-    """
+    """Train on one rank. `job` holds `config`, training `prompts`, `heldout` ones, `pipeline`, `queue` and `threads`."""
     config: RunConfig = job["config"]
     torch.set_num_threads(job["threads"])
     transformers.utils.logging.disable_progress_bar()
@@ -102,7 +98,7 @@ def run_training(
         prompts=prompts,
         pipeline=pipeline,
         recorder=RolloutRecorder(folder.path) if config.rollout.record_every_steps else None,
-        callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue else [])],
+        callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue is not None else [])],
     )
     if config.evaluation.every_steps:
         trainer.add_callback(HeldoutCallback(trainer, heldout, folder))

@@ -1,0 +1,95 @@
+"""What goes wrong in a reward or a worker stops the run with its prompt and images, or drops the group when told to."""
+
+import pickle
+
+import pytest
+
+from rewards import RewardError
+from rollout import Prompt, RolloutError, RolloutPipeline
+from rollout.failures import check_version
+
+TEXT = 'a sign that says "{}"'
+
+
+def prompt_with(fault):
+    return Prompt(f"p-{fault}", TEXT.format(fault), {"fault": fault})
+
+
+@pytest.fixture(scope="module")
+def pipelines(launch, make_config):
+    """One pipeline with two rewards that fail alike: `skips` drops the group, `stops` stops the run."""
+    rewards = [{"name": "faulty", "type": "toy_rewards:Faulty", "on_error": "skip"}]
+    config = make_config(rewards=rewards)
+    with launch(config) as skips:
+        stopping = config.model_copy(
+            update={"rewards": tuple(reward.model_copy(update={"on_error": "stop"}) for reward in config.rewards)}
+        )
+        yield skips, RolloutPipeline(stopping, skips._board, skips._pools, skips._encoder), config
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raise", "OSError: the model server is gone"),
+        ("short", "returned 1 scores for 3 images"),
+        ("nan", "returned nan"),
+    ],
+)
+def test_failing_reward_stops_the_run_and_saves_the_images(pipelines, fault, message):
+    _, stops, config = pipelines
+    with pytest.raises(RolloutError) as error:
+        stops.collect([prompt_with("none"), prompt_with(fault)], step=1)
+    text = str(error.value)
+    assert "reward 'faulty'" in text and repr(TEXT.format(fault)) in text and message in text
+    saved = sorted(path.name for path in _failures(config) if fault in path.name)
+    assert saved == [f"step-1-faulty-p-{fault}.png", f"step-1-faulty-p-{fault}.txt"]
+    pickle.loads(pickle.dumps(error.value))  # it must cross process borders
+
+
+def test_skip_drops_whole_groups_and_counts_them(pipelines):
+    skips, _, _ = pipelines
+    prompts = [prompt_with(fault) for fault in ("raise", "fine", "nan", "none", "short")]
+    batch = skips.collect(prompts, step=1)
+    assert [group.prompt.id for group in batch.groups] == ["p-fine", "p-none"]
+    assert batch.skipped_groups == 3
+    assert [rollout.rewards["faulty"] for rollout in batch.groups[0].rollouts] == [0.5] * 3
+    assert [rollout.rewards["faulty"] for rollout in batch.groups[1].rollouts] == [None] * 3
+
+
+def test_reward_that_kills_its_process_is_retried_and_never_becomes_a_score(pipelines):
+    skips, _, _ = pipelines
+    batch = skips.collect([prompt_with("fine"), prompt_with("die")], step=1)
+    assert [group.prompt.id for group in batch.groups] == ["p-fine"]
+    assert batch.skipped_groups == 1
+
+
+def test_reward_that_cannot_be_built_says_why(cluster, make_config, policy_path):
+    config = make_config(rewards=[{"name": "broken", "type": "toy_rewards:Unloadable"}])
+    with pytest.raises((ImportError, RewardError), match="a_library_nobody_installed"):
+        RolloutPipeline.launch(config, policy_path)
+
+
+def test_too_many_gpus_are_refused(cluster, make_config, policy_path):
+    with pytest.raises(RolloutError, match="asks for 8 GPUs in all; the Ray cluster has 0"):
+        RolloutPipeline.launch(make_config(cluster={"samplers": 8, "gpus_per_sampler": 1}), policy_path)
+
+
+def test_collect_before_sync_is_refused(cluster, make_config, policy_path, prompts):
+    pipeline = RolloutPipeline.launch(make_config(), policy_path)
+    try:
+        with pytest.raises(RolloutError, match="before sync_weights"):
+            pipeline.collect(prompts, step=0)
+    finally:
+        pipeline.close()
+
+
+def test_stale_worker_is_named():
+    check_version(3, 3, "sampler-1")
+    with pytest.raises(RolloutError, match="sampler-1 works with policy version 2, the newest is 3"):
+        check_version(3, 2, "sampler-1")
+
+
+def _failures(config):
+    from pathlib import Path
+
+    return Path(config.run_dir, "failures").iterdir()

@@ -1,0 +1,69 @@
+"""The recorder writes each group's best and worst image, and a repeated step replaces what it wrote before."""
+
+import numpy as np
+from PIL import Image
+
+from rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, RolloutRecorder, read_rollouts
+
+
+def make_batch(*groups):
+    """Groups given as (prompt id, rewards of the members); member k's image has brightness k."""
+    return RolloutBatch(
+        tuple(
+            RolloutGroup(
+                Prompt(name, f"ein Schild „{name}“", {"target_text": name}),
+                [1, 2],
+                tuple(
+                    Rollout(
+                        Completion(np.zeros(4, np.int32), np.full(4, -0.5, np.float32), 3, member),
+                        np.full((8, 8, 3), member, np.uint8),
+                        rewards,
+                    )
+                    for member, rewards in enumerate(members)
+                ),
+            )
+            for name, members in groups
+        ),
+        {"wall": 1.0},
+    )
+
+
+def test_best_and_worst_are_recorded(tmp_path):
+    members = [{"ocr": 0.5, "guard": 0.0}, {"ocr": 0.9, "guard": None}, {"ocr": 0.0, "guard": 0.2}]
+    RolloutRecorder(tmp_path).record(12, make_batch(("Müller", members)))
+    (record,) = read_rollouts(tmp_path)
+    assert (record["step"], record["prompt_id"], record["policy_version"]) == (12, "Müller", 3)
+    assert record["prompt"] == "ein Schild „Müller“" and record["metadata"] == {"target_text": "Müller"}
+    assert [rollout["rewards"] for rollout in record["rollouts"]] == members
+    assert record["rollouts"][1] == {"seed": 1, "logprob": -2.0, "rewards": members[1]}
+    assert (record["best"]["member"], record["worst"]["member"]) == (1, 2)
+    for kind in ("best", "worst"):
+        assert np.asarray(Image.open(record[kind]["image"])).max() == record[kind]["member"]
+
+
+def test_weights_decide_what_is_best(tmp_path):
+    members = [{"ocr": 0.5, "guard": 1.0}, {"ocr": 0.6, "guard": 0.0}]
+    RolloutRecorder(tmp_path, {"guard": 0.0}).record(1, make_batch(("p", members)))
+    assert read_rollouts(tmp_path)[0]["best"]["member"] == 1
+
+
+def test_repeated_step_replaces_and_others_stay(tmp_path):
+    recorder = RolloutRecorder(tmp_path)
+    recorder.record(1, make_batch(("a", [{"r": 0.0}])))
+    recorder.record(2, make_batch(("b", [{"r": 0.0}]), ("c", [{"r": 0.0}])))
+    RolloutRecorder(tmp_path).record(2, make_batch(("b", [{"r": 1.0}])))
+    recorder.record("eval", make_batch(("a", [{"r": 0.0}])))
+    assert [(record["step"], record["prompt_id"]) for record in read_rollouts(tmp_path)] == [
+        (1, "a"),
+        (2, "b"),
+        ("eval", "a"),
+    ]
+    assert read_rollouts(tmp_path)[1]["rollouts"][0]["rewards"] == {"r": 1.0}
+
+
+def test_half_written_step_is_not_read(tmp_path):
+    (tmp_path / "rollouts" / ".step-000003").mkdir(parents=True)
+    (tmp_path / "rollouts" / ".step-000003" / "rollouts.jsonl").write_text("{")
+    assert read_rollouts(tmp_path) == []
+    RolloutRecorder(tmp_path).record(3, make_batch(("a", [{"r": 0.0}])))
+    assert len(read_rollouts(tmp_path)) == 1

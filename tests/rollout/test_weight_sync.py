@@ -1,0 +1,17 @@
+"""Weights survive packing bit by bit, in every dtype a policy may have."""
+
+import pytest
+import torch
+
+from rollout.weight_sync import pack_weights, unpack_weights
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_packing_is_lossless(dtype):
+    weights = {"a": torch.randn(3, 5).to(dtype), "b.c": torch.randn(4).to(dtype), "scalar": torch.tensor(2.5).to(dtype)}
+    weights["strided"] = torch.randn(6, 4).to(dtype).T
+    found = dict(unpack_weights(pack_weights(weights)))
+    assert list(found) == list(weights)
+    for name, tensor in weights.items():
+        assert found[name].dtype == dtype and found[name].shape == tensor.shape
+        assert torch.equal(found[name], tensor)

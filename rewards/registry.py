@@ -10,6 +10,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -18,8 +19,9 @@ from rewards.types import Reward, RewardError
 GROUP = "blip3o_grpo.rewards"
 
 
-def available_rewards() -> dict[str, EntryPoint]:
-    """Registered rewards by name, nothing imported."""
+@cache
+def available_rewards() -> Mapping[str, EntryPoint]:
+    """Registered rewards by name, nothing imported. Read once: it opens a file of every installed package."""
     return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
 
 
@@ -84,7 +86,10 @@ def check_options(cls: type, options: Mapping[str, Any], name: str) -> None:
         hint = f"; did you mean {near[0]!r}?" if near else f"; it takes: {', '.join(parameters) or 'no options'}"
         raise RewardError(f"reward {name!r}: {error}{hint}") from error
     if hasattr(cls, "check_options"):
-        cls.check_options(**options)
+        try:
+            cls.check_options(**options)
+        except TypeError as error:  # a text where a number belongs cannot be compared
+            raise RewardError(f"reward {name!r}: an option has the wrong type: {error}") from error
 
 
 def is_applicable(target: str, prompt: str, metadata: Mapping[str, Any]) -> bool:

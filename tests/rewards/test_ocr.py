@@ -97,6 +97,7 @@ def test_images_are_read_as_rgb(ocr):
     [
         ({"variant": "fuzzy"}, "blip3o, exact, ned, word"),
         ({"min_confidence": 1.5}, r"\[0, 1\]"),
+        ({"min_confidence": "high"}, "wrong type"),
         ({"threads": 0}, "at least 1"),
         ({"detection_side": 8}, "at least 32"),
         ({"model_folder": "/does/not/exist"}, "does not exist"),

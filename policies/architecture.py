@@ -17,7 +17,7 @@ from policies.blip3o_next import BLIP3oNext, write_config
 from policies.config import load_config
 from policies.prompts import REQUEST, SYSTEM, PromptEncoder
 
-NUM_IMAGE_TOKENS = 2048
+NUM_IMAGE_TOKENS = 1536
 NUM_SCALE_TOKENS = 3
 LATENT_CHANNELS = 16
 CAPTION_CHANNELS = 192

@@ -142,6 +142,7 @@ class Warmstart:
 
     def _optimizer(self, policy: BLIP3oNext) -> torch.optim.Optimizer:
         policy.requires_grad_(False)
+        policy.sana.to(memory_format=torch.channels_last)  # its 3x3 convolutions are a quarter faster on CPU
         learning = [policy.connector, policy.sana, *([policy.ar] if self.train_ar else [])]
         for module in learning:
             module.requires_grad_(True).train()

@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -84,91 +85,112 @@ def schedule(optimizer: torch.optim.Optimizer, step: int, steps: int, peak: floa
         group["lr"] = rate
 
 
-def train_autoencoder(policy: BLIP3oNext, images: torch.Tensor, steps: int, batch_size: int = 32) -> None:
-    """DC-AE on drawn pixels: L1 on pixels and on their differences; latents kept at mean 0 and variance 1."""
+def train_autoencoder(policy: BLIP3oNext, images: torch.Tensor, steps: int, batch_size: int = 16) -> None:
+    """DC-AE on drawn pixels: L1 on pixels and on their differences; latents kept at mean 0 and variance 1.
+
+    Noise on the latents makes the decoder forgive a diffusion head that is slightly off.
+    """
     vae = policy.vae.train()
-    optimizer = torch.optim.AdamW(vae.parameters(), 2e-3, betas=(0.9, 0.95), weight_decay=0.0)
-    clock = Clock("autoencoder", steps)
     generator = torch.Generator().manual_seed(1)
-    for step in range(steps):
-        schedule(optimizer, step, steps, 2e-3, 50)
-        batch = floats(images[torch.randint(len(images), (batch_size,), generator=generator)])
+
+    def reconstruction(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        batch = floats(images[rows])
         latents = vae.encode(batch).latent
         output = vae.decode(latents + 0.1 * torch.randn(latents.shape, generator=generator)).sample
         pixel = F.l1_loss(output, batch)
         edges = F.l1_loss(output.diff(dim=-1), batch.diff(dim=-1)) + F.l1_loss(output.diff(dim=-2), batch.diff(dim=-2))
-        mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-        loss = pixel + 0.5 * edges + 0.01 * (mean.pow(2).mean() + (std - 1).pow(2).mean())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        clock.tick(step, l1=pixel.item(), std=std.mean().item())
+        centred = latents.mean((0, 2, 3)).pow(2).mean() + (latents.std((0, 2, 3)) - 1).pow(2).mean()
+        return {"loss": pixel + 0.5 * edges + 0.01 * centred, "l1": pixel}
+
+    _fit("autoencoder", list(vae.parameters()), reconstruction, len(images), steps, batch_size, generator)
     vae.eval()
 
 
-def train_tokenizer(policy: BLIP3oNext, images: torch.Tensor, steps: int, batch_size: int = 48) -> None:
-    """VQ-SigLIP2 on drawn pixels: first without quantising, then with a codebook initialised from the features.
+def patches(images: torch.Tensor, patch: int) -> torch.Tensor:
+    """uint8 `[N, 3, H, W]` to uint8 patches `[N, T, 3 * patch * patch]`."""
+    tiles = images.unfold(2, patch, patch).unfold(3, patch, patch)  # [N, 3, h, w, patch, patch]
+    return tiles.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
-    A codebook drawn at random collapses to one code. The pixel head exists only here.
+
+def name_patches(pieces: torch.Tensor, num_codes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A code for every patch `[N, T, P]`: each distinct patch its own, the rarest the code nearest in pixels.
+
+    Returns:
+        Codes `[N, T]` and how often each occurs `[num_codes]`.
+    """
+    distinct, owner, counts = pieces.flatten(0, 1).unique(dim=0, return_inverse=True, return_counts=True)
+    console.print(f"tokenizer: {len(distinct)} distinct patches for {num_codes} codes")
+    order = counts.argsort(descending=True)
+    kept, rest = order[:num_codes], order[num_codes:]
+    code = torch.empty(len(distinct), dtype=torch.long)
+    code[kept] = torch.arange(len(kept))
+    if len(rest):
+        code[rest] = torch.cdist(distinct[rest].float(), distinct[kept].float(), p=1).argmin(1)
+    codes = code[owner].view(pieces.shape[:2])
+    return codes, torch.bincount(codes.flatten(), minlength=num_codes)
+
+
+def train_tokenizer(policy: BLIP3oNext, images: torch.Tensor, steps: int, batch_size: int = 48) -> None:
+    """VQ-SigLIP2 on drawn pixels: the nearest code must name the patch; then the decoder must give it back.
+
+    The world has little more than a thousand distinct patches, so the tower learns by cross-entropy over distances to
+    codes which patch it sees; vector quantisation by reconstruction alone gives one code to several letters here. The
+    decoder follows with the codes frozen, under a pixel head that exists only during training.
     """
     vision = policy.vision.train()
-    patch = policy.config.vision_tower_config["patch_size"]
-    to_pixels = nn.Linear(policy.config.vision_tower_config["hidden_size"], 3 * patch * patch)
-    parameters = [*vision.parameters(), *to_pixels.parameters()]
-    clock = Clock("tokenizer", steps)
+    codebook = vision.bottleneck.regularizer
+    tower = policy.config.vision_tower_config
+    pieces = patches(images, tower["patch_size"])
+    names, counts = name_patches(pieces, policy.config.num_image_tokens)
+    weights = counts.clamp(min=1).float().rsqrt()
+    nn.init.normal_(codebook.embedding.weight)
+    with torch.no_grad():
+        codebook.embedding_proj.weight.copy_(torch.eye(tower["bottleneck_dim"]))
+        codebook.embedding_proj.bias.zero_()
+    naming_parts = [vision.encoder, vision.encode_task_layer, vision.bottleneck.in_linear, codebook]
+    parameters = [parameter for part in naming_parts for parameter in part.parameters()]
     generator = torch.Generator().manual_seed(2)
-    half = steps // 2
+
+    def naming(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = vision.features(images[rows].float() / 255)
+        distances = torch.cdist(features.flatten(0, 1), codebook.codes()).pow(2)
+        wrong = (distances.argmin(-1) != names[rows].flatten()).float().mean()
+        return {"loss": F.cross_entropy(-distances, names[rows].flatten(), weight=weights), "wrong": wrong}
+
+    _fit("naming", parameters, naming, len(images), steps, batch_size, generator)
+    to_pixels = nn.Linear(tower["hidden_size"], pieces.shape[-1])
+    decoding_parts = [vision.decoder, vision.decode_task_layer, vision.bottleneck.out_linear, to_pixels]
+    parameters = [parameter for part in decoding_parts for parameter in part.parameters()]
+
+    def decoding(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            quantised = codebook.codes()[names[rows]]
+        return {"loss": F.l1_loss(to_pixels(vision.reconstruct(quantised)), floats(pieces[rows]))}
+
+    _fit("decoding", parameters, decoding, len(images), steps // 5, batch_size, generator)
+    vision.eval()
+
+
+def _fit(
+    stage: str,
+    parameters: list[nn.Parameter],
+    losses: Callable[[torch.Tensor], dict[str, torch.Tensor]],
+    num_rows: int,
+    steps: int,
+    batch_size: int,
+    generator: torch.Generator,
+) -> None:
+    """Minimise `losses(rows)["loss"]` over random rows."""
+    optimizer = torch.optim.AdamW(parameters, 2e-3, betas=(0.9, 0.95), weight_decay=0.0)
+    clock = Clock(stage, steps)
     for step in range(steps):
-        if step in (0, half):  # the second half starts anew with a codebook
-            optimizer = torch.optim.AdamW(parameters, 1e-3, betas=(0.9, 0.95), weight_decay=0.0)
-        if step == half:
-            initialise_codebook(vision, images)
-        schedule(optimizer, step % half, half, 2e-3, 20)
-        batch = images[torch.randint(len(images), (batch_size,), generator=generator)].float() / 255
-        features = vision.features(batch)
-        quantised, commitment = features, torch.zeros(())
-        if step >= half:
-            quantised, _, commitment = vision.bottleneck.regularizer(features)
-        output = to_pixels(vision.reconstruct(quantised))  # [B, T, 3 * patch * patch]
-        target = F.unfold(batch * 2 - 1, patch, stride=patch).transpose(1, 2)
-        loss = F.l1_loss(output, target) + 0.1 * F.mse_loss(output, target) + commitment
+        schedule(optimizer, step, steps, 2e-3, 50)
+        values = losses(torch.randint(num_rows, (batch_size,), generator=generator))
         optimizer.zero_grad()
-        loss.backward()
+        values["loss"].backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        clock.tick(step, l1=F.l1_loss(output, target).item(), commitment=commitment.item())
-    vision.eval()
-    used = len(torch.cat([vision.encode(images[i : i + 256].float() / 255) for i in range(0, 4096, 256)]).unique())
-    console.print(f"tokenizer: {used} of {policy.config.num_image_tokens} codes used")
-
-
-def kmeans(points: torch.Tensor, num_centres: int, iterations: int = 12) -> torch.Tensor:
-    """Lloyd's algorithm on `[N, dim]`; centres that lose all points move to the points worst served."""
-    generator = torch.Generator().manual_seed(3)
-    centres = points[torch.randperm(len(points), generator=generator)[:num_centres]].clone()
-    for _ in range(iterations):
-        nearest = [torch.cdist(chunk, centres).min(1) for chunk in points.split(8192)]
-        distance, owner = torch.cat([n.values for n in nearest]), torch.cat([n.indices for n in nearest])
-        counts = torch.bincount(owner, minlength=num_centres)
-        sums = torch.zeros_like(centres).index_add_(0, owner, points)
-        centres = sums / counts.clamp(min=1).unsqueeze(1)
-        empty = counts == 0
-        centres[empty] = points[distance.topk(int(empty.sum())).indices]
-    return centres
-
-
-@torch.no_grad()
-def initialise_codebook(vision: nn.Module, images: torch.Tensor) -> None:
-    """Codes at the k-means centres of distinct features; SimVQ's projection starts as the identity."""
-    codebook = vision.bottleneck.regularizer
-    features = torch.cat([vision.features(images[i : i + 128].float() / 255) for i in range(0, 4096, 128)])
-    distinct = torch.unique((features.flatten(0, 1) * 20).round(), dim=0) / 20
-    num_codes, dim = codebook.embedding.weight.shape
-    codebook.embedding.weight.copy_(kmeans(distinct, num_codes))
-    codebook.embedding_proj.weight.copy_(torch.eye(dim))
-    codebook.embedding_proj.bias.zero_()
-    console.print(f"tokenizer: codebook from {len(distinct)} distinct features")
+        clock.tick(step, **{name: value.item() for name, value in values.items()})
 
 
 def noisy_caption(scene: world.Scene, rng: random.Random) -> str:
@@ -281,7 +303,7 @@ class Size:
     groups: int
 
 
-FULL = Size(20_000, 2100, 600, 1500, 400, 32, 96, 32)
+FULL = Size(20_000, 2600, 1100, 1100, 300, 32, 96, 32)
 SMOKE = Size(300, 6, 8, 4, 2, 8, 12, 2)
 
 

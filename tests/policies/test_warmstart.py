@@ -1,0 +1,106 @@
+"""Warm start: the loss falls, `sequential` leaves the AR part alone, and a resumed run repeats an uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from configs.schema import PolicySection, WarmstartConfig
+from policies import CheckpointError, world
+from policies.warmstart import Warmstart, run
+from policies.warmstart_data import WarmstartDataError
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 drawn signs with captions."""
+    target = tmp_path_factory.mktemp("pictures")
+    rng, records = random.Random(0), []
+    for number in range(24):
+        scene = world.sample(rng, heldout=False, tag="sign")
+        Image.fromarray(world.render(scene)).save(target / f"{number}.png")
+        records.append({"file_name": f"{number}.png", "text": scene.prompt})
+    (target / "captions.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return target
+
+
+@pytest.fixture
+def config(folder: Path, pictures: Path, tmp_path: Path) -> WarmstartConfig:
+    return WarmstartConfig(
+        run_dir=str(tmp_path / "run"),
+        policy=PolicySection(path=str(folder)),
+        images=str(pictures),
+        captions=str(pictures / "captions.jsonl"),
+        max_steps=6,
+        batch_size=8,
+        learning_rate=1e-3,
+        warmup_steps=2,
+        caption_swap=0.2,
+        checkpoint_every_steps=3,
+    )
+
+
+def losses(config: WarmstartConfig) -> list[dict]:
+    return [json.loads(line) for line in (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_joint_training_lowers_both_losses(config):
+    run(config.model_copy(update={"max_steps": 25}))
+    seen = losses(config)
+    for name in ("cross_entropy", "flow_matching"):
+        assert seen[-1][name] < seen[0][name] - 0.1
+
+
+def test_sequential_training_leaves_the_ar_part_as_it_was(config, folder):
+    finished = run(config.model_copy(update={"strategy": "sequential"}))
+    before, after = load_file(folder / "model.safetensors"), load_file(finished / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith(("model.sana.", "model.diffusion_connector.")) for name in changed)
+    assert "cross_entropy" not in losses(config)[0]
+
+
+def test_a_resumed_run_repeats_the_uninterrupted_one(config, tmp_path, monkeypatch):
+    whole = load_file(run(config) / "model.safetensors")
+    again = config.model_copy(update={"run_dir": str(tmp_path / "again")})
+    save = Warmstart._save
+
+    def stop_after_saving(self, policy, target, optimizer):
+        save(self, policy, target, optimizer)
+        if optimizer:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Warmstart, "_save", stop_after_saving)
+        run(again)
+    resumed = load_file(run(again) / "model.safetensors")
+    assert all(torch.allclose(whole[name], resumed[name], atol=1e-6) for name in whole)
+    assert [line["step"] for line in losses(again)] == list(range(6))
+
+
+def test_a_run_folder_of_another_configuration_is_refused(config):
+    run(config)
+    with pytest.raises(CheckpointError, match="these keys differ: learning_rate"):
+        run(config.model_copy(update={"learning_rate": 1e-5}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b'{"file_name": "0.png", "text": "\xff"}\n', "is not UTF-8"),
+        (b'{"file_name": "0.png"}\n', r"captions\.jsonl:1: each line"),
+        (b'{"file_name": "99.png", "text": "a"}\n', r"99\.png, which does not exist"),
+    ],
+)
+def test_bad_captions_are_named_before_a_model_loads(config, tmp_path, content, message):
+    captions = tmp_path / "captions.jsonl"
+    captions.write_bytes(content)
+    bad = config.model_copy(update={"captions": str(captions), "policy": PolicySection(path="/nowhere")})
+    with pytest.raises(WarmstartDataError, match=message):
+        run(bad)

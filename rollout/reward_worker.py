@@ -53,13 +53,17 @@ class RewardWorker(Worker):
         return self._reward.state_dict()
 
     def score(self, painted: PaintedChunk, snapshot: Snapshot | None) -> ScoredChunk:
-        """Scores of every group. What a reward raises comes back as a failure of that group, never as a number."""
+        """Scores of every group. What a reward raises comes back as a failure of that group, never as a number.
+
+        A reward that compares with the starting policy's images scores None until it has seen them.
+        """
         self.ready()
         if snapshot is not None:
             self.use(snapshot)
+        unfitted = snapshot is None and hasattr(self._reward, "fit_reference")
         with self.timed():
             scores = tuple(
-                self._score_group(request.prompt, images)
+                [None] * len(images) if unfitted else self._score_group(request.prompt, images)
                 for request, images in zip(painted.requests, painted.images, strict=True)
             )
         return ScoredChunk(scores, self.work())

@@ -45,12 +45,11 @@ class Decoder(Worker):
         self.ready()
         self._policy.ar.load_state_dict(dict(unpack_weights(values)))
 
-    @torch.inference_mode()
     def paint(self, sampled: SampledChunk, part: slice, num_steps: int, snapshot: Snapshot) -> PaintedChunk:
         """Images of the groups `part` of a sampled chunk, all in one batch, in `num_steps` Euler steps."""
         self.use(snapshot)
         requests = sampled.requests[part]
-        with self.timed():
+        with self.timed(), torch.inference_mode():  # not around `use`: inference tensors cannot be overwritten later
             policy = self._policy
             sequences, seeds = [], []
             for request, group in zip(requests, sampled.completions[part], strict=True):

@@ -24,7 +24,7 @@ from rollout.failures import check_version, first_cause, save_failure
 from rollout.messages import GroupRequest, PaintedChunk, SampledChunk, ScoredChunk, ScoreFailure, Snapshot, Work
 from rollout.pools import Pools, images_per_chunk, start_pools
 from rollout.seeds import completion_seed, noise_seed
-from rollout.types import Prompt, Rollout, RolloutBatch, RolloutGroup
+from rollout.types import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
 from rollout.weight_sync import POLICY, pack_weights, publish
 
 
@@ -62,9 +62,10 @@ class RolloutPipeline:
         board, pools = start_pools(config, policy_path)
         pipeline = cls(config, board, pools, encoder)
         try:
-            loading = [(stage, worker.ready.remote()) for stage, workers in pools.items() for worker in workers]
-            for stage, ref in loading:
-                pipeline._get(ref, stage)
+            loading = {worker.ready.remote(): stage for stage, workers in pools.items() for worker in workers}
+            while loading:  # the first failure counts: a reward's missing library shows before the engine is up
+                (ref, *_), _ = ray.wait(list(loading))
+                pipeline._get(ref, loading.pop(ref))
         except BaseException:
             pipeline.close()
             raise
@@ -109,15 +110,12 @@ class RolloutPipeline:
         size = group_size or self._config.rollout.group_size
         num_steps = num_diffusion_steps or self._config.rollout.num_diffusion_steps
         requests = [self._request(prompt, step, size) for prompt in prompts]
-        per_chunk = max(1, images_per_chunk(self._config) // size)
         per_part = max(1, self._config.rollout.images_per_decode // size)
-        snapshots = self._get(self._board.newest.remote(), "board")
-        if POLICY not in snapshots:
-            raise RolloutError("collect was called before sync_weights: the samplers have no weights yet")
-        chunks = []
-        for index, start in enumerate(range(0, len(requests), per_chunk)):
-            chunk = requests[start : start + per_chunk]
-            chunks.append((chunk, *self._submit(chunk, index, per_part, num_steps, snapshots)))
+        snapshots = self._snapshots()
+        chunks = [
+            (chunk, *self._submit(chunk, index, per_part, num_steps, snapshots))
+            for index, chunk in enumerate(self._chunks(requests, size))
+        ]
         groups: list[RolloutGroup] = []
         seconds: dict[str, float] = defaultdict(float, sample=0.0, decode=0.0, score=0.0)
         for chunk, sampled_ref, parts in chunks:
@@ -131,6 +129,17 @@ class RolloutPipeline:
                 groups += _join(painted, sampled.completions[within], scores)
         wall = perf_counter() - started
         return RolloutBatch(tuple(groups), {**seconds, "wall": wall}, len(prompts) - len(groups))
+
+    def sample(
+        self, prompts: Sequence[Prompt], step: int | str, *, group_size: int | None = None
+    ) -> list[tuple[Completion, ...]]:
+        """Completions only, one group per prompt: the same ones that `collect` would paint and score."""
+        size = group_size or self._config.rollout.group_size
+        chunks = self._chunks([self._request(prompt, step, size) for prompt in prompts], size)
+        weights = self._snapshots()[POLICY]
+        refs = [self._worker("sample", index).sample.remote(chunk, weights) for index, chunk in enumerate(chunks)]
+        sampled = [self._get(ref, "sample", chunk) for ref, chunk in zip(refs, chunks, strict=True)]
+        return [group for chunk in sampled for group in chunk.completions]
 
     def fit_rewards(self, groups: Sequence[RolloutGroup]) -> None:
         """Show the starting policy's images to the rewards that compare with them; all replicas get the state."""
@@ -167,6 +176,17 @@ class RolloutPipeline:
         noise = tuple(noise_seed(run.seed, step, prompt.id, member, run.rollout.noise) for member in range(size))
         seed = completion_seed(run.seed, step, prompt.id, 0)
         return GroupRequest(prompt, self._encoder.encode(prompt.text), size, seed, noise)
+
+    def _chunks(self, requests: Sequence[GroupRequest], size: int) -> list[Sequence[GroupRequest]]:
+        """Requests by engine call: the same number of completions whatever the group size."""
+        per_chunk = max(1, images_per_chunk(self._config) // size)
+        return [requests[start : start + per_chunk] for start in range(0, len(requests), per_chunk)]
+
+    def _snapshots(self) -> dict[str, Snapshot]:
+        snapshots = self._get(self._board.newest.remote(), "board")
+        if POLICY not in snapshots:
+            raise RolloutError("sync_weights must come first: the samplers have no weights yet")
+        return snapshots
 
     def _submit(
         self,

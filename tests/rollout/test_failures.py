@@ -1,12 +1,15 @@
 """What goes wrong in a reward or a worker stops the run with its prompt and images, or drops the group when told to."""
 
 import pickle
+from pathlib import Path
 
 import pytest
+import ray
 
 from rewards import RewardError
 from rollout import Prompt, RolloutError, RolloutPipeline
 from rollout.failures import check_version
+from rollout.weight_sync import Board
 
 TEXT = 'a sign that says "{}"'
 
@@ -74,13 +77,11 @@ def test_too_many_gpus_are_refused(cluster, make_config, policy_path):
         RolloutPipeline.launch(make_config(cluster={"samplers": 8, "gpus_per_sampler": 1}), policy_path)
 
 
-def test_collect_before_sync_is_refused(cluster, make_config, policy_path, prompts):
-    pipeline = RolloutPipeline.launch(make_config(), policy_path)
-    try:
-        with pytest.raises(RolloutError, match="before sync_weights"):
-            pipeline.collect(prompts, step=0)
-    finally:
-        pipeline.close()
+def test_collect_before_sync_is_refused(pipelines, prompts):
+    skips, _, config = pipelines
+    empty = ray.remote(Board).options(num_cpus=0).remote()
+    with pytest.raises(RolloutError, match="sync_weights must come first"):
+        RolloutPipeline(config, empty, skips._pools, skips._encoder).collect(prompts, step=0)
 
 
 def test_stale_worker_is_named():
@@ -90,6 +91,4 @@ def test_stale_worker_is_named():
 
 
 def _failures(config):
-    from pathlib import Path
-
     return Path(config.run_dir, "failures").iterdir()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -119,3 +121,13 @@ def test_models_are_laid_out_once_and_found_again(tmp_path):
     assert {path.parent.name for path in stamps} == {DETECTION, RECOGNITION} and len(stamps) == 4
     ensure_models(folder)
     assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("inference.*")}
+
+
+def test_the_recogniser_runs_without_torch():
+    """PaddleOCR's import of modelscope would bring torch, transformers and peft into every OCR worker."""
+    code = (
+        "import sys, numpy as np; from rewards.ocr import OCRReward;"
+        "assert OCRReward().read(np.zeros((64, 64, 3), np.uint8)) == [];"
+        "assert not {'torch', 'transformers', 'modelscope'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
 
     Raises:
         ray.train.TrainingFailedError: a worker failed; `grpo.errors.user_error` finds our own error in it.
+        KeyboardInterrupt: the user stopped the training.
     """
     config = run.config
     queue = Queue(actor_options={"num_cpus": 0})
@@ -88,10 +90,15 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}},
         ),
     )
-    with ProgressDisplay(queue, config.trainer.max_steps, run.folder.newest_step(), console):
-        trainer.fit()
-    queue.shutdown()
-    shutil.rmtree(scratch, ignore_errors=True)
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        with ProgressDisplay(queue, config.trainer.max_steps, run.folder.newest_step(), console):
+            trainer.fit()
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt)  # Ray Train installs its own, which aborts the training and returns
+        shutil.rmtree(scratch, ignore_errors=True)
+    if run.folder.newest_step() < config.trainer.max_steps:
+        raise KeyboardInterrupt
 
 
 def _train_in_worker(job: dict[str, Any]) -> None:

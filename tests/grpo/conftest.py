@@ -61,7 +61,13 @@ def prompts() -> list[Prompt]:
 
 
 @pytest.fixture(scope="session")
-def run_toy(policy_path, prompts):
+def fake_pipeline(policy_path):
+    """Builds a `FakePipeline` on the random policy."""
+    return lambda config, **options: FakePipeline(policy_path, config, **options)
+
+
+@pytest.fixture(scope="session")
+def run_toy(fake_pipeline, prompts):
     """Runs a configuration on a `FakePipeline`; returns trainer, pipeline and the lines of metrics.jsonl."""
     from grpo.checkpoints import RunFolder
     from grpo.metrics import read_metrics
@@ -70,7 +76,7 @@ def run_toy(policy_path, prompts):
     def run(config, num_prompts=None, **pipeline_options):
         folder = RunFolder(config.run_dir)
         folder.prepare(config)
-        pipeline = FakePipeline(policy_path, config, **pipeline_options)
+        pipeline = fake_pipeline(config, **pipeline_options)
         trainer = run_training(config, prompts[:num_prompts], prompts, pipeline)
         return trainer, pipeline, read_metrics(folder.metrics)
 

@@ -1,0 +1,160 @@
+"""Whole runs with everything real: Ray, vLLM, diffusers, Ray Train, TRL. One set of workers serves all runs here."""
+
+import json
+import logging
+
+import pytest
+import ray
+import torch
+from safetensors.torch import load_file
+
+import grpo.train
+from grpo.checkpoints import RunFolder
+from grpo.errors import user_error
+from grpo.metrics import read_metrics
+from grpo.schedule import prompt_schedule
+from grpo.train import train
+from policies import BLIP3oNext
+from rollout import RolloutError, RolloutPipeline
+
+REWARD = """
+from pathlib import Path
+
+class Redness:
+    '''Share of red light, 0..1; raises for the prompt that the file `fault` names, while there is one.'''
+
+    def __init__(self, fault):
+        self.fault = Path(fault)
+
+    def __call__(self, batch):
+        if self.fault.exists() and self.fault.read_text() in batch.prompts:
+            raise OSError("the reward's server is gone")
+        return [float(image[..., 0].mean() / (image.mean() * 3 + 1)) for image in batch.images]
+"""
+
+
+@pytest.fixture(scope="module")
+def fault(tmp_path_factory):
+    return tmp_path_factory.mktemp("fault") / "fault"
+
+
+@pytest.fixture(scope="module")
+def configure(make_config, fault, prompt_file):
+    heldout = prompt_file.with_name("heldout.txt")
+    heldout.write_text("".join(f'a blue sign that says "{word}"\n' for word in ("ZOO", "CITY", "MENU", "RAIL")))
+
+    def configure_run():
+        return make_config(
+            rewards=[
+                {"name": "redness", "type": "red_reward:Redness", "options": {"fault": str(fault)}},
+                {"name": "guard", "type": "reference_guard", "weight": 0.3},
+            ],
+            rollout={"num_diffusion_steps": 2, "record_every_steps": 1, "prompts_per_chunk": 2},
+            prompts={"train": str(prompt_file), "heldout": str(heldout)},
+            trainer={"max_steps": 3, "learning_rate": 1e-3, "beta": 0.01},
+            evaluation={"num_prompts": 4, "images_per_prompt": 2, "grid_prompts": 2},
+            checkpoint={"every_steps": 1, "keep": 2},
+            report_to=["tensorboard"],
+        )
+
+    return configure_run
+
+
+@pytest.fixture(scope="module")
+def workers(configure, policy_path, tmp_path_factory):
+    """A local Ray cluster and one launched pipeline, which every run of this module gets."""
+    folder = tmp_path_factory.mktemp("module")
+    (folder / "red_reward.py").write_text(REWARD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": str(folder)}},
+        )
+        pipeline = RolloutPipeline.launch(configure(), policy_path)
+
+        class Launched:
+            """In the place of `RolloutPipeline`: launches nothing, closes nothing."""
+
+            @staticmethod
+            def launch(config, path):
+                return pipeline
+
+        patch.setattr(grpo.train, "RolloutPipeline", Launched)
+        patch.setattr(RolloutPipeline, "close", lambda self: None)
+        yield pipeline
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def whole(workers, configure):
+    """An uninterrupted run: its folder and its summary."""
+    config = configure()
+    summary = train(config)
+    return RunFolder(config.run_dir), summary
+
+
+def test_a_run_writes_its_summary_and_its_sampler_agrees_with_its_trainer(whole):
+    folder, summary = whole
+    assert summary == json.loads(folder.summary.read_text())
+    assert set(summary) == {"heldout", "steps", "seconds", "peak_memory_gb", "mismatch_max", "versions"}
+    assert set(summary["heldout"]["before"]) == set(summary["heldout"]["after"]) == {"redness", "guard"}
+    assert summary["steps"] == 3
+    assert 0 < summary["mismatch_max"] < 1e-4
+    assert 0.1 < summary["peak_memory_gb"] < 12
+    assert {"torch", "transformers", "trl", "ray", "diffusers"} <= set(summary["versions"])
+
+
+def test_a_run_leaves_metrics_pictures_rollouts_and_a_loadable_policy(whole):
+    folder, _ = whole
+    metrics = read_metrics(folder.metrics)
+    assert [line["step"] for line in metrics] == [1, 2, 3]
+    timed = {"time/sample", "time/decode", "time/score", "time/train"}
+    assert {"reward/mean", "reward/redness", "reward/guard", "kl/mismatch", *timed} <= metrics[0].keys()
+    assert all(metrics[0][name] > 0 for name in timed)
+    for file in (
+        "grids/before.png",
+        "grids/after.png",
+        "evaluations/before.json",
+        "rollouts/step-000002/rollouts.jsonl",
+    ):
+        assert (folder.path / file).stat().st_size > 0
+    assert list(folder.tensorboard.iterdir())
+    assert sorted(path.name for path in folder.checkpoints.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
+    trained = BLIP3oNext.from_pretrained(folder.policy)
+    weights = load_file(folder.newest_checkpoint() / "model.safetensors")
+    assert torch.equal(trained.ar.lm_head.weight, weights["lm_head.weight"])
+
+
+def test_a_run_that_a_reward_stopped_resumes_to_the_same_end(whole, configure, fault, prompts):
+    uninterrupted, whole_summary = whole
+    config = configure()
+    folder = RunFolder(config.run_dir)
+    schedule = prompt_schedule(len(prompts), config.rollout.prompts_per_step, 3, config.seed)
+    fault.write_text(prompts[schedule[-1]].text)  # of the last step
+
+    with pytest.raises(ray.train.TrainingFailedError) as caught:
+        train(config)
+    error = user_error(caught.value)
+    assert isinstance(error, RolloutError)
+    assert all(part in str(error) for part in ("redness", prompts[schedule[-1]].text, "the reward's server is gone"))
+    assert folder.newest_step() == 2
+    assert not folder.summary.exists()
+    before = (folder.evaluations / "before.json").stat().st_mtime_ns
+
+    fault.unlink()
+    summary = train(config)
+    assert (folder.evaluations / "before.json").stat().st_mtime_ns == before  # taken over, not repeated
+    assert summary["heldout"]["before"] == whole_summary["heldout"]["before"]
+    for name, value in whole_summary["heldout"]["after"].items():
+        assert summary["heldout"]["after"][name] == pytest.approx(value, abs=1e-4)
+    resumed, expected = read_metrics(folder.metrics), read_metrics(uninterrupted.metrics)
+    assert [line["step"] for line in resumed] == [1, 2, 3]
+    for ours, theirs in zip(resumed, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            if not name.startswith("time/"):
+                assert ours[name] == pytest.approx(theirs[name], abs=1e-4), name

@@ -1,0 +1,41 @@
+"""Direct sampling stays inside the action space, repeats itself, and does not care about padding."""
+
+import pytest
+import torch
+
+from grpo.sampling import paint, sample_tokens
+from policies import BLIP3oNext
+
+
+@pytest.fixture(scope="module")
+def policy(policy_path):
+    return BLIP3oNext.from_pretrained(policy_path)
+
+
+def test_tokens_are_image_tokens_and_repeatable(policy, prompts):
+    encoded = [policy.prompts.encode(prompt.text) for prompt in prompts[:2]]
+    tokens = sample_tokens(policy, encoded, seed=1)
+    space = policy.image_tokens
+    assert tokens.shape == (2, space.num_tokens)
+    assert ((tokens >= space.start) & (tokens < space.stop)).all()
+    assert torch.equal(tokens, sample_tokens(policy, encoded, seed=1))
+    assert not torch.equal(tokens, sample_tokens(policy, encoded, seed=2))
+
+
+def test_padding_changes_no_choice(policy, prompts):
+    """At a temperature near 0 the most likely token wins, alone or beside a longer prompt."""
+    short, long = policy.prompts.encode(prompts[5].text), policy.prompts.encode(prompts[4].text)
+    assert len(short) < len(long)
+    alone = sample_tokens(policy, [short], seed=0, temperature=1e-4)
+    together = sample_tokens(policy, [short, long], seed=0, temperature=1e-4)
+    assert torch.equal(alone[0], together[0])
+
+
+def test_the_same_tokens_and_noise_paint_the_same_image(policy, prompts):
+    encoded = [policy.prompts.encode(prompts[0].text)] * 2
+    tokens = sample_tokens(policy, encoded[:1], seed=0).expand(2, -1)
+    first, second = paint(policy, encoded, tokens, [5, 5], num_steps=2, guidance_scale=2.0)
+    assert first.shape == (56, 56, 3)
+    assert (first == second).all()
+    _, other = paint(policy, encoded, tokens, [5, 6], num_steps=2, guidance_scale=2.0)
+    assert (first != other).any()

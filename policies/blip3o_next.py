@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,16 +53,14 @@ class BLIP3oNext(nn.Module):
         super().__init__()
         self.config = config
         self.prompts = prompts
-        self.diffusion = diffusion
+        self.diffusion_configs = {name: json.loads((diffusion / name).read_text("utf-8")) for name in DIFFUSION_CONFIGS}
         self.image_tokens = image_tokens(config)
         self.ar = Qwen3ForCausalLM(config) if "ar" in parts else None
         self.connector = self.sana = self.vae = self.scheduler = self.vision = None
         if "head" in parts:
-            self.sana = SanaTransformer2DModel.from_config(_diffusion_config(diffusion, DIFFUSION_CONFIGS[0]))
-            self.vae = AutoencoderDC.from_config(_diffusion_config(diffusion, DIFFUSION_CONFIGS[1]))
-            self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
-                _diffusion_config(diffusion, DIFFUSION_CONFIGS[2])
-            )
+            self.sana = SanaTransformer2DModel.from_config(self.diffusion_configs[DIFFUSION_CONFIGS[0]])
+            self.vae = AutoencoderDC.from_config(self.diffusion_configs[DIFFUSION_CONFIGS[1]])
+            self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.diffusion_configs[DIFFUSION_CONFIGS[2]])
             self.connector = make_connector(config.hidden_size, self.sana.config.caption_channels)
         if "vision" in parts:
             tower = getattr(config, "vision_tower_config", None) or RELEASED_TOWER
@@ -99,11 +96,9 @@ class BLIP3oNext(nn.Module):
         write_config(folder, self.config)
         relative = Path(self.config.diffusion_name_or_path)
         if not relative.is_absolute():
-            for name in DIFFUSION_CONFIGS:
-                target = folder / relative / name
-                if target != self.diffusion / name:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(self.diffusion / name, target)
+            for name, values in self.diffusion_configs.items():
+                (folder / relative / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / relative / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         self.prompts.tokenizer.save_pretrained(folder)
 
     def parts(self) -> dict[str, nn.Module]:
@@ -196,10 +191,6 @@ def diffusion_folder(checkpoint: Path, config: Qwen3Config) -> Path:
         if not (folder / file).is_file():
             raise CheckpointError(f"{folder}: {file} is missing (named by diffusion_name_or_path in {checkpoint})")
     return folder
-
-
-def _diffusion_config(folder: Path, name: str) -> dict:
-    return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
 def write_config(folder: Path, config: Qwen3Config) -> None:

@@ -91,7 +91,9 @@ def load_config(path: str | Path) -> Qwen3Config:
 
 def _check_ranges(file: Path, values: dict) -> None:
     for kind in ("scale", "image"):
-        start, end, num = (values[key] for key in (f"{kind}_start_token_id", f"{kind}_end_token_id", f"num_{kind}_tokens"))
+        start, end, num = (
+            values[key] for key in (f"{kind}_start_token_id", f"{kind}_end_token_id", f"num_{kind}_tokens")
+        )
         if end - start + 1 != num:
             raise CheckpointError(
                 f"{file}: {kind}_start_token_id={start} .. {kind}_end_token_id={end} are {end - start + 1} ids, "

@@ -29,7 +29,11 @@ def shapes_as_drawn(images: list[np.ndarray], scenes: list[world.Scene]) -> list
         for shape in scene.shapes:
             centre = (np.array(shape.cell) + 1) * world.CELL
             match = next(
-                (s for s in left if (s.kind, s.color) == (shape.kind, shape.color) and np.abs(centre - s.centre).max() <= 8),
+                (
+                    s
+                    for s in left
+                    if (s.kind, s.color) == (shape.kind, shape.color) and np.abs(centre - s.centre).max() <= 8
+                ),
                 None,
             )
             if match:

@@ -52,7 +52,8 @@ class PromptEncoder:
         for token, token_id in expected.items():
             if vocabulary.get(token) != token_id:
                 raise CheckpointError(
-                    f"{folder}/tokenizer.json: token {token} has id {vocabulary.get(token)}, config.json says {token_id}"
+                    f"{folder}/tokenizer.json: token {token} has id {vocabulary.get(token)}, "
+                    f"config.json says {token_id}"
                 )
         return cls(tokenizer, config.max_position_embeddings - image_tokens(config).num_tokens)
 
@@ -75,7 +76,8 @@ class PromptEncoder:
         ids = self.tokenizer(self.render(prompt), add_special_tokens=False)["input_ids"]
         if len(ids) > self.max_length:
             raise PromptError(
-                f"prompt {prompt[:60]!r}… is {len(ids)} tokens long; the model's context leaves room for {self.max_length}"
+                f"prompt {prompt[:60]!r}… is {len(ids)} tokens long; "
+                f"the model's context leaves room for {self.max_length}"
             )
         return ids
 

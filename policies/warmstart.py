@@ -128,7 +128,7 @@ class Warmstart:
         captions = WarmstartData.read_captions(config)
         checkpoint = self._newest_checkpoint()
         policy = BLIP3oNext.from_pretrained(checkpoint or config.policy.path, parts=("ar", "head", "vision"))
-        data = WarmstartData.encode(policy, captions, console)
+        data = WarmstartData.encode(policy, captions, self.folder / "encoded.safetensors", console)
         optimizer = self._optimizer(policy)
         start = 0
         if checkpoint:
@@ -162,7 +162,10 @@ class Warmstart:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=console) as progress, (self.folder / "metrics.jsonl").open("a") as log:
+        with (
+            Progress(*columns, console=console) as progress,
+            (self.folder / "metrics.jsonl").open("a", buffering=1) as log,
+        ):
             task = progress.add_task("", total=config.max_steps, completed=start, losses="")
             for step in range(start, config.max_steps):
                 optimizer.param_groups[0]["lr"] = learning_rate(config, step)
@@ -178,7 +181,6 @@ class Warmstart:
                 losses = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
                 progress.update(task, advance=1, losses=losses)
                 if (step + 1) % 100 == 0:
-                    log.flush()
                     progress.console.print(f"step {step + 1}: {losses}")
                 if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < config.max_steps:
                     self._save(policy, self.folder / f"checkpoint-{step + 1}", optimizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
+from safetensors.torch import load_file, save_file
 
 from configs.schema import WarmstartConfig
 from policies.blip3o_next import BLIP3oNext
@@ -62,8 +64,17 @@ class WarmstartData:
         return pairs
 
     @classmethod
-    def encode(cls, policy: BLIP3oNext, pairs: list[tuple[Path, str]], console: Console) -> WarmstartData:
-        """Tokens by VQ-SigLIP2 and latents by DC-AE for every image, centre-cropped to a square."""
+    def encode(cls, policy: BLIP3oNext, pairs: list[tuple[Path, str]], cache: Path, console: Console) -> WarmstartData:
+        """Tokens by VQ-SigLIP2 and latents by DC-AE for every image, centre-cropped to a square.
+
+        Args:
+            cache: safetensors file; written once, read by later calls for the same images.
+        """
+        captions = [text for _, text in pairs]
+        prompt_ids = [policy.prompts.encode(text) for text in captions]
+        if cache.is_file():
+            encoded = load_file(cache)
+            return cls(captions, prompt_ids, encoded["tokens"], encoded["latents"])
         tokens, latents = [], []
         size = policy.sana.config.sample_size * policy.vae.spatial_compression_ratio
         batches = [pairs[i : i + 128] for i in range(0, len(pairs), 128)]
@@ -72,9 +83,13 @@ class WarmstartData:
             with torch.no_grad():
                 tokens.append(policy.vision.encode(images).int())
                 latent = policy.vae.encode(images * 2 - 1).latent
-                latents.append((latent - getattr(policy.vae.config, "shift_factor", 0.0)) * policy.vae.config.scaling_factor)
-        captions = [text for _, text in pairs]
-        return cls(captions, [policy.prompts.encode(text) for text in captions], torch.cat(tokens), torch.cat(latents))
+                shift = getattr(policy.vae.config, "shift_factor", 0.0)
+                latents.append((latent - shift) * policy.vae.config.scaling_factor)
+        encoded = {"tokens": torch.cat(tokens), "latents": torch.cat(latents)}
+        partial = cache.with_suffix(".partial")
+        save_file(encoded, partial)
+        os.replace(partial, cache)
+        return cls(captions, prompt_ids, **encoded)
 
 
 def read_image(path: Path, size: int) -> torch.Tensor:

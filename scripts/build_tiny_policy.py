@@ -171,6 +171,27 @@ def train_tokenizer(policy: BLIP3oNext, images: torch.Tensor, steps: int, batch_
     vision.eval()
 
 
+@torch.no_grad()
+def embed_patches(policy: BLIP3oNext, images: torch.Tensor) -> None:
+    """Image tokens start with embeddings (and `lm_head` rows) that look like what they stand for.
+
+    Principal components of each code's mean patch, the small ones amplified. From random embeddings every one of a
+    thousand tokens would have to be learnt by itself; like this a letter's shape is shared by its colours.
+    """
+    pieces = patches(images, policy.config.vision_tower_config["patch_size"]).flatten(0, 1)
+    codes = torch.cat([policy.vision.encode(chunk.float() / 255).flatten() for chunk in images.split(256)])
+    counts = torch.bincount(codes, minlength=policy.config.num_image_tokens)
+    used = counts > 0
+    sums = torch.zeros(len(counts), pieces.shape[1]).index_add_(0, codes, floats(pieces))
+    mean = sums[used] / counts[used].unsqueeze(1)
+    left, scale, _ = torch.linalg.svd(mean - mean.mean(0), full_matrices=False)
+    components = (left * scale.sqrt())[:, : policy.config.hidden_size]
+    components = components / components.pow(2).mean().sqrt()
+    rows = torch.arange(policy.image_tokens.start, policy.image_tokens.stop)[used]
+    policy.ar.model.embed_tokens.weight[rows, : components.shape[1]] = 0.5 * components
+    policy.ar.lm_head.weight[rows, : components.shape[1]] = 0.05 * components
+
+
 def _fit(
     stage: str,
     parameters: list[nn.Parameter],
@@ -211,9 +232,7 @@ def noisy_caption(scene: world.Scene, rng: random.Random) -> str:
 def _swap_words(caption: str, words: tuple[str, ...], share: float, rng: random.Random) -> str:
     """Replace each of `words` in the caption by a random one of them with probability `share`."""
     pattern = r"\b(" + "|".join(words) + r")(s?)\b"
-    return re.sub(
-        pattern, lambda match: (rng.choice(words) if rng.random() < share else match[1]) + match[2], caption
-    )
+    return re.sub(pattern, lambda match: (rng.choice(words) if rng.random() < share else match[1]) + match[2], caption)
 
 
 def write_pictures(folder: Path, num: int, seed: int) -> None:
@@ -303,7 +322,7 @@ class Size:
     groups: int
 
 
-FULL = Size(20_000, 2600, 1100, 1100, 300, 32, 96, 32)
+FULL = Size(20_000, 2600, 1100, 1200, 300, 32, 96, 32)
 SMOKE = Size(300, 6, 8, 4, 2, 8, 12, 2)
 
 
@@ -327,9 +346,14 @@ def build(work: Path, output: Path | None, size: Size) -> None:
                 train(policy, images, steps)
                 save_file(module.state_dict(), file)
             module.load_state_dict(load_file(file))
+        embed_patches(policy, images)
         policy.save_pretrained(tools)
     finished = tools
-    for phase, steps, rate in (("clean", size.clean_steps, 1.2e-3), ("noisy", size.noisy_steps, 4e-4)):
+    encoded = work / "encoded.safetensors"
+    for phase, steps, rate in (("clean", size.clean_steps, 1.5e-3), ("noisy", size.noisy_steps, 4e-4)):
+        (work / phase).mkdir(exist_ok=True)
+        if encoded.is_file():  # both phases see the same pictures through the same frozen tools
+            shutil.copyfile(encoded, work / phase / encoded.name)
         finished = Warmstart(
             WarmstartConfig(
                 run_dir=str(work / phase),
@@ -345,6 +369,7 @@ def build(work: Path, output: Path | None, size: Size) -> None:
                 threads=torch.get_num_threads(),
             )
         ).run(console)
+        shutil.copyfile(work / phase / encoded.name, encoded)
     policy = BLIP3oNext.from_pretrained(finished, parts=("ar", "head", "vision"))
     (work / "pictures").mkdir(exist_ok=True)
     ladder = measure(policy, work / "pictures", num_scenes=size.scenes, num_groups=size.groups)
@@ -363,7 +388,9 @@ def build(work: Path, output: Path | None, size: Size) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("runs/tiny_build"), help="folder of the build; a second call resumes")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/tiny_build"), help="build folder; a second call resumes"
+    )
     parser.add_argument("--output", type=Path, help="where the finished checkpoint goes")
     parser.add_argument("--smoke", action="store_true", help="a minute's work of no quality")
     parser.add_argument("--prompts", type=Path, help="folder to write the tiny recipes' prompt files to; then stop")

@@ -28,7 +28,5 @@ def written(policy: BLIP3oNext) -> tuple[torch.Tensor, torch.Tensor]:
     prompts = ["a sign", 'a red sign that says "TAXI"', "a photo of two blue circles and a very long afterthought"]
     ids, mask = policy.prompts.pad([policy.prompts.encode(prompt) for prompt in prompts])
     space = policy.image_tokens
-    tokens = torch.randint(
-        space.start, space.stop, (3, space.num_tokens), generator=torch.Generator().manual_seed(0)
-    )
+    tokens = torch.randint(space.start, space.stop, (3, space.num_tokens), generator=torch.Generator().manual_seed(0))
     return torch.cat([ids, tokens], 1), torch.cat([mask, torch.ones_like(tokens)], 1)

@@ -15,7 +15,8 @@ def test_hidden_states_of_a_padded_batch_equal_those_of_single_prompts(policy, w
         together = policy.hidden_states(ids, mask)
         for row in range(len(ids)):
             alone = policy.ar.model(input_ids=ids[row : row + 1, mask[row].bool()]).last_hidden_state
-            torch.testing.assert_close(together[row], alone[0, -policy.image_tokens.num_tokens - 1 :], atol=1e-5, rtol=0)
+            expected = alone[0, -policy.image_tokens.num_tokens - 1 :]
+            torch.testing.assert_close(together[row], expected, atol=1e-5, rtol=0)
 
 
 def test_hidden_states_start_at_the_scale_token(policy, written):

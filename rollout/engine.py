@@ -1,6 +1,6 @@
 """Starts vLLM as a sampler of image tokens: without tokenizer, without weights of its own, inside the actor's process.
 
-All that differs between CPU and CUDA builds is in `_cpu_options` and `_cuda_options`.
+All that differs between CPU and CUDA builds is in `CPU_ENVIRONMENT`, `_cpu_options` and `_cuda_options`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CPU_BLOCK_SIZE = 32  # the CPU kernels want multiples of 32, and small blocks share more of a group's prompt
 MEMORY_SHARE = 0.25  # of the machine, at most, for the KV cache on CPU
 
-# Set before vLLM is imported. No engine subprocess (weights could not be handed over), no third-party plugins
+# No engine subprocess (weights could not be handed over), no third-party plugins
 # (PaddleX registers one that fails), the model runner that `reload_weights` and the logits processor belong to.
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -30,6 +30,9 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
+# Compiling the model for CPU takes minutes at every start and gains a few per cent; without this, vLLM would still
+# compile a helper that ranks log-probabilities.
+CPU_ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "1"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class EngineSettings:
     """Completions drawn at the same time."""
     gpus: float
     """GPUs of one sampler; 0: CPU build."""
+
+
+def engine_environment(gpus: float) -> dict[str, str]:
+    """Variables of a sampler with so many GPUs (0: CPU build), to be set before vLLM is imported."""
+    return ENVIRONMENT if gpus else ENVIRONMENT | CPU_ENVIRONMENT
 
 
 def start_engine(config: Qwen3Config, settings: EngineSettings) -> LLM:

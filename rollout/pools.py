@@ -11,7 +11,7 @@ from ray.actor import ActorHandle
 
 from configs import RunConfig
 from rollout.decoder import Decoder
-from rollout.engine import ENVIRONMENT, EngineSettings
+from rollout.engine import EngineSettings, engine_environment
 from rollout.resources import WorkerResources, available_cpus, check_gpus, plan_resources
 from rollout.reward_worker import RewardWorker
 from rollout.sampler import Sampler
@@ -36,7 +36,9 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
     device = "cuda" if config.cluster.gpus_per_decoder else "cpu"
 
     def start(cls: type[Worker], name: str, stage: str, *args: Any) -> ActorHandle:
-        variables = plan[stage].environment() | (ENVIRONMENT if cls is Sampler else {})
+        variables = plan[stage].environment()
+        if cls is Sampler:
+            variables |= engine_environment(config.cluster.gpus_per_sampler)
         return _actor(cls, name, namespace, plan[stage], variables).remote(name, *args)
 
     pools: Pools = {

@@ -43,7 +43,7 @@ class Faulty:
         return [float("nan") if fault == "nan" else None if fault == "none" else 0.5] * len(batch)
 
 
-class Unloadable:
+class Unloadable(Brightness):
     """Cannot be built."""
 
     def __init__(self):

@@ -48,8 +48,9 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             ours = user_error(error)
             if ours is None:
                 raise
-            line = escape(" ".join(str(ours).split()))
-            Console(stderr=True).print(f"[bold red]error:[/bold red] {line}", soft_wrap=True, highlight=False)
+            lines = [line.strip() for line in str(ours).splitlines() if line.strip()]
+            text = lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"  # between them: a worker's traceback
+            Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
             raise typer.Exit(2) from None
 
     return wrapped

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 import transformers
+from torch.utils.tensorboard import SummaryWriter
+from transformers.integrations import TensorBoardCallback
 
 from configs import RunConfig
 from grpo.checkpoints import RunFolder
@@ -62,7 +64,7 @@ def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConf
         save_strategy="steps",
         save_steps=config.checkpoint.every_steps,
         logging_steps=1,
-        report_to=list(config.report_to),
+        report_to=[name for name in config.report_to if name != "tensorboard"],
         disable_tqdm=True,
         log_level="error",
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -74,7 +76,6 @@ def train_worker(job: dict[str, Any]) -> None:
     config: RunConfig = job["config"]
     torch.set_num_threads(job["threads"])
     transformers.utils.logging.disable_progress_bar()
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(RunFolder(config.run_dir).tensorboard)
     run_training(config, job["prompts"], job["heldout"], job["pipeline"], job["queue"])
 
 
@@ -100,6 +101,10 @@ def run_training(
         recorder=RolloutRecorder(folder.path) if config.rollout.record_every_steps else None,
         callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue is not None else [])],
     )
+    if "tensorboard" in config.report_to and trainer.is_world_process_zero():
+        # A writer of our own, because transformers' would show repeated steps twice after a resume.
+        writer = SummaryWriter(str(folder.tensorboard), purge_step=folder.newest_step() + 1)
+        trainer.add_callback(TensorBoardCallback(writer))
     if config.evaluation.every_steps:
         trainer.add_callback(HeldoutCallback(trainer, heldout, folder))
     resume = folder.newest_checkpoint()

@@ -158,3 +158,18 @@ def test_a_run_that_a_reward_stopped_resumes_to_the_same_end(whole, configure, f
         for name in ours:
             if not name.startswith("time/"):
                 assert ours[name] == pytest.approx(theirs[name], abs=1e-4), name
+
+
+@pytest.mark.slow
+def test_two_ranks_train_like_one(whole, configure):
+    """DDP over two workers: the same rollouts, loss and weight update as one worker with both groups.
+
+    The third step is left out: float differences of the update may by then have changed a drawn token.
+    """
+    config = configure()
+    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"trainers": 2})})
+    train(config)
+    ours, theirs = read_metrics(RunFolder(config.run_dir).metrics), read_metrics(whole[0].metrics)
+    for line, expected in zip(ours[:2], theirs[:2], strict=True):
+        for name in ("reward/mean", "reward/redness", "kl/reference", "entropy", "grad_norm", "image/contrast"):
+            assert line[name] == pytest.approx(expected[name], abs=1e-4), name

@@ -53,7 +53,6 @@ TRANSFORMER = {
     "sample_size": 7,
     "patch_size": 1,
     "interpolation_scale": 1,
-    "qk_norm": "rms_norm_across_heads",
 }
 AUTOENCODER = {
     "latent_channels": LATENT_CHANNELS,

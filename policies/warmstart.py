@@ -22,7 +22,7 @@ from torch import nn
 
 from configs.schema import WarmstartConfig
 from policies.blip3o_next import BLIP3oNext
-from policies.config import CheckpointError
+from policies.config import CheckpointError, grid_size
 from policies.logprobs import position_ids
 from policies.warmstart_data import WarmstartData
 
@@ -62,7 +62,26 @@ def draw_batch(policy: BLIP3oNext, data: WarmstartData, config: WarmstartConfig,
     )
 
 
-def warmstart_loss(policy: BLIP3oNext, batch: Batch, *, train_ar: bool) -> tuple[torch.Tensor, dict[str, float]]:
+def place_loss(probe: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy (nats) of naming row and column of each image token, mean over both.
+
+    Args:
+        probe: from the hidden size to 2 * side logits.
+        hidden: `[B, T, D]` hidden states of the image tokens, T = side * side, row by row.
+    """
+    side = probe.out_features // 2
+    logits = probe(hidden)
+    place = torch.arange(side * side).expand(len(hidden), -1)
+    losses = [
+        F.cross_entropy(part.flatten(0, 1), target.flatten())
+        for part, target in ((logits[..., :side], place // side), (logits[..., side:], place % side))
+    ]
+    return sum(losses) / 2
+
+
+def warmstart_loss(
+    policy: BLIP3oNext, batch: Batch, *, train_ar: bool, probe: nn.Linear | None = None, place_weight: float = 0.0
+) -> tuple[torch.Tensor, dict[str, float]]:
     """Cross-entropy of the image tokens (nats) plus mean squared error of the flow `noise - latent`.
 
     x_t = (1 - sigma) * latent + sigma * noise, sigma uniform over the training timesteps; the condition is the
@@ -82,6 +101,10 @@ def warmstart_loss(policy: BLIP3oNext, batch: Batch, *, train_ar: bool) -> tuple
         cross_entropy = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         loss = loss + cross_entropy
         metrics["cross_entropy"] = cross_entropy.item()
+        if probe is not None:
+            place = place_loss(probe, hidden[:, 1:])
+            loss = loss + place_weight * place
+            metrics["place"] = place.item()
     sigmas = policy.scheduler.sigmas[batch.timesteps].view(-1, 1, 1, 1)
     noisy = (1 - sigmas) * batch.latents + sigmas * batch.noise
     condition = policy.connector(hidden * batch.conditioned.view(-1, 1, 1))
@@ -109,6 +132,7 @@ class Warmstart:
         self.config = config
         self.folder = Path(config.run_dir)
         self.train_ar = config.strategy == "joint"
+        self.probe: nn.Linear | None = None
 
     def run(self, console: Console | None = None) -> Path:
         """Train, or go on where the newest checkpoint stopped; returns the finished policy's folder.
@@ -133,7 +157,10 @@ class Warmstart:
         start = 0
         if checkpoint:
             start = int(checkpoint.name.split("-")[1])
-            optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True))
+            state = torch.load(checkpoint / "optimizer.pt", weights_only=True)
+            optimizer.load_state_dict(state["optimizer"])
+            if self.probe:
+                self.probe.load_state_dict(state["probe"])
             console.print(f"resuming from {checkpoint}")
         self._train(policy, data, optimizer, start, console)
         self._save(policy, self.folder / "policy", None)
@@ -146,6 +173,9 @@ class Warmstart:
         learning = [policy.connector, policy.sana, *([policy.ar] if self.train_ar else [])]
         for module in learning:
             module.requires_grad_(True).train()
+        if self.train_ar and self.config.place_weight:
+            self.probe = nn.Linear(policy.config.hidden_size, 2 * grid_size(policy.config))
+            learning.append(self.probe)
         parameters = [parameter for module in learning for parameter in module.parameters()]
         return torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=self.config.weight_decay)
 
@@ -169,7 +199,13 @@ class Warmstart:
             task = progress.add_task("", total=config.max_steps, completed=start, losses="")
             for step in range(start, config.max_steps):
                 optimizer.param_groups[0]["lr"] = learning_rate(config, step)
-                loss, metrics = warmstart_loss(policy, draw_batch(policy, data, config, step), train_ar=self.train_ar)
+                loss, metrics = warmstart_loss(
+                    policy,
+                    draw_batch(policy, data, config, step),
+                    train_ar=self.train_ar,
+                    probe=self.probe,
+                    place_weight=config.place_weight,
+                )
                 if not math.isfinite(loss.item()):
                     raise FloatingPointError(f"step {step}: the loss is {loss.item()}; lower learning_rate")
                 optimizer.zero_grad()
@@ -191,7 +227,8 @@ class Warmstart:
         shutil.rmtree(temporary, ignore_errors=True)
         policy.save_pretrained(temporary)
         if optimizer:
-            torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+            probe = self.probe.state_dict() if self.probe else None
+            torch.save({"optimizer": optimizer.state_dict(), "probe": probe}, temporary / "optimizer.pt")
         os.replace(temporary, target)
         for other in self.folder.glob("checkpoint-*"):
             if other != target:

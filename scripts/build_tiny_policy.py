@@ -3,9 +3,10 @@
     python scripts/build_tiny_policy.py --work runs/tiny_build          # one to three hours on one core, resumable
     python scripts/build_tiny_policy.py --work /tmp/smoke --smoke       # a minute, untrained quality
 
-Stages, each skipped when its output is in the work folder: `autoencoder` (DC-AE on drawn pixels), `tokenizer`
-(VQ-SigLIP2 on drawn pixels), `warmstart` (AR and diffusion head jointly, from noisy captions), `ladder` (the
-measurements of `ladder.json`). `--output` receives the finished checkpoint in bfloat16.
+Stages, each skipped when its output is in the work folder: `autoencoder` and `local` (DC-AE on drawn pixels),
+`tokenizer` (VQ-SigLIP2 on drawn pixels), then joint warm starts of AR part and diffusion head: `first`, after which the
+head starts anew with its attention `aligned`, `clean`, and `noisy` (captions with mistakes); last the measurements of
+`ladder.json`. `--output` receives the finished checkpoint in bfloat16.
 """
 
 from __future__ import annotations
@@ -106,6 +107,38 @@ def train_autoencoder(policy: BLIP3oNext, images: torch.Tensor, steps: int, batc
     vae.eval()
 
 
+def localise_latents(policy: BLIP3oNext, images: torch.Tensor, steps: int, batch_size: int = 16) -> None:
+    """Make each latent a function of the patch it stands for, so that one image token tells the head all about it.
+
+    A convolutional encoder mixes neighbouring patches into a latent (tokens then explain only three quarters of its
+    variance). Here every distinct patch gets one latent vector; the decoder learns to paint from these vectors and the
+    encoder to name them.
+    """
+    vae = policy.vae
+    names, counts = name_patches(patches(images, vae.spatial_compression_ratio), policy.config.num_image_tokens)
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(floats(chunk)).latent for chunk in images.split(64)])
+    flat = latents.flatten(2).transpose(1, 2).flatten(0, 1)  # [N * T, C]
+    sums = torch.zeros(len(counts), flat.shape[1]).index_add_(0, names.flatten(), flat)
+    table = nn.Parameter(sums / counts.clamp(min=1).unsqueeze(1))
+    side = latents.shape[-1]
+    vae.train()
+    generator = torch.Generator().manual_seed(6)
+
+    def painting(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        batch = floats(images[rows])
+        wanted = table[names[rows]].transpose(1, 2).unflatten(2, (side, side))
+        output = vae.decode(wanted + 0.1 * torch.randn(wanted.shape, generator=generator)).sample
+        pixel = F.l1_loss(output, batch)
+        edges = F.l1_loss(output.diff(dim=-1), batch.diff(dim=-1)) + F.l1_loss(output.diff(dim=-2), batch.diff(dim=-2))
+        naming = F.mse_loss(vae.encode(batch).latent, wanted.detach())
+        spread = (table[counts > 0].std(0) - 1).pow(2).mean()
+        return {"loss": pixel + 0.5 * edges + naming + 0.01 * spread, "l1": pixel, "naming": naming}
+
+    _fit("localise", [*vae.parameters(), table], painting, len(images), steps, batch_size, generator)
+    vae.eval()
+
+
 def patches(images: torch.Tensor, patch: int) -> torch.Tensor:
     """uint8 `[N, 3, H, W]` to uint8 patches `[N, T, 3 * patch * patch]`."""
     tiles = images.unfold(2, patch, patch).unfold(3, patch, patch)  # [N, 3, h, w, patch, patch]
@@ -190,6 +223,52 @@ def embed_patches(policy: BLIP3oNext, images: torch.Tensor) -> None:
     rows = torch.arange(policy.image_tokens.start, policy.image_tokens.stop)[used]
     policy.ar.model.embed_tokens.weight[rows, : components.shape[1]] = 0.5 * components
     policy.ar.lm_head.weight[rows, : components.shape[1]] = 0.05 * components
+
+
+PLACE_LOGIT = 7.0
+
+
+@torch.no_grad()
+def align_head(policy: BLIP3oNext, ids: torch.Tensor, mask: torch.Tensor) -> None:
+    """Half of the cross-attention heads start by looking at the token of their own place.
+
+    Queries know their place from SANA's position embedding, keys from the AR part's hidden states (`place_weight`);
+    least squares finds the two maps to one-hot rows and columns. Found by training alone this takes longer than all
+    the rest.
+
+    Args:
+        ids: `[B, L + T]` prompts and image tokens to fit the keys on, with their `mask`.
+    """
+    sana, side = policy.sana, policy.sana.config.sample_size
+    hidden = policy.hidden_states(ids, mask)
+    captions = sana.caption_norm(sana.caption_projection(policy.connector(hidden)))[:, 1:]  # [B, T, C]
+    place = torch.arange(side * side)
+    target = torch.cat([F.one_hot(place // side, side), F.one_hot(place % side, side)], -1).float() - 1 / side
+    keys, key_bias = _ridge(captions.flatten(0, 1), target.repeat(len(captions), 1))
+    latents = torch.randn(64, sana.config.in_channels, side, side, generator=torch.Generator().manual_seed(4))
+    queries, query_bias = _ridge(sana.patch_embed(latents).flatten(0, 1), target.repeat(len(latents), 1))
+    width, head_dim = 2 * side, sana.config.cross_attention_head_dim
+    scale = (PLACE_LOGIT * head_dim**0.5) ** 0.5
+    for block in sana.transformer_blocks:
+        for head in range(sana.config.num_cross_attention_heads // 2):
+            rows = slice(head * head_dim, head * head_dim + width)
+            for projection, weight, bias in (
+                (block.attn2.to_k, keys, key_bias),
+                (block.attn2.to_q, queries, query_bias),
+            ):
+                projection.weight[rows] = scale * weight
+                projection.bias[rows] = scale * bias
+                projection.weight[rows.stop : (head + 1) * head_dim] = 0
+                projection.bias[rows.stop : (head + 1) * head_dim] = 0
+
+
+def _ridge(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of the least-squares map `[N, D]` to `[N, K]`."""
+    mean = inputs.mean(0)
+    centred = (inputs - mean).double()
+    gram = centred.T @ centred + 1e-5 * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.double)
+    weight = torch.linalg.solve(gram, centred.T @ targets.double()).T.float()
+    return weight, targets.mean(0) - weight @ mean
 
 
 def _fit(
@@ -314,7 +393,9 @@ class Size:
 
     pictures: int
     autoencoder_steps: int
+    local_steps: int
     tokenizer_steps: int
+    first_steps: int
     clean_steps: int
     noisy_steps: int
     batch_size: int
@@ -322,55 +403,86 @@ class Size:
     groups: int
 
 
-FULL = Size(20_000, 2600, 1100, 1200, 300, 32, 96, 32)
-SMOKE = Size(300, 6, 8, 4, 2, 8, 12, 2)
+FULL = Size(20_000, 2100, 700, 1100, 500, 600, 200, 32, 96, 32)
+SMOKE = Size(300, 6, 4, 8, 4, 4, 2, 8, 12, 2)
+
+
+def train_tools(work: Path, size: Size) -> Path:
+    """Autoencoder and tokenizer, and embeddings that look like the tokens; returns the checkpoint's folder."""
+    tools = work / "tools"
+    if tools.is_dir():
+        return tools
+    policy = BLIP3oNext.from_pretrained(
+        random_policy(work / "start", seed=0, corpus=corpus()), parts=("ar", "head", "vision")
+    )
+    images = pixels(draw(min(8000, size.pictures), 2))
+    for name, module, train, steps in (
+        ("autoencoder", policy.vae, train_autoencoder, size.autoencoder_steps),
+        ("local", policy.vae, localise_latents, size.local_steps),
+        ("tokenizer", policy.vision, train_tokenizer, size.tokenizer_steps),
+    ):
+        file = work / f"{name}.safetensors"
+        if not file.is_file():
+            torch.manual_seed(0)
+            train(policy, images, steps)
+            save_file(module.state_dict(), file)
+        module.load_state_dict(load_file(file))
+    embed_patches(policy, images)
+    policy.save_pretrained(tools)
+    return tools
+
+
+def warm_start(work: Path, phase: str, captions: str, start: Path, steps: int, rate: float, batch_size: int) -> Path:
+    """One supervised phase; returns its policy's folder. All phases share the encoded pictures."""
+    run, encoded = work / phase, work / "encoded.safetensors"
+    run.mkdir(exist_ok=True)
+    if encoded.is_file():
+        shutil.copyfile(encoded, run / encoded.name)
+    config = WarmstartConfig(
+        run_dir=str(run),
+        policy=PolicySection(path=str(start)),
+        images=str(work / "images"),
+        captions=str(work / f"{captions}.jsonl"),
+        max_steps=steps,
+        batch_size=batch_size,
+        learning_rate=rate,
+        warmup_steps=min(50, steps // 4),
+        caption_swap=0.25,
+        place_weight=1.0,
+        checkpoint_every_steps=200,
+        threads=torch.get_num_threads(),
+    )
+    finished = Warmstart(config).run(console)
+    if not encoded.is_file():
+        shutil.copyfile(run / encoded.name, encoded)
+    return finished
+
+
+def restart_head(work: Path, start: Path) -> Path:
+    """The AR part as it is with a new head that looks at the right tokens from its first step."""
+    folder = work / "aligned"
+    if not folder.is_dir():
+        policy = BLIP3oNext.from_pretrained(start, parts=("ar", "head", "vision"))
+        fresh = BLIP3oNext.from_pretrained(work / "start")
+        policy.sana, policy.connector = fresh.sana, fresh.connector
+        scenes = draw(256, 77)
+        with torch.no_grad():
+            tokens = policy.vision.encode(pixels(scenes).float() / 255) + policy.image_tokens.start
+        ids, mask = policy.prompts.pad([policy.prompts.encode(scene.prompt) for scene in scenes])
+        align_head(policy, torch.cat([ids, tokens], 1), torch.cat([mask, torch.ones_like(tokens)], 1))
+        policy.save_pretrained(folder)
+    return folder
 
 
 def build(work: Path, output: Path | None, size: Size) -> None:
     """All stages; a stage whose output exists is skipped."""
     work.mkdir(parents=True, exist_ok=True)
-    start, tools = work / "start", work / "tools"
     if not (work / "noisy.jsonl").is_file():
         write_pictures(work, size.pictures, seed=1)
-    if not tools.is_dir():
-        random_policy(start, seed=0, corpus=corpus())
-        policy = BLIP3oNext.from_pretrained(start, parts=("ar", "head", "vision"))
-        images = pixels(draw(min(8000, size.pictures), 2))
-        for name, module, train, steps in (
-            ("autoencoder", policy.vae, train_autoencoder, size.autoencoder_steps),
-            ("tokenizer", policy.vision, train_tokenizer, size.tokenizer_steps),
-        ):
-            file = work / f"{name}.safetensors"
-            if not file.is_file():
-                torch.manual_seed(0)
-                train(policy, images, steps)
-                save_file(module.state_dict(), file)
-            module.load_state_dict(load_file(file))
-        embed_patches(policy, images)
-        policy.save_pretrained(tools)
-    finished = tools
-    encoded = work / "encoded.safetensors"
-    for phase, steps, rate in (("clean", size.clean_steps, 1.5e-3), ("noisy", size.noisy_steps, 4e-4)):
-        (work / phase).mkdir(exist_ok=True)
-        if encoded.is_file():  # both phases see the same pictures through the same frozen tools
-            shutil.copyfile(encoded, work / phase / encoded.name)
-        finished = Warmstart(
-            WarmstartConfig(
-                run_dir=str(work / phase),
-                policy=PolicySection(path=str(finished)),
-                images=str(work / "images"),
-                captions=str(work / f"{phase}.jsonl"),
-                max_steps=steps,
-                batch_size=size.batch_size,
-                learning_rate=rate,
-                warmup_steps=min(100, steps // 4),
-                caption_swap=0.25,
-                checkpoint_every_steps=250,
-                threads=torch.get_num_threads(),
-            )
-        ).run(console)
-        shutil.copyfile(work / phase / encoded.name, encoded)
-    policy = BLIP3oNext.from_pretrained(finished, parts=("ar", "head", "vision"))
+    first = warm_start(work, "first", "clean", train_tools(work, size), size.first_steps, 1.5e-3, size.batch_size)
+    clean = warm_start(work, "clean", "clean", restart_head(work, first), size.clean_steps, 1.5e-3, size.batch_size)
+    noisy = warm_start(work, "noisy", "noisy", clean, size.noisy_steps, 4e-4, size.batch_size)
+    policy = BLIP3oNext.from_pretrained(noisy, parts=("ar", "head", "vision"))
     (work / "pictures").mkdir(exist_ok=True)
     ladder = measure(policy, work / "pictures", num_scenes=size.scenes, num_groups=size.groups)
     record = {

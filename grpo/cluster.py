@@ -94,8 +94,10 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
     try:
         with ProgressDisplay(queue, config.trainer.max_steps, run.folder.newest_step(), console):
             trainer.fit()
+    except SystemExit:  # how Ray Train's own interrupt handler leaves, once it has aborted the training
+        raise KeyboardInterrupt from None
     finally:
-        signal.signal(signal.SIGINT, on_interrupt)  # Ray Train installs its own, which aborts the training and returns
+        signal.signal(signal.SIGINT, on_interrupt)
         shutil.rmtree(scratch, ignore_errors=True)
     if run.folder.newest_step() < config.trainer.max_steps:
         raise KeyboardInterrupt

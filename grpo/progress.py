@@ -78,7 +78,7 @@ class ProgressDisplay:
                 line = describe(metrics)
                 progress.update(task, completed=metrics["step"], description=line)
                 if not self.console.is_terminal and metrics["step"] % self.every == 0:
-                    self.console.print(f"step {metrics['step']}/{self.total}  {line}", highlight=False)
+                    self.console.print(f"step {metrics['step']}/{self.total}  {line}", highlight=False, soft_wrap=True)
 
     def _next(self) -> Mapping[str, Any] | None:
         while True:

@@ -40,7 +40,7 @@ def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
     run = check_run(config)
     config = run.config
     run.folder.prepare(config)
-    with interruptible(), MemoryMonitor() as memory, ray_cluster(config):
+    with MemoryMonitor() as memory, ray_cluster(config), interruptible():  # last: Ray installs handlers too
         console.print(f"starting workers for [bold]{run.folder.path}[/bold]")
         with closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
             before = evaluate_before(run, pipeline)

@@ -82,7 +82,8 @@ def train(
     folder = RunFolder(run_config.run_dir)
     console.print(f"pictures: {folder.grids}/before.png and after.png", soft_wrap=True, highlight=False)
     console.print(f"policy:   {folder.policy}", soft_wrap=True, highlight=False)
-    console.print(f"summary:  {folder.summary}", soft_wrap=True, highlight=False)
+    console.print("summary:", highlight=False)
+    console.print(str(folder.summary), soft_wrap=True, highlight=False)  # alone on the last line, for scripts
 
 
 @app.command()

@@ -453,7 +453,7 @@ def warm_start(work: Path, phase: str, captions: str, start: Path, steps: int, r
         threads=torch.get_num_threads(),
     )
     finished = Warmstart(config).run(console)
-    if not encoded.is_file():
+    if (run / encoded.name).is_file():
         shutil.copyfile(run / encoded.name, encoded)
     return finished
 

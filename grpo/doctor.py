@@ -46,7 +46,12 @@ def examine(console: Console, policy: str, *, quick: bool = False, num_prompts: 
         f"sampler and trainer log-probabilities differ by {difference:.1e} nats per token on average: "
         + ("[green]they agree[/green]" if agrees else f"[red]more than {AGREEMENT}[/red]")
     )
-    console.print(_spread_table(reward_spread(model, groups, run.config.rollout.num_diffusion_steps)))
+    rollout = run.config.rollout
+    spread = reward_spread(model, groups, rollout.num_diffusion_steps, rollout.guidance_scale)
+    if any(spread.shares().values()):
+        console.print(_spread_table(spread))
+    else:
+        console.print("[yellow]the OCR reward never varied on these prompts: GRPO has nothing to learn from[/yellow]")
     return agrees
 
 
@@ -54,7 +59,7 @@ def logprob_difference(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], temp
     """Mean |sampling log-prob - training log-prob| (nats per token) over all completions of the groups."""
     differences = []
     for group in groups:
-        tokens = torch.stack([torch.as_tensor(r.completion.token_ids, dtype=torch.long) for r in group.rollouts])
+        tokens = torch.from_numpy(np.stack([r.completion.token_ids for r in group.rollouts]).astype(np.int64))
         ids, mask = model.prompts.pad([group.prompt_ids] * len(tokens))
         ids, mask = torch.cat([ids, tokens], dim=1), torch.cat([mask, torch.ones_like(tokens)], dim=1)
         with torch.no_grad():
@@ -64,7 +69,9 @@ def logprob_difference(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], temp
     return float(np.mean(differences))
 
 
-def reward_spread(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], num_diffusion_steps: int) -> SpreadShares:
+def reward_spread(
+    model: BLIP3oNext, groups: tuple[RolloutGroup, ...], num_diffusion_steps: int, guidance_scale: float
+) -> SpreadShares:
     """Paint every token sequence of each group from the same few noise draws and decompose the OCR reward's spread."""
     reward = build_reward("ocr")
     tables = []
@@ -72,8 +79,8 @@ def reward_spread(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], num_diffu
         seeds = [noise_seed(0, "doctor", group.prompt.id, n, "independent") for n in range(NUM_NOISES)]
         rows = []
         for rollout in group.rollouts:
-            tokens = torch.as_tensor(rollout.completion.token_ids, dtype=torch.long).expand(NUM_NOISES, -1)
-            images = paint(model, [group.prompt_ids] * NUM_NOISES, tokens, seeds, num_diffusion_steps, 2.0)
+            tokens = torch.from_numpy(rollout.completion.token_ids.astype(np.int64)).expand(NUM_NOISES, -1)
+            images = paint(model, [group.prompt_ids] * NUM_NOISES, tokens, seeds, num_diffusion_steps, guidance_scale)
             batch = RewardBatch(images, [group.prompt.text] * NUM_NOISES, [group.prompt.metadata] * NUM_NOISES)
             rows.append(score(reward, batch, "ocr"))
         tables.append(np.array(rows, dtype=np.float64))

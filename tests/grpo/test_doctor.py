@@ -39,7 +39,7 @@ def test_spread_separates_tokens_from_noise(fake_pipeline, make_config, policy, 
 
     monkeypatch.setattr(grpo.doctor, "build_reward", lambda name: NumberInBatch())
     groups = collect(fake_pipeline, make_config, policy, prompts)
-    spread = reward_spread(policy, groups, num_diffusion_steps=1)
+    spread = reward_spread(policy, groups, num_diffusion_steps=1, guidance_scale=2.0)
     assert spread.shares() == {"tokens": 0.0, "noise": 1.0, "interaction": 0.0}
     assert calls == [4] * 8  # 2 prompts, 4 token sequences each, 4 noise draws
 

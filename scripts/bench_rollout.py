@@ -202,8 +202,8 @@ def summarise(seconds: dict[str, list[float]], num_images: int, num_tokens: int)
 def show(title: str, result: dict[str, Any], console: Console) -> None:
     """Print a part as tables."""
     table = Table(title=f"{title}: {result['images']} images")
-    table.add_column("median of the repeats", overflow="fold", min_width=34)
-    for column in ("seconds", "images/s", "tokens/s", "ours is ... times as fast"):
+    table.add_column("median of the repeats", overflow="fold", min_width=30)
+    for column in ("seconds", "images/s", "tokens/s", "ours: ×"):
         table.add_column(column, justify="right")
     for index, (name, row) in enumerate(result["rows"].items()):
         rates = [f"{row[key]:.{digits}f}" for key, digits in (("seconds", 2), ("images_per_s", 1), ("tokens_per_s", 0))]

@@ -115,8 +115,8 @@ def sample(
     """Draw images for prompts and save them as one picture grid."""
     from grpo.checkpoints import policy_folder
     from grpo.grids import draw_grid
-    from grpo.sampling import paint, sample_tokens
     from policies import BLIP3oNext
+    from policies.sampling import paint, sample_image_tokens
     from rollout import load_prompts
 
     texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if Path(text).is_file() else [text])]
@@ -125,8 +125,10 @@ def sample(
     rows = []
     for number, (text, ids) in enumerate(zip(texts, encoded, strict=True)):
         batch = [ids] * images
-        tokens = sample_tokens(model, batch, seed + number, temperature)
-        rows.append((text, paint(model, batch, tokens, range(seed, seed + images), steps, guidance), ()))
+        tokens = sample_image_tokens(model, batch, temperature=temperature, seed=seed + number)
+        seeds = range(seed, seed + images)
+        pictures = paint(model, batch, tokens, seeds, num_steps=steps, guidance_scale=guidance)
+        rows.append((text, list(pictures.numpy()), ()))
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_grid(rows).save(out)
     console.print(f"{len(rows)} prompts, {images} images each: {out}", soft_wrap=True, highlight=False)

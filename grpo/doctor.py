@@ -15,11 +15,11 @@ from rich.table import Table
 from configs import DEFAULT_RECIPE, load_run_config
 from grpo.checkpoints import policy_folder
 from grpo.cluster import ray_cluster
-from grpo.sampling import paint
 from grpo.train import versions
 from grpo.validate import check_run
 from grpo.variance import SpreadShares, spread_shares
 from policies import BLIP3oNext, image_logprobs
+from policies.sampling import paint
 from rewards import RewardBatch, build_reward, score
 from rollout import RolloutGroup, RolloutPipeline, noise_seed
 
@@ -80,7 +80,9 @@ def reward_spread(
         rows = []
         for rollout in group.rollouts:
             tokens = torch.from_numpy(rollout.completion.token_ids.astype(np.int64)).expand(NUM_NOISES, -1)
-            images = paint(model, [group.prompt_ids] * NUM_NOISES, tokens, seeds, num_diffusion_steps, guidance_scale)
+            prompts = [group.prompt_ids] * NUM_NOISES
+            painted = paint(model, prompts, tokens, seeds, num_steps=num_diffusion_steps, guidance_scale=guidance_scale)
+            images = list(painted.numpy())
             batch = RewardBatch(images, [group.prompt.text] * NUM_NOISES, [group.prompt.metadata] * NUM_NOISES)
             rows.append(score(reward, batch, "ocr"))
         tables.append(np.array(rows, dtype=np.float64))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from policies import BLIP3oNext, CheckpointError, PromptEncoder, load_config, resolve_policy_path
+from policies import BLIP3oNext, CheckpointError, PromptEncoder, load_config
 
 
 @pytest.fixture
@@ -69,10 +69,6 @@ def test_vocabulary_is_in_the_released_order(folder):
     vocabulary = PromptEncoder.from_pretrained(folder).tokenizer.get_vocab()
     ids = [vocabulary[token] for token in ("<im_start>", "<im_end>", "<S0>", "<S1>", "<S2>", "<I0>", "<I1>")]
     assert ids == list(range(ids[0], ids[0] + 7))
-
-
-def test_the_shipped_policy_is_found_by_name():
-    assert resolve_policy_path("tiny").name == "tiny"
 
 
 @pytest.mark.parametrize(

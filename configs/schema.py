@@ -192,8 +192,8 @@ class WarmstartConfig(Section):
     """Share of samples whose condition is zeroed, which teaches the unconditional branch of guidance."""
     caption_swap: float = Field(0.0, ge=0, lt=1)
     """Share of samples whose caption is another sample's: they train only the head, to trust tokens over words."""
-    place_weight: float = Field(0.0, ge=0)
-    """Weight of an auxiliary loss: name each image token's row and column from its hidden state. Nothing else tells the
-    head where a token belongs; a policy trained from scratch finds out slowly without it."""
+    anchor_weight: float = Field(0.0, ge=0)
+    """Weight of an auxiliary loss: each image token's hidden state tells its row, its column and which token it is.
+    Next-token prediction alone lets a policy trained from scratch forget all three, and the head cannot paint them."""
     checkpoint_every_steps: int = Field(500, ge=1)
     threads: int | None = Field(None, ge=1)

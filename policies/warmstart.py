@@ -62,25 +62,37 @@ def draw_batch(policy: BLIP3oNext, data: WarmstartData, config: WarmstartConfig,
     )
 
 
-def place_loss(probe: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy (nats) of naming row and column of each image token, mean over both.
+def make_probe(policy: BLIP3oNext) -> nn.Linear:
+    """Linear map from a hidden state to the logits of its row and column and to its token's embedding."""
+    hidden = policy.config.hidden_size
+    return nn.Linear(hidden, 2 * grid_size(policy.config) + hidden)
+
+
+def anchor_loss(
+    probe: nn.Linear, hidden: torch.Tensor, embeddings: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """How badly each image token's hidden state tells where and which it is.
 
     Args:
-        probe: from the hidden size to 2 * side logits.
+        probe: of `make_probe`.
         hidden: `[B, T, D]` hidden states of the image tokens, T = side * side, row by row.
+        embeddings: `[B, T, D]` input embeddings of the same tokens; no gradient flows into them.
+
+    Returns:
+        Cross-entropy (nats, mean of row and column) plus twice the embedding's unexplained share of variance.
     """
-    side = probe.out_features // 2
-    logits = probe(hidden)
-    place = torch.arange(side * side).expand(len(hidden), -1)
-    losses = [
-        F.cross_entropy(part.flatten(0, 1), target.flatten())
-        for part, target in ((logits[..., :side], place // side), (logits[..., side:], place % side))
-    ]
-    return sum(losses) / 2
+    side = (probe.out_features - hidden.shape[-1]) // 2
+    row, column, token = probe(hidden).split([side, side, hidden.shape[-1]], dim=-1)
+    index = torch.arange(side * side, device=hidden.device).expand(len(hidden), -1).flatten()
+    place = F.cross_entropy(row.flatten(0, 1), index // side) + F.cross_entropy(column.flatten(0, 1), index % side)
+    wanted = embeddings.detach()
+    wanted = (wanted - wanted.mean((0, 1))) / wanted.std()
+    unexplained = F.mse_loss(token, wanted) / wanted.var()
+    return place / 2 + 2 * unexplained, {"place": place.item() / 2, "forgotten": unexplained.item()}
 
 
 def warmstart_loss(
-    policy: BLIP3oNext, batch: Batch, *, train_ar: bool, probe: nn.Linear | None = None, place_weight: float = 0.0
+    policy: BLIP3oNext, batch: Batch, *, train_ar: bool, probe: nn.Linear | None = None, anchor_weight: float = 0.0
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Cross-entropy of the image tokens (nats) plus mean squared error of the flow `noise - latent`.
 
@@ -102,9 +114,10 @@ def warmstart_loss(
         loss = loss + cross_entropy
         metrics["cross_entropy"] = cross_entropy.item()
         if probe is not None:
-            place = place_loss(probe, hidden[:, 1:])
-            loss = loss + place_weight * place
-            metrics["place"] = place.item()
+            embeddings = policy.ar.model.embed_tokens(batch.ids[:, -space.num_tokens :])
+            anchor, told = anchor_loss(probe, hidden[:, 1:], embeddings)
+            loss = loss + anchor_weight * anchor
+            metrics |= told
     sigmas = policy.scheduler.sigmas[batch.timesteps].view(-1, 1, 1, 1)
     noisy = (1 - sigmas) * batch.latents + sigmas * batch.noise
     condition = policy.connector(hidden * batch.conditioned.view(-1, 1, 1))
@@ -173,8 +186,8 @@ class Warmstart:
         learning = [policy.connector, policy.sana, *([policy.ar] if self.train_ar else [])]
         for module in learning:
             module.requires_grad_(True).train()
-        if self.train_ar and self.config.place_weight:
-            self.probe = nn.Linear(policy.config.hidden_size, 2 * grid_size(policy.config))
+        if self.train_ar and self.config.anchor_weight:
+            self.probe = make_probe(policy)
             learning.append(self.probe)
         parameters = [parameter for module in learning for parameter in module.parameters()]
         return torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=self.config.weight_decay)
@@ -204,7 +217,7 @@ class Warmstart:
                     draw_batch(policy, data, config, step),
                     train_ar=self.train_ar,
                     probe=self.probe,
-                    place_weight=config.place_weight,
+                    anchor_weight=config.anchor_weight,
                 )
                 if not math.isfinite(loss.item()):
                     raise FloatingPointError(f"step {step}: the loss is {loss.item()}; lower learning_rate")

@@ -4,9 +4,9 @@
     python scripts/build_tiny_policy.py --work /tmp/smoke --smoke       # a minute, untrained quality
 
 Stages, each skipped when its output is in the work folder: `autoencoder` and `local` (DC-AE on drawn pixels),
-`tokenizer` (VQ-SigLIP2 on drawn pixels), then joint warm starts of AR part and diffusion head: `first`, after which the
-head starts anew with its attention `aligned`, `clean`, and `noisy` (captions with mistakes); last the measurements of
-`ladder.json`. `--output` receives the finished checkpoint in bfloat16.
+`tokenizer` (VQ-SigLIP2 on drawn pixels), then warm starts: `first` (AR part and diffusion head jointly), after which
+the head starts anew with its attention `aligned`, `head` (the AR part frozen) and `noisy` (jointly, captions with
+mistakes); last the measurements of `ladder.json`. `--output` receives the finished checkpoint in bfloat16.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -232,7 +232,7 @@ PLACE_LOGIT = 7.0
 def align_head(policy: BLIP3oNext, ids: torch.Tensor, mask: torch.Tensor) -> None:
     """Half of the cross-attention heads start by looking at the token of their own place.
 
-    Queries know their place from SANA's position embedding, keys from the AR part's hidden states (`place_weight`);
+    Queries know their place from SANA's position embedding, keys from the AR part's hidden states (`anchor_weight`);
     least squares finds the two maps to one-hot rows and columns. Found by training alone this takes longer than all
     the rest.
 
@@ -396,14 +396,14 @@ class Size:
     local_steps: int
     tokenizer_steps: int
     first_steps: int
-    clean_steps: int
+    head_steps: int
     noisy_steps: int
     batch_size: int
     scenes: int
     groups: int
 
 
-FULL = Size(20_000, 2100, 700, 1100, 500, 600, 200, 32, 96, 32)
+FULL = Size(20_000, 2100, 700, 1100, 600, 3000, 300, 32, 96, 32)
 SMOKE = Size(300, 6, 4, 8, 4, 4, 2, 8, 12, 2)
 
 
@@ -432,7 +432,9 @@ def train_tools(work: Path, size: Size) -> Path:
     return tools
 
 
-def warm_start(work: Path, phase: str, captions: str, start: Path, steps: int, rate: float, batch_size: int) -> Path:
+def warm_start(
+    work: Path, phase: str, start: Path, steps: int, *, captions: str, strategy: str, rate: float, batch_size: int
+) -> Path:
     """One supervised phase; returns its policy's folder. All phases share the encoded pictures."""
     run, encoded = work / phase, work / "encoded.safetensors"
     run.mkdir(exist_ok=True)
@@ -448,7 +450,8 @@ def warm_start(work: Path, phase: str, captions: str, start: Path, steps: int, r
         learning_rate=rate,
         warmup_steps=min(50, steps // 4),
         caption_swap=0.25,
-        place_weight=1.0,
+        strategy=strategy,
+        anchor_weight=1.0,
         checkpoint_every_steps=200,
         threads=torch.get_num_threads(),
     )
@@ -479,9 +482,12 @@ def build(work: Path, output: Path | None, size: Size) -> None:
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "noisy.jsonl").is_file():
         write_pictures(work, size.pictures, seed=1)
-    first = warm_start(work, "first", "clean", train_tools(work, size), size.first_steps, 1.5e-3, size.batch_size)
-    clean = warm_start(work, "clean", "clean", restart_head(work, first), size.clean_steps, 1.5e-3, size.batch_size)
-    noisy = warm_start(work, "noisy", "noisy", clean, size.noisy_steps, 4e-4, size.batch_size)
+    phase = partial(warm_start, work, batch_size=size.batch_size)
+    tools = train_tools(work, size)
+    first = phase("first", tools, size.first_steps, captions="clean", strategy="joint", rate=1.5e-3)
+    aligned = restart_head(work, first)
+    head = phase("head", aligned, size.head_steps, captions="clean", strategy="sequential", rate=1.5e-3)
+    noisy = phase("noisy", head, size.noisy_steps, captions="noisy", strategy="joint", rate=4e-4)
     policy = BLIP3oNext.from_pretrained(noisy, parts=("ar", "head", "vision"))
     (work / "pictures").mkdir(exist_ok=True)
     ladder = measure(policy, work / "pictures", num_scenes=size.scenes, num_groups=size.groups)

@@ -57,6 +57,13 @@ def test_joint_training_lowers_both_losses(config):
         assert seen[-1][name] < seen[0][name] - 0.1
 
 
+def test_the_anchor_loss_teaches_hidden_states_where_and_which_they_are(config):
+    run(config.model_copy(update={"max_steps": 25, "anchor_weight": 1.0}))
+    seen = losses(config)
+    assert seen[-1]["place"] < seen[0]["place"] - 0.1
+    assert seen[-1]["forgotten"] < seen[0]["forgotten"] - 0.1
+
+
 def test_sequential_training_leaves_the_ar_part_as_it_was(config, folder):
     finished = run(config.model_copy(update={"strategy": "sequential"}))
     before, after = load_file(folder / "model.safetensors"), load_file(finished / "model.safetensors")

@@ -20,6 +20,6 @@ def test_smoke_build_writes_a_policy_and_its_ladder(tmp_path):
     ladder = json.loads((tmp_path / "policy" / "ladder.json").read_text())["ladder"]
     assert {"drawn", "autoencoder", "tokens", "leverage", "sampled", "spread"} == set(ladder["signs"])
     assert ladder["signs"]["drawn"] > 0.95 and ladder["shapes"]["drawn"] == 1.0
-    first = (tmp_path / "work" / "clean" / "metrics.jsonl").read_text()
+    first = (tmp_path / "work" / "head" / "metrics.jsonl").read_text()
     subprocess.run(command, check=True, timeout=300)
-    assert (tmp_path / "work" / "clean" / "metrics.jsonl").read_text() == first
+    assert (tmp_path / "work" / "head" / "metrics.jsonl").read_text() == first

@@ -12,7 +12,7 @@ from ray.actor import ActorHandle
 from configs import RunConfig
 from rollout.decoder import Decoder
 from rollout.engine import EngineSettings, engine_environment
-from rollout.resources import WorkerResources, available_cpus, check_gpus, plan_resources
+from rollout.resources import WorkerResources, available_cpus, check_gpus, check_interpreter, plan_resources
 from rollout.reward_worker import RewardWorker
 from rollout.sampler import Sampler
 from rollout.weight_sync import Board
@@ -29,6 +29,7 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
 
     All actors of a run live in one Ray namespace under readable names.
     """
+    check_interpreter()
     check_gpus(config)
     plan = plan_resources(config, available_cpus())
     namespace = f"blip3o-grpo-{uuid.uuid4().hex[:8]}"

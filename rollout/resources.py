@@ -8,6 +8,7 @@ itself gets all of it.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 
 import ray
@@ -63,6 +64,18 @@ def available_cpus() -> int:
     """Cores of the cluster; on a single machine, those this process may run on."""
     total = int(ray.cluster_resources().get("CPU", 1))
     return min(total, len(os.sched_getaffinity(0))) if len(ray.nodes()) == 1 else total
+
+
+def check_interpreter() -> None:
+    """Refuse a Python whose path holds a space: Ray splits it there and tries forever to start the worker.
+
+    Raises:
+        RolloutError: naming the path.
+    """
+    if " " in sys.executable:
+        raise RolloutError(
+            f"Ray cannot start workers from a path with a space in it: {sys.executable}; move the project"
+        )
 
 
 def check_gpus(config: RunConfig) -> None:

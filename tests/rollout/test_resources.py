@@ -2,7 +2,14 @@
 
 import pytest
 
-from rollout.resources import plan_resources
+from rollout import RolloutError
+from rollout.resources import check_interpreter, plan_resources
+
+
+def test_a_python_that_ray_cannot_start_is_refused(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/home/a user/.venv/bin/python")
+    with pytest.raises(RolloutError, match="a path with a space in it: /home/a user/"):
+        check_interpreter()
 
 
 def test_two_cores_take_turns(make_config):

@@ -55,7 +55,12 @@ def resolve_policy_path(name: str | Path) -> Path:
     """
     path = TINY if str(name) == "tiny" else Path(name).expanduser()
     if not path.is_dir():
-        raise CheckpointError(f"policy {str(name)!r}: no such folder; give `tiny` or a folder in the released layout")
+        hint = (
+            "build it first: python scripts/build_tiny_policy.py --output policies/tiny"
+            if path == TINY
+            else ("give `tiny` or a folder in the released layout")
+        )
+        raise CheckpointError(f"policy {str(name)!r}: no such folder; {hint}")
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path}: config.json is missing, so this is no checkpoint in the released layout")
     return path

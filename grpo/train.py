@@ -57,7 +57,7 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
     """Held-out result of the starting policy, which rewards may remember; a resumed run takes both from its folder."""
     file = run.folder.evaluations / "before.json"
     if file.is_file():
-        pipeline.load_reward_state(torch.load(run.folder.reward_state, weights_only=False))
+        pipeline.load_reward_state(torch.load(run.folder.reward_state, weights_only=True))
         return Evaluation.load(file)
     policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
     pipeline.sync_weights(policy.ar.state_dict(), version=0)

@@ -181,8 +181,11 @@ class WarmstartConfig(Section):
     captions: str
     """JSONL with `file_name` (relative to `images`) and `text`; UTF-8."""
     strategy: Literal["joint", "sequential"] = "joint"
-    """`joint`: AR and diffusion head learn together. `sequential`: the AR part is frozen, only the head learns."""
+    """`joint`: AR and diffusion head learn together. `sequential`: first the AR part alone, for `ar_steps`, then the
+    head on the frozen AR part."""
     max_steps: int = Field(1000, ge=1)
+    ar_steps: int = Field(0, ge=0)
+    """`sequential` only: how many of `max_steps` train the AR part; 0 = it is already trained."""
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(100, ge=0)
@@ -197,3 +200,11 @@ class WarmstartConfig(Section):
     Next-token prediction alone lets a policy trained from scratch forget all three, and the head cannot paint them."""
     checkpoint_every_steps: int = Field(500, ge=1)
     threads: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _ar_steps(self) -> WarmstartConfig:
+        if self.ar_steps and self.strategy == "joint":
+            raise ValueError("ar_steps: only for strategy sequential; with joint both parts learn at every step")
+        if self.ar_steps > self.max_steps:
+            raise ValueError(f"ar_steps: {self.ar_steps} is more than max_steps, {self.max_steps}")
+        return self

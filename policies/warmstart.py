@@ -1,6 +1,7 @@
 """Supervised warm start: cross-entropy on image tokens plus flow matching of the diffusion head.
 
-`joint` trains the AR part and the head together; `sequential` freezes the AR part. Images become tokens (VQ-SigLIP2)
+`joint` trains the AR part and the head together; `sequential` trains the AR part alone for `ar_steps`, then freezes it
+and trains the head. Images become tokens (VQ-SigLIP2)
 and latents (DC-AE) once, before training. Every batch follows from (seed, step), so a resumed run repeats what the
 uninterrupted one would have done. Left out: multi-GPU; the released model needs no warm start, only new data does.
 """
@@ -92,7 +93,13 @@ def anchor_loss(
 
 
 def warmstart_loss(
-    policy: BLIP3oNext, batch: Batch, *, train_ar: bool, probe: nn.Linear | None = None, anchor_weight: float = 0.0
+    policy: BLIP3oNext,
+    batch: Batch,
+    *,
+    train_ar: bool = True,
+    train_head: bool = True,
+    probe: nn.Linear | None = None,
+    anchor_weight: float = 0.0,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Cross-entropy of the image tokens (nats) plus mean squared error of the flow `noise - latent`.
 
@@ -118,6 +125,8 @@ def warmstart_loss(
             anchor, told = anchor_loss(probe, hidden[:, 1:], embeddings)
             loss = loss + anchor_weight * anchor
             metrics |= told
+    if not train_head:
+        return loss, metrics
     sigmas = policy.scheduler.sigmas[batch.timesteps].view(-1, 1, 1, 1)
     noisy = (1 - sigmas) * batch.latents + sigmas * batch.noise
     condition = policy.connector(hidden * batch.conditioned.view(-1, 1, 1))
@@ -131,10 +140,20 @@ def warmstart_loss(
     return loss + flow, metrics
 
 
+def learns(config: WarmstartConfig, step: int) -> tuple[bool, bool]:
+    """Whether the AR part and the head learn at a step."""
+    if config.strategy == "joint":
+        return True, True
+    return step < config.ar_steps, step >= config.ar_steps
+
+
 def learning_rate(config: WarmstartConfig, step: int) -> float:
-    """Linear warm-up, then cosine to 2 % of the peak."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    progress = max(0, step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
+    """Linear warm-up, then cosine to 2 % of the peak; in `sequential` once for the AR part and once for the head."""
+    first, last = 0, config.max_steps
+    if config.strategy == "sequential":
+        first, last = (0, config.ar_steps) if step < config.ar_steps else (config.ar_steps, config.max_steps)
+    warm = min(1.0, (step - first + 1) / max(1, config.warmup_steps))
+    progress = max(0, step - first - config.warmup_steps) / max(1, last - first - config.warmup_steps)
     return config.learning_rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
 
 
@@ -144,7 +163,7 @@ class Warmstart:
     def __init__(self, config: WarmstartConfig):
         self.config = config
         self.folder = Path(config.run_dir)
-        self.train_ar = config.strategy == "joint"
+        self.train_ar = config.strategy == "joint" or config.ar_steps > 0
         self.probe: nn.Linear | None = None
 
     def run(self, console: Console | None = None) -> Path:
@@ -211,17 +230,19 @@ class Warmstart:
         ):
             task = progress.add_task("", total=config.max_steps, completed=start, losses="")
             for step in range(start, config.max_steps):
+                train_ar, train_head = learns(config, step)
                 optimizer.param_groups[0]["lr"] = learning_rate(config, step)
                 loss, metrics = warmstart_loss(
                     policy,
                     draw_batch(policy, data, config, step),
-                    train_ar=self.train_ar,
+                    train_ar=train_ar,
+                    train_head=train_head,
                     probe=self.probe,
                     anchor_weight=config.anchor_weight,
                 )
                 if not math.isfinite(loss.item()):
                     raise FloatingPointError(f"step {step}: the loss is {loss.item()}; lower learning_rate")
-                optimizer.zero_grad()
+                optimizer.zero_grad()  # to None: a part that does not learn at this step is left alone
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
                 optimizer.step()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from policies import BLIP3oNext, CheckpointError, PromptEncoder, load_config
+from policies import BLIP3oNext, CheckpointError, PromptEncoder, load_config, resolve_policy_path
 
 
 @pytest.fixture
@@ -32,6 +32,10 @@ def edit_weights(folder: Path, edit) -> None:
     tensors = load_file(folder / "model.safetensors")
     edit(tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_the_shipped_policy_is_found_by_name():
+    assert resolve_policy_path("tiny").name == "tiny"
 
 
 def test_names_are_those_of_the_released_checkpoint(folder):

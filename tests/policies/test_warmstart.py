@@ -1,4 +1,4 @@
-"""Warm start: the loss falls, `sequential` leaves the AR part alone, and a resumed run repeats an uninterrupted one."""
+"""Warm start: losses fall, `sequential` trains one part at a time, a resumed run repeats an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -70,6 +70,24 @@ def test_sequential_training_leaves_the_ar_part_as_it_was(config, folder):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.startswith(("model.sana.", "model.diffusion_connector.")) for name in changed)
     assert "cross_entropy" not in losses(config)[0]
+
+
+def test_sequential_training_learns_the_ar_part_first(config, folder):
+    finished = run(config.model_copy(update={"strategy": "sequential", "ar_steps": 6}))
+    before, after = load_file(folder / "model.safetensors"), load_file(finished / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any("sana" in name or "connector" in name or "vision" in name for name in changed)
+    run(config.model_copy(update={"strategy": "sequential", "ar_steps": 2, "run_dir": config.run_dir + "2"}))
+    seen = [json.loads(line) for line in Path(config.run_dir + "2", "metrics.jsonl").read_text().splitlines()]
+    assert [("cross_entropy" in line, "flow_matching" in line) for line in seen] == 2 * [(True, False)] + 4 * [
+        (False, True)
+    ]
+
+
+@pytest.mark.parametrize(("strategy", "ar_steps"), [("joint", 1), ("sequential", 9)])
+def test_steps_of_the_ar_part_that_cannot_be_are_refused(config, strategy, ar_steps):
+    with pytest.raises(ValueError, match="ar_steps: "):
+        WarmstartConfig(**(config.model_dump() | {"strategy": strategy, "ar_steps": ar_steps, "max_steps": 6}))
 
 
 def test_a_resumed_run_repeats_the_uninterrupted_one(config, tmp_path, monkeypatch):

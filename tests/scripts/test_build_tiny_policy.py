@@ -23,3 +23,13 @@ def test_smoke_build_writes_a_policy_and_its_ladder(tmp_path):
     first = (tmp_path / "work" / "head" / "metrics.jsonl").read_text()
     subprocess.run(command, check=True, timeout=300)
     assert (tmp_path / "work" / "head" / "metrics.jsonl").read_text() == first
+
+
+def test_the_shipped_policy_meets_its_ladder():
+    ladder = json.loads((SCRIPT.parents[1] / "policies" / "tiny" / "ladder.json").read_text())["ladder"]
+    for kind in ("signs", "shapes"):
+        assert ladder[kind]["autoencoder"] >= 0.98
+        assert ladder[kind]["tokens"] >= 0.95
+        assert ladder[kind]["leverage"] >= 0.8
+        assert 0.35 <= ladder[kind]["sampled"] <= 0.75
+        assert ladder[kind]["spread"] >= 0.7

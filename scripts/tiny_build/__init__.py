@@ -1,0 +1,1 @@
+"""Stages of `scripts/build_tiny_policy.py`."""

@@ -1,0 +1,71 @@
+"""Pictures and captions on disk: honest ones, noisy ones, and the prompt files of the tiny recipes."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+from PIL import Image
+
+from policies import world
+from scripts.tiny_build.patches import draw
+
+NOISE = {"letter": 0.35, "color": 0.15, "shape": 0.2}
+"""How often a letter, a colour word, and a word for a shape, a count or a place is replaced in a noisy caption."""
+
+
+def noisy_caption(scene: world.Scene, rng: random.Random) -> str:
+    """The caption with the mistakes captions from the web have: wrong letters, colours, counts, places.
+
+    A model of the world that learns from these is right to be unsure, and that is what GRPO can mend.
+    """
+    caption = scene.prompt
+    if scene.word:
+        alphabet = world.DIGITS if scene.word.isdigit() else world.LETTERS
+        word = "".join(rng.choice(alphabet) if rng.random() < NOISE["letter"] else letter for letter in scene.word)
+        caption = caption.replace(f'"{scene.word}"', f'"{word}"')
+    for words, share in (
+        (world.COLORS, NOISE["color"]),
+        (world.SHAPES, NOISE["shape"]),
+        (world.RELATIONS, NOISE["shape"]),
+    ):
+        caption = _swap_words(caption, tuple(words), share, rng)
+    return _swap_words(caption, ("two", "three", "four"), NOISE["shape"], rng)
+
+
+def _swap_words(caption: str, words: tuple[str, ...], share: float, rng: random.Random) -> str:
+    """Replace each of `words` in the caption by a random one of them with probability `share`."""
+    pattern = r"\b(" + "|".join(words) + r")(s?)\b"
+    return re.sub(pattern, lambda match: (rng.choice(words) if rng.random() < share else match[1]) + match[2], caption)
+
+
+def write_pictures(folder: Path, num: int, seed: int) -> None:
+    """Training pictures with honest and noisy captions, as any user's data would lie on disk."""
+    scenes = draw(num, seed)
+    rng = random.Random(seed + 1)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    clean, noisy = [], []
+    for number, scene in enumerate(scenes):
+        name = f"{number:06d}.png"
+        Image.fromarray(world.render(scene)).save(folder / "images" / name, compress_level=1)
+        clean.append({"file_name": name, "text": scene.prompt})
+        noisy.append({"file_name": name, "text": noisy_caption(scene, rng)})
+    for name, records in (("clean.jsonl", clean), ("noisy.jsonl", noisy)):
+        (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def write_prompts(folder: Path) -> None:
+    """Prompt files of the tiny recipes: distinct signs of the training split, and of the held-out split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, num, seed, heldout in (("train", 1024, 21, False), ("heldout", 128, 22, True)):
+        scenes = {scene.key: scene for scene in draw(2 * num, seed, heldout=heldout, tag="sign")}
+        records = [{"prompt": scene.prompt, **scene.metadata} for scene in list(scenes.values())[:num]]
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (folder / f"tiny_ocr_{name}.jsonl").write_text(lines, encoding="utf-8")
+
+
+def corpus() -> list[str]:
+    """Captions that hold every lower-case word of the world."""
+    return [scene.prompt for tag in ("sign", *world.TAGS) for scene in draw(400, 3, tag=tag)]

@@ -1,0 +1,60 @@
+"""The ladder of a finished policy, as numbers and as picture grids."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from policies import world
+from policies.blip3o_next import BLIP3oNext
+from policies.ladder import climb, shapes_as_asked, shapes_as_drawn
+from rewards import Reward, RewardBatch, build_reward
+from scripts.tiny_build.patches import draw
+
+
+def ocr_reader(images: list[np.ndarray], scenes: list[world.Scene]) -> list[float]:
+    """The OCR reward in its `blip3o` variant, against the words on the signs."""
+    reward = _ocr()
+    metadata = [{"target_text": scene.word} for scene in scenes]
+    return reward(RewardBatch(images=images, prompts=[scene.prompt for scene in scenes], metadata=metadata))
+
+
+@cache
+def _ocr() -> Reward:
+    return build_reward("ocr", {})
+
+
+def measure(policy: BLIP3oNext, folder: Path, *, num_scenes: int, num_groups: int, console: Console) -> dict:
+    """Both ladders on held-out scenes, as numbers and as picture grids in `folder`."""
+    ladder = {}
+    kinds = {
+        "signs": (draw(num_scenes, 7, heldout=True, tag="sign"), ocr_reader, ocr_reader),
+        "shapes": (
+            [scene for tag in world.TAGS for scene in draw(num_scenes // 6, 8, heldout=True, tag=tag)],
+            shapes_as_drawn,
+            shapes_as_asked,
+        ),
+    }
+    for name, (scenes, as_drawn, as_asked) in kinds.items():
+        order = random.Random(9).sample(range(len(scenes)), len(scenes))
+        rungs, images = climb(policy, [scenes[i] for i in order], as_drawn, as_asked, num_groups=num_groups)
+        ladder[name] = {rung: round(score, 3) for rung, score in rungs.items()}
+        for rung, pictures in images.items():
+            save_grid(pictures[:64], folder / f"{name}_{rung}.png")
+        console.print(name, ladder[name])
+    return ladder
+
+
+def save_grid(pictures: list[np.ndarray], file: Path, columns: int = 16, scale: int = 2) -> None:
+    """Pictures side by side, enlarged without smoothing."""
+    side = world.SIZE * scale + 4
+    sheet = Image.new("RGB", (columns * side, -(-len(pictures) // columns) * side), "white")
+    for i, picture in enumerate(pictures):
+        big = Image.fromarray(picture).resize((world.SIZE * scale,) * 2, Image.Resampling.NEAREST)
+        sheet.paste(big, (i % columns * side, i // columns * side))
+    sheet.save(file)

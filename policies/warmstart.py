@@ -27,6 +27,8 @@ from policies.config import CheckpointError, grid_size
 from policies.logprobs import position_ids
 from policies.warmstart_data import WarmstartData
 
+PLACE_LOGIT = 10.0
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -63,10 +65,34 @@ def draw_batch(policy: BLIP3oNext, data: WarmstartData, config: WarmstartConfig,
     )
 
 
-def make_probe(policy: BLIP3oNext) -> nn.Linear:
-    """Linear map from a hidden state to the logits of its row and column and to its token's embedding."""
-    hidden = policy.config.hidden_size
-    return nn.Linear(hidden, 2 * grid_size(policy.config) + hidden)
+@torch.no_grad()
+def make_probe(policy: BLIP3oNext, ids: torch.Tensor, mask: torch.Tensor) -> nn.Linear:
+    """Linear map from a hidden state to the logits of its row and column and to its token's embedding.
+
+    Starts as the least-squares fit on one batch, so that a trained policy is not shaken by a probe that knows nothing.
+
+    Args:
+        ids: `[B, L + T]` prompts and image tokens, with their `mask`.
+    """
+    side = grid_size(policy.config)
+    hidden = policy.hidden_states(ids, mask)[:, 1:]
+    index = torch.arange(side * side, device=ids.device)
+    places = torch.cat([F.one_hot(index // side, side), F.one_hot(index % side, side)], -1).to(hidden.dtype)
+    tokens = standardised(policy.ar.model.embed_tokens(ids[:, -side * side :]))
+    wanted = torch.cat([PLACE_LOGIT * places.expand(len(ids), -1, -1), tokens], -1).flatten(0, 1)
+    rows = F.pad(hidden.flatten(0, 1), (0, 1), value=1.0)
+    gram = rows.T @ rows + 1e-3 * len(rows) * torch.eye(rows.shape[1], device=rows.device)
+    solution = torch.linalg.solve(gram, rows.T @ wanted)  # [D + 1, 2 * side + D]
+    probe = nn.Linear(hidden.shape[-1], wanted.shape[-1], device=ids.device)
+    probe.weight.copy_(solution[:-1].T)
+    probe.bias.copy_(solution[-1])
+    return probe
+
+
+def standardised(embeddings: torch.Tensor) -> torch.Tensor:
+    """Embeddings `[B, T, D]` with mean 0 in every channel and variance 1 over all."""
+    centred = embeddings - embeddings.mean((0, 1))
+    return centred / centred.std()
 
 
 def anchor_loss(
@@ -86,9 +112,7 @@ def anchor_loss(
     row, column, token = probe(hidden).split([side, side, hidden.shape[-1]], dim=-1)
     index = torch.arange(side * side, device=hidden.device).expand(len(hidden), -1).flatten()
     place = F.cross_entropy(row.flatten(0, 1), index // side) + F.cross_entropy(column.flatten(0, 1), index % side)
-    wanted = embeddings.detach()
-    wanted = (wanted - wanted.mean((0, 1))) / wanted.std()
-    unexplained = F.mse_loss(token, wanted) / wanted.var()
+    unexplained = F.mse_loss(token, standardised(embeddings.detach()))
     return place / 2 + 2 * unexplained, {"place": place.item() / 2, "forgotten": unexplained.item()}
 
 
@@ -185,7 +209,7 @@ class Warmstart:
         checkpoint = self._newest_checkpoint()
         policy = BLIP3oNext.from_pretrained(checkpoint or config.policy.path, parts=("ar", "head", "vision"))
         data = WarmstartData.encode(policy, captions, self.folder / "encoded.safetensors", console)
-        optimizer = self._optimizer(policy)
+        optimizer = self._optimizer(policy, draw_batch(policy, data, config, 0))
         start = 0
         if checkpoint:
             start = int(checkpoint.name.split("-")[1])
@@ -199,14 +223,14 @@ class Warmstart:
         console.print(f"policy: {self.folder / 'policy'}")
         return self.folder / "policy"
 
-    def _optimizer(self, policy: BLIP3oNext) -> torch.optim.Optimizer:
+    def _optimizer(self, policy: BLIP3oNext, batch: Batch) -> torch.optim.Optimizer:
         policy.requires_grad_(False)
         policy.sana.to(memory_format=torch.channels_last)  # its 3x3 convolutions are a quarter faster on CPU
         learning = [policy.connector, policy.sana, *([policy.ar] if self.train_ar else [])]
         for module in learning:
             module.requires_grad_(True).train()
         if self.train_ar and self.config.anchor_weight:
-            self.probe = make_probe(policy)
+            self.probe = make_probe(policy, batch.ids, batch.mask)
             learning.append(self.probe)
         parameters = [parameter for module in learning for parameter in module.parameters()]
         return torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=self.config.weight_decay)

@@ -7,6 +7,7 @@ check_reward(MyReward, options={"strength": 2})
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from collections.abc import Mapping
 from typing import Any
@@ -42,7 +43,7 @@ def check_reward(
     Checked: options survive pickling (they travel to worker processes); one finite float or None per image; the
     same scores again on a second call, one image at a time, and in reverse order (so scores do not depend on the
     batch an image happens to be in); an empty batch gives an empty list; images and metadata are not changed;
-    `applicable`, if there is one, agrees with None; `state_dict`, if there is one, round-trips through pickle.
+    `applicable`, if there is one, agrees with None; `state_dict`, if there is one, survives being stored.
 
     Args:
         reward: an instance, or a class to construct with `options`.
@@ -109,6 +110,26 @@ def _require_picklable(value: Any, what: str) -> Any:
         raise RewardError(f"{what} cannot be pickled to a worker process: {error}") from error
 
 
+def require_storable(value: Any, what: str) -> Any:
+    """`value` as it comes back from a run folder, where nothing but tensors and plain values is read.
+
+    Raises:
+        RewardError: it holds something else.
+    """
+    import torch  # here, so that a reward's author can run everything else without it
+
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    buffer.seek(0)
+    try:
+        return torch.load(buffer, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise RewardError(
+            f"{what} cannot be stored: it must hold tensors, numbers, strings, lists and dicts only ({reason})"
+        ) from error
+
+
 def _check_applicable(reward: Reward, batch: RewardBatch, scores: list, name: str) -> None:
     applicable = getattr(type(reward), "applicable", None)
     if applicable is None:
@@ -123,6 +144,6 @@ def _check_state(reward: Reward, batch: RewardBatch, scores: list, tolerance: fl
         return
     if not hasattr(reward, "load_state_dict"):
         raise RewardError(f"reward {name!r} has state_dict but no load_state_dict")
-    reward.load_state_dict(_require_picklable(reward.state_dict(), f"state of reward {name!r}"))
+    reward.load_state_dict(require_storable(reward.state_dict(), f"state of reward {name!r}"))
     restored = score(reward, batch, name)
     _require_same(scores, restored, tolerance, f"reward {name!r} scores differently after its state was restored")

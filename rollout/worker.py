@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from rollout.messages import Snapshot, Work
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
-class Worker:
+class Worker(ABC):
     """Base of the actors. Models load on first use, so their own errors reach the caller as they are."""
 
     def __init__(self, name: str):
@@ -25,13 +26,13 @@ class Worker:
         self.policy_version: int | None = None
         self._snapshot_id: str | None = None
 
+    @abstractmethod
     def ready(self) -> None:
         """Load the models now, or raise what stops them from loading."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, values: Any) -> None:
         """Take over the values of a snapshot."""
-        raise NotImplementedError
 
     def use(self, snapshot: Snapshot) -> int:
         """Fetch a snapshot's values unless they are the ones in use; returns the version now in use."""

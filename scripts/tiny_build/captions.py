@@ -12,7 +12,7 @@ from PIL import Image
 from policies import world
 from scripts.tiny_build.patches import draw
 
-NOISE = {"letter": 0.35, "color": 0.15, "shape": 0.2}
+NOISE = {"letter": 0.2, "color": 0.1, "shape": 0.15}
 """How often a letter, a colour word, and a word for a shape, a count or a place is replaced in a noisy caption."""
 
 

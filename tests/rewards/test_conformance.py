@@ -106,6 +106,11 @@ class Forgetful(Brightness):
         return [self.scale * value for value in super().__call__(batch)]
 
 
+class Hoarder(Forgetful):
+    def state_dict(self):
+        return {"band": range(3)}
+
+
 @pytest.mark.parametrize(
     ("reward", "message"),
     [
@@ -123,6 +128,7 @@ class Forgetful(Brightness):
         (Tags, "changes the images, prompts or metadata"),
         (Inconsistent, "not applicable, yet scores it"),
         (Forgetful, "after its state was restored"),
+        (Hoarder, "state of reward 'Hoarder' cannot be stored"),
     ],
 )
 def test_broken_rewards_are_caught(reward, message):

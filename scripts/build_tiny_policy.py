@@ -1,12 +1,12 @@
 """Build the tiny policy that ships with the project, stage by stage, and measure whether GRPO can teach it anything.
 
-    python scripts/build_tiny_policy.py --work runs/tiny_build          # about two hours on one core, resumable
+    python scripts/build_tiny_policy.py --work runs/tiny_build          # about an hour on two cores, resumable
     python scripts/build_tiny_policy.py --work /tmp/smoke --smoke       # a minute, untrained quality
 
 Stages, each skipped when its output is in the work folder: `autoencoder` (DC-AE) and `tokenizer` (VQ-SigLIP2) on drawn
 pixels, then sequential warm starts: `ar` (honest captions), `noisy` (the AR part again, captions with mistakes), and,
 after the head's attention is `aligned`, `head` (the AR part frozen); last the measurements of `ladder.json`.
-`--output` receives the finished checkpoint in bfloat16.
+The finished checkpoint is written in bfloat16, and it is this one that is measured.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from scripts.tiny_build.tools import train_autoencoder, train_tokenizer
 
 console = Console()
 
+PARTS = ("ar", "head", "vision")
+
 
 @dataclass(frozen=True)
 class Size:
@@ -52,7 +54,7 @@ class Size:
     groups: int
 
 
-FULL = Size(20_000, 3000, 1100, 2000, 200, 2500, 32, 96, 32)
+FULL = Size(20_000, 3000, 1100, 2000, 150, 2500, 32, 96, 32)
 SMOKE = Size(300, 6, 8, 6, 2, 4, 8, 12, 2)
 
 
@@ -72,7 +74,7 @@ def train_tools(work: Path, size: Size) -> Path:
     if tools.is_dir():
         return tools
     start = random_policy(work / "start", seed=0, corpus=captions.corpus())
-    policy = BLIP3oNext.from_pretrained(start, parts=("ar", "head", "vision"))
+    policy = BLIP3oNext.from_pretrained(start, parts=PARTS)
     codebook = make_codebook(work, size, policy.config.num_image_tokens)
     images = pixels(draw(min(8000, size.pictures), 2))
     for name, module, train, steps in (
@@ -125,7 +127,7 @@ def align(work: Path, start: Path) -> Path:
     """The AR part as it is with a head that looks at the right tokens from its first step."""
     folder = work / "aligned"
     if not folder.is_dir():
-        policy = BLIP3oNext.from_pretrained(start, parts=("ar", "head", "vision"))
+        policy = BLIP3oNext.from_pretrained(start, parts=PARTS)
         scenes = draw(256, 77)
         images = pixels(scenes).float() / 255
         with torch.no_grad():
@@ -145,20 +147,19 @@ def build(work: Path, output: Path | None, size: Size) -> None:
         captions.write_pictures(work, size.pictures, seed=1)
     tools = train_tools(work, size)
     ar = warm_start(work, "ar", tools, size, ar_steps=size.ar_steps, rate=2e-3, swap=0.1)
-    noisy = warm_start(work, "noisy", ar, size, ar_steps=size.noisy_steps, rate=5e-4, swap=0.1)
+    noisy = warm_start(work, "noisy", ar, size, ar_steps=size.noisy_steps, rate=3e-4, swap=0.1)
     head = warm_start(work, "head", align(work, noisy), size, head_steps=size.head_steps, rate=1e-3, swap=0.3)
-    policy = BLIP3oNext.from_pretrained(head, parts=("ar", "head", "vision"))
+    output = output or work / "tiny"
+    BLIP3oNext.from_pretrained(head, parts=PARTS).save_pretrained(output, dtype=torch.bfloat16)
+    shipped = BLIP3oNext.from_pretrained(output, parts=PARTS)
     (work / "pictures").mkdir(exist_ok=True)
     record = {
-        "ladder": measure(policy, work / "pictures", num_scenes=size.scenes, num_groups=size.groups, console=console),
+        "ladder": measure(shipped, work / "pictures", num_scenes=size.scenes, num_groups=size.groups, console=console),
         "noise": captions.NOISE,
         "size": asdict(size),
     }
-    (work / "ladder.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    if output:
-        policy.save_pretrained(output, dtype=torch.bfloat16)
-        shutil.copyfile(work / "ladder.json", output / "ladder.json")
-        console.print(f"policy: {output}")
+    (output / "ladder.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    console.print(f"policy: {output}")
 
 
 def main() -> None:
@@ -167,7 +168,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/tiny_build"), help="build folder; a second call resumes"
     )
-    parser.add_argument("--output", type=Path, help="where the finished checkpoint goes")
+    parser.add_argument("--output", type=Path, help="where the finished checkpoint goes (default: WORK/tiny)")
     parser.add_argument("--smoke", action="store_true", help="a minute's work of no quality")
     parser.add_argument("--prompts", type=Path, help="folder to write the tiny recipes' prompt files to; then stop")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -193,6 +193,9 @@ class WarmstartConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     condition_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of samples whose condition is zeroed, which teaches the unconditional branch of guidance."""
+    condition_noise: float = Field(0.0, ge=0)
+    """Standard deviation of noise on the hidden states, as a share of their own: the head that learns under it goes on
+    painting cleanly when fine-tuning moves the AR part."""
     caption_swap: float = Field(0.0, ge=0, lt=1)
     """Share of samples whose caption is another sample's: they train only the head, to trust tokens over words."""
     anchor_weight: float = Field(0.0, ge=0)

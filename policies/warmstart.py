@@ -41,6 +41,7 @@ class Batch:
     conditioned: torch.Tensor  # [B] bool: False = the condition is zeroed
     noise: torch.Tensor  # [B, C, h, w]
     timesteps: torch.Tensor  # [B] indices into the scheduler's training timesteps
+    condition_noise: torch.Tensor | float = 0.0  # [B, T + 1, D], in units of the hidden states' standard deviation
 
 
 def draw_batch(policy: BLIP3oNext, data: WarmstartData, config: WarmstartConfig, step: int) -> Batch:
@@ -54,6 +55,7 @@ def draw_batch(policy: BLIP3oNext, data: WarmstartData, config: WarmstartConfig,
     prompt_ids, prompt_mask = policy.prompts.pad(prompts)
     tokens = data.tokens[rows].long() + policy.image_tokens.start
     latents = data.latents[rows].float()
+    hidden_shape = (size, policy.image_tokens.num_tokens + 1, policy.config.hidden_size)
     return Batch(
         ids=torch.cat([prompt_ids, tokens], 1),
         mask=torch.cat([prompt_mask, torch.ones_like(tokens)], 1),
@@ -62,6 +64,7 @@ def draw_batch(policy: BLIP3oNext, data: WarmstartData, config: WarmstartConfig,
         conditioned=torch.rand(size, generator=generator) >= config.condition_dropout,
         noise=torch.randn(latents.shape, generator=generator),
         timesteps=torch.randint(len(policy.scheduler.timesteps), (size,), generator=generator),
+        condition_noise=config.condition_noise * torch.randn(hidden_shape, generator=generator),
     )
 
 
@@ -153,6 +156,7 @@ def warmstart_loss(
         return loss, metrics
     sigmas = policy.scheduler.sigmas[batch.timesteps].view(-1, 1, 1, 1)
     noisy = (1 - sigmas) * batch.latents + sigmas * batch.noise
+    hidden = hidden + batch.condition_noise * hidden.detach().std()
     condition = policy.connector(hidden * batch.conditioned.view(-1, 1, 1))
     velocity = policy.sana(
         hidden_states=noisy,

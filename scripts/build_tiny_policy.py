@@ -5,7 +5,8 @@
 
 Stages, each skipped when its output is in the work folder: `autoencoder` (DC-AE) and `tokenizer` (VQ-SigLIP2) on drawn
 pixels, then sequential warm starts: `ar` (honest captions), `noisy` (the AR part again, captions with mistakes), and,
-after the head's attention is `aligned`, `head` (the AR part frozen); last the measurements of `ladder.json`.
+after the head's attention is `aligned`, `head` (the AR part frozen) and `steady` (with noise on the hidden states, so
+that fine-tuning the AR part does not smear pictures); last the measurements of `ladder.json`.
 The finished checkpoint is written in bfloat16, and it is this one that is measured.
 """
 
@@ -49,13 +50,14 @@ class Size:
     ar_steps: int
     noisy_steps: int
     head_steps: int
+    steady_steps: int
     batch_size: int
     scenes: int
     groups: int
 
 
-FULL = Size(20_000, 3000, 1100, 2000, 150, 2500, 32, 96, 32)
-SMOKE = Size(300, 6, 8, 6, 2, 4, 8, 12, 2)
+FULL = Size(20_000, 3000, 1100, 2000, 150, 2500, 900, 32, 96, 32)
+SMOKE = Size(300, 6, 8, 6, 2, 4, 2, 8, 12, 2)
 
 
 def make_codebook(work: Path, size: Size, num_codes: int) -> Codebook:
@@ -93,7 +95,16 @@ def train_tools(work: Path, size: Size) -> Path:
 
 
 def warm_start(
-    work: Path, phase: str, start: Path, size: Size, *, ar_steps: int = 0, head_steps: int = 0, rate: float, swap: float
+    work: Path,
+    phase: str,
+    start: Path,
+    size: Size,
+    *,
+    ar_steps: int = 0,
+    head_steps: int = 0,
+    rate: float,
+    swap: float,
+    noise: float = 0.0,
 ) -> Path:
     """One supervised phase; returns its policy's folder. All phases share the encoded pictures."""
     run, encoded = work / phase, work / "encoded.safetensors"
@@ -113,6 +124,7 @@ def warm_start(
         learning_rate=rate,
         warmup_steps=min(50, steps // 4),
         caption_swap=swap,
+        condition_noise=noise,
         anchor_weight=1.0,
         checkpoint_every_steps=250,
         threads=torch.get_num_threads(),
@@ -149,8 +161,9 @@ def build(work: Path, output: Path | None, size: Size) -> None:
     ar = warm_start(work, "ar", tools, size, ar_steps=size.ar_steps, rate=2e-3, swap=0.1)
     noisy = warm_start(work, "noisy", ar, size, ar_steps=size.noisy_steps, rate=3e-4, swap=0.1)
     head = warm_start(work, "head", align(work, noisy), size, head_steps=size.head_steps, rate=1e-3, swap=0.3)
+    steady = warm_start(work, "steady", head, size, head_steps=size.steady_steps, rate=6e-4, swap=0.3, noise=0.25)
     output = output or work / "tiny"
-    BLIP3oNext.from_pretrained(head, parts=PARTS).save_pretrained(output, dtype=torch.bfloat16)
+    BLIP3oNext.from_pretrained(steady, parts=PARTS).save_pretrained(output, dtype=torch.bfloat16)
     shipped = BLIP3oNext.from_pretrained(output, parts=PARTS)
     (work / "pictures").mkdir(exist_ok=True)
     record = {

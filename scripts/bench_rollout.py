@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,18 @@ def sequential_step(policy: BLIP3oNext, reward: Any, prompts: Sequence[Prompt], 
     return seconds
 
 
+@dataclass(frozen=True)
+class Bench:
+    """What both parts measure with."""
+
+    pipeline: RolloutPipeline
+    policy: BLIP3oNext
+    prompts: Sequence[Prompt]
+    config: RunConfig
+    repeats: int
+    console: Console
+
+
 def alternate(runs: dict[str, Callable[[int], Any]], repeats: int, console: Console) -> dict[str, list[float]]:
     """Wall seconds of every run, `repeats` times in turn, after one warm-up each. The argument counts the repeats."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -112,39 +125,29 @@ def alternate(runs: dict[str, Callable[[int], Any]], repeats: int, console: Cons
     return seconds
 
 
-def bench_sampling(
-    pipeline: RolloutPipeline,
-    policy: BLIP3oNext,
-    prompts: Sequence[Prompt],
-    config: RunConfig,
-    args: argparse.Namespace,
-) -> dict[str, Any]:
+def bench_sampling(bench: Bench) -> dict[str, Any]:
     """Part 1 of the module's text."""
+    policy, prompts, config = bench.policy, bench.prompts, bench.config
     size = config.rollout.group_size
     rows = [policy.prompts.encode(prompt.text) for prompt in prompts for _ in range(size)]
     temperature = config.rollout.temperature
     seconds = alternate(
         {
-            f"ours, batch {len(rows)}": lambda repeat: pipeline.sample(prompts, step=repeat),
+            f"ours, batch {len(rows)}": lambda repeat: bench.pipeline.sample(prompts, step=repeat),
             f"transformers.generate, batch {len(rows)}": lambda _: generate(policy, rows, len(rows), temperature),
             f"transformers.generate, batches of {RELEASED_BATCH}": lambda _: generate(
                 policy, rows, RELEASED_BATCH, temperature
             ),
         },
-        args.repeats,
-        args.console,
+        bench.repeats,
+        bench.console,
     )
     return summarise(seconds, len(rows), policy.image_tokens.num_tokens)
 
 
-def bench_step(
-    pipeline: RolloutPipeline,
-    policy: BLIP3oNext,
-    prompts: Sequence[Prompt],
-    config: RunConfig,
-    args: argparse.Namespace,
-) -> dict[str, Any]:
+def bench_step(bench: Bench) -> dict[str, Any]:
     """Part 2 of the module's text, with the share of every stage and the idle share of every worker."""
+    pipeline, policy, prompts, config = bench.pipeline, bench.policy, bench.prompts, bench.config
     reward = build_reward(config.rewards[0].target, config.rewards[0].options)
     stages: dict[str, list[dict[str, float]]] = {"ours": [], "sequential": []}
     idle: list[dict[str, float]] = []
@@ -168,8 +171,8 @@ def bench_step(
                 "sequential"
             ].append(sequential_step(policy, reward, prompts, config)),
         },
-        args.repeats,
-        args.console,
+        bench.repeats,
+        bench.console,
     )
     result = summarise(seconds, len(prompts) * config.rollout.group_size, policy.image_tokens.num_tokens)
     result["stage_share"] = {name: shares(runs[1:]) for name, runs in stages.items()}
@@ -231,7 +234,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("sampling", "step", "all"), default="all")
     parser.add_argument("overrides", nargs="*", help="section.key=value changes to the recipe")
     args = parser.parse_args()
-    args.console = console = Console()
+    console = Console()
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     with tempfile.TemporaryDirectory(prefix="blip3o-bench-") as args.scratch:
@@ -245,12 +248,13 @@ def main() -> None:
         with console.status("starting workers"):
             pipeline = RolloutPipeline.launch(config, path)
             pipeline.sync_weights(policy.ar.state_dict(), version=0)
+        bench = Bench(pipeline, policy, prompts, config, args.repeats, console)
         results: dict[str, Any] = {"policy": args.policy, "cores": cores, "config": config.model_dump(mode="json")}
         if args.part != "step":
-            results["sampling"] = bench_sampling(pipeline, policy, prompts, config, args)
+            results["sampling"] = bench_sampling(bench)
             show("sampling", results["sampling"], console)
         if args.part != "sampling":
-            results["step"] = bench_step(pipeline, policy, prompts, config, args)
+            results["step"] = bench_step(bench)
             show("whole step", results["step"], console)
         results["peak_memory_gb"] = {name: stats["peak_memory_gb"] for name, stats in pipeline.worker_stats().items()}
         pipeline.close()

@@ -72,7 +72,8 @@ def draw_batch(policy: BLIP3oNext, data: WarmstartData, config: WarmstartConfig,
 def make_probe(policy: BLIP3oNext, ids: torch.Tensor, mask: torch.Tensor) -> nn.Linear:
     """Linear map from a hidden state to the logits of its row and column and to its token's embedding.
 
-    Starts as the least-squares fit on one batch, so that a trained policy is not shaken by a probe that knows nothing.
+    Starts as a cautious (ridge) least-squares fit on one batch, so that a trained policy is not shaken by a probe that
+    knows nothing.
 
     Args:
         ids: `[B, L + T]` prompts and image tokens, with their `mask`.
@@ -84,7 +85,7 @@ def make_probe(policy: BLIP3oNext, ids: torch.Tensor, mask: torch.Tensor) -> nn.
     tokens = standardised(policy.ar.model.embed_tokens(ids[:, -side * side :]))
     wanted = torch.cat([PLACE_LOGIT * places.expand(len(ids), -1, -1), tokens], -1).flatten(0, 1)
     rows = F.pad(hidden.flatten(0, 1), (0, 1), value=1.0)
-    gram = rows.T @ rows + 1e-3 * len(rows) * torch.eye(rows.shape[1], device=rows.device)
+    gram = rows.T @ rows + 0.1 * len(rows) * torch.eye(rows.shape[1], device=rows.device)
     solution = torch.linalg.solve(gram, rows.T @ wanted)  # [D + 1, 2 * side + D]
     probe = nn.Linear(hidden.shape[-1], wanted.shape[-1], device=ids.device)
     probe.weight.copy_(solution[:-1].T)

@@ -1,6 +1,6 @@
 """Build the tiny policy that ships with the project, stage by stage, and measure whether GRPO can teach it anything.
 
-    python scripts/build_tiny_policy.py --work runs/tiny_build          # about an hour on two cores, resumable
+    python scripts/build_tiny_policy.py --work runs/tiny_build          # long, resumable
     python scripts/build_tiny_policy.py --work /tmp/smoke --smoke       # a minute, untrained quality
 
 Stages, each skipped when its output is in the work folder: `autoencoder` (DC-AE) and `tokenizer` (VQ-SigLIP2) on drawn

@@ -164,8 +164,8 @@ def test_a_run_that_a_reward_stopped_resumes_to_the_same_end(whole, configure, f
 def test_two_ranks_train_like_one(whole, configure):
     """DDP over two workers: the same rollouts, loss and weight update as one worker with both groups.
 
-    An untrained policy's rewards spread by a thousandth, so dividing by that spread turns float noise in the images
-    (1e-6) into differences of the gradient (1e-3, hence `rel`) and, by the third step, of drawn tokens (left out).
+    An untrained policy's rewards spread by a thousandth, and dividing by that spread enlarges float noise: at step 2
+    reward means differ by 1e-6 and gradient norms by 1e-3, hence `rel`. The third step differs more and is left out.
     """
     config = configure()
     config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"trainers": 2})})

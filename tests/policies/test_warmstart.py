@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from configs.schema import PolicySection, WarmstartConfig
 from policies import BLIP3oNext, CheckpointError, world
-from policies.warmstart import Warmstart, anchor_loss, draw_batch, make_probe, run
+from policies.anchor import anchor_loss, make_probe
+from policies.warmstart import Warmstart, draw_batch, run, warmstart_loss
 from policies.warmstart_data import WarmstartData, WarmstartDataError
 
 
@@ -75,6 +76,19 @@ def test_the_anchor_loss_keeps_where_and_which_in_the_hidden_states(config, pict
     without, with_loss = found
     assert with_loss["forgotten"] < 0.8 * without["forgotten"]
     assert with_loss["place"] < without["place"]
+
+
+def test_noise_on_the_condition_reaches_the_head_alone(config):
+    policy = BLIP3oNext.from_pretrained(config.policy.path, parts=("ar", "head", "vision"))
+    Path(config.run_dir).mkdir()
+    pairs = WarmstartData.read_captions(config)
+    data = WarmstartData.encode(policy, pairs, Path(config.run_dir) / "encoded.safetensors", Console())
+    metrics = []
+    for noise in (0.0, 1.0):
+        batch = draw_batch(policy, data, config.model_copy(update={"condition_noise": noise}), 0)
+        metrics.append(warmstart_loss(policy, batch)[1])
+    assert metrics[0]["cross_entropy"] == pytest.approx(metrics[1]["cross_entropy"], abs=1e-6)
+    assert metrics[0]["flow_matching"] != metrics[1]["flow_matching"]
 
 
 def test_sequential_training_leaves_the_ar_part_as_it_was(config, folder):

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 from policies import BLIP3oNext
+from policies.ladder import climb
+from scripts.tiny_build.measure import ocr_reader
+from scripts.tiny_build.patches import draw
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "build_tiny_policy.py"
 
@@ -23,6 +26,14 @@ def test_smoke_build_writes_a_policy_and_its_ladder(tmp_path):
     first = (tmp_path / "work" / "head" / "metrics.jsonl").read_text()
     subprocess.run(command, check=True, timeout=300)
     assert (tmp_path / "work" / "head" / "metrics.jsonl").read_text() == first
+
+
+def test_the_shipped_weights_paint_what_their_tokens_say():
+    """A short climb on the weights themselves; the recorded ladder has four times as many scenes."""
+    policy = BLIP3oNext.from_pretrained("tiny", parts=("ar", "head", "vision"))
+    rungs, _ = climb(policy, draw(24, 31, heldout=True, tag="sign"), ocr_reader, ocr_reader, num_groups=6, num_steps=4)
+    assert min(rungs["autoencoder"], rungs["tokens"], rungs["leverage"]) >= 0.95
+    assert 0.3 <= rungs["sampled"] <= 0.8 and rungs["spread"] >= 0.7
 
 
 def test_the_shipped_policy_meets_its_ladder():

@@ -51,6 +51,9 @@ class RolloutSection(Section):
     """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
     images_per_decode: int = Field(32, ge=1)
     """Images a decoder paints in one batch (whole groups, at least one); rewards start when a batch is painted."""
+    enforce_eager: bool = True
+    """Run the sampler's model as it is. False compiles it: faster sampling, a longer start (on CPU it needs a C++
+    compiler). vLLM's name."""
     record_every_steps: int = Field(1, ge=0)
     """Write each group's best and worst image every so many steps (0: never)."""
 

@@ -1,11 +1,13 @@
 """Starts vLLM as a sampler of image tokens: without tokenizer, without weights of its own, inside the actor's process.
 
-All that differs between CPU and CUDA builds is in `CPU_ENVIRONMENT`, `_cpu_options` and `_cuda_options`.
+All that differs between CPU and CUDA builds is in `EAGER_CPU_ENVIRONMENT`, `_cpu_options` and `_cuda_options`.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
+
+from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config
@@ -30,9 +34,8 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-# Compiling the model for CPU takes minutes at every start and gains a few per cent; without this, vLLM would still
-# compile a helper that ranks log-probabilities.
-CPU_ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "1"}
+# An eager engine on CPU: without this, vLLM would still compile a helper that ranks log-probabilities.
+EAGER_CPU_ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "1"}
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,13 @@ class EngineSettings:
     """Completions drawn at the same time."""
     gpus: float
     """GPUs of one sampler; 0: CPU build."""
+    enforce_eager: bool = True
+    """Run the model as it is instead of compiling it."""
 
 
-def engine_environment(gpus: float) -> dict[str, str]:
-    """Variables of a sampler with so many GPUs (0: CPU build), to be set before vLLM is imported."""
-    return ENVIRONMENT if gpus else ENVIRONMENT | CPU_ENVIRONMENT
+def engine_environment(settings: EngineSettings) -> dict[str, str]:
+    """Variables of a sampler, to be set before vLLM is imported."""
+    return ENVIRONMENT | EAGER_CPU_ENVIRONMENT if settings.enforce_eager and not settings.gpus else ENVIRONMENT
 
 
 def start_engine(config: Qwen3Config, settings: EngineSettings) -> LLM:
@@ -57,13 +62,19 @@ def start_engine(config: Qwen3Config, settings: EngineSettings) -> LLM:
     Args:
         config: of `policies.load_config`.
         settings: sizes.
+
+    Raises:
+        RolloutError: the model is to be compiled for CPU and there is no C++ compiler.
     """
     from vllm import LLM
 
+    if not settings.enforce_eager and not settings.gpus:
+        check_compiler()
     with tempfile.TemporaryDirectory(prefix="blip3o-engine-") as folder:
         write_engine_config(config, Path(folder))
         return LLM(
             model=folder,
+            enforce_eager=settings.enforce_eager,
             load_format="dummy",
             skip_tokenizer_init=True,
             generation_config="vllm",  # a checkpoint's own sampling options are ignored
@@ -80,6 +91,20 @@ def start_engine(config: Qwen3Config, settings: EngineSettings) -> LLM:
         )
 
 
+def check_compiler() -> None:
+    """Refuse to compile without a C++ compiler (`CXX`, else g++).
+
+    Raises:
+        RolloutError: naming the option that switches compilation off.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise RolloutError(
+            f"rollout.enforce_eager=false compiles the sampler's model, which needs a C++ compiler; {compiler} was not "
+            "found. Install one, or set rollout.enforce_eager=true"
+        )
+
+
 def write_engine_config(config: Qwen3Config, folder: Path) -> None:
     """Write the AR part's configuration as a plain Qwen3 one, image token ids included."""
     values = config.to_diff_dict() | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
@@ -92,7 +117,6 @@ def _cpu_options(config: Qwen3Config, settings: EngineSettings) -> dict[str, Any
     one_sequence = bytes_per_token * (config.max_position_embeddings + CPU_BLOCK_SIZE)
     most = int(MEMORY_SHARE * psutil.virtual_memory().total)
     return {
-        "enforce_eager": True,
         "block_size": CPU_BLOCK_SIZE,
         "kv_cache_memory_bytes": max(one_sequence, min(most, one_sequence * settings.max_num_seqs)),
     }

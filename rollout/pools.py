@@ -33,13 +33,15 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
     check_gpus(config)
     plan = plan_resources(config, available_cpus())
     namespace = f"blip3o-grpo-{uuid.uuid4().hex[:8]}"
-    engine = EngineSettings(config.policy.dtype, images_per_chunk(config), config.cluster.gpus_per_sampler)
+    engine = EngineSettings(
+        config.policy.dtype, images_per_chunk(config), config.cluster.gpus_per_sampler, config.rollout.enforce_eager
+    )
     device = "cuda" if config.cluster.gpus_per_decoder else "cpu"
 
     def start(cls: type[Worker], name: str, stage: str, *args: Any) -> ActorHandle:
         variables = plan[stage].environment()
         if cls is Sampler:
-            variables |= engine_environment(config.cluster.gpus_per_sampler)
+            variables |= engine_environment(engine)
         return _actor(cls, name, namespace, plan[stage], variables).remote(name, *args)
 
     pools: Pools = {

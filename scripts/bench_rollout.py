@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/bench_rollout.py [--json PATH] [--policy tiny|random|FOLDER] [--repeats 5]
 
-1. Sampling: our vLLM sampler (through Ray) against `transformers.generate` with cache, left padding, the same
+1. Sampling: our vLLM sampler (through Ray, its model compiled) against `transformers.generate` with cache, left padding, the same
    temperature and the same support (image tokens only), at the same batch of 64 and in batches of 16, which is how the
    released code samples.
 2. The whole step: `RolloutPipeline.collect` with the OCR reward against the sequential loop: generate in batches of 16,
@@ -220,9 +220,10 @@ def show(title: str, result: dict[str, Any], console: Console) -> None:
 
 
 def make_config(args: argparse.Namespace, policy_path: Path) -> RunConfig:
-    """The default recipe on `policy_path` with the OCR reward alone and a step of 64 images."""
+    """The default recipe on `policy_path` with the OCR reward alone, a step of 64 images, and a compiled sampler."""
     config = load_run_config(DEFAULT_RECIPE, [f"policy.path={policy_path}", f"run_dir={args.scratch}", *args.overrides])
-    rollout = config.rollout.model_copy(update={"prompts_per_step": BATCH // config.rollout.group_size})
+    prompts_per_step = BATCH // config.rollout.group_size
+    rollout = config.rollout.model_copy(update={"prompts_per_step": prompts_per_step, "enforce_eager": args.eager})
     return config.model_copy(update={"rewards": (RewardSection(name="ocr"),), "rollout": rollout})
 
 
@@ -232,6 +233,7 @@ def main() -> None:
     parser.add_argument("--policy", default="tiny", help="`tiny`, `random` (tiny size, random weights) or a folder")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--part", choices=("sampling", "step", "all"), default="all")
+    parser.add_argument("--eager", action="store_true", help="do not compile the sampler's model (the recipe's choice)")
     parser.add_argument("overrides", nargs="*", help="section.key=value changes to the recipe")
     args = parser.parse_args()
     console = Console()

@@ -7,9 +7,10 @@ top-p, because the trainer must compute log-probabilities over exactly the suppo
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -58,6 +59,20 @@ class RolloutSection(Section):
     """Write each group's best and worst image every so many steps (0: never)."""
 
 
+RUNTIME_ENV_KEYS = (
+    "conda",
+    "config",
+    "env_vars",
+    "image_uri",
+    "pip",
+    "py_executable",
+    "py_modules",
+    "uv",
+    "working_dir",
+)
+"""Of `ray.runtime_env.RuntimeEnv`, what makes sense for one reward; Ray itself checks the values."""
+
+
 class RewardSection(Section):
     """One reward: what computes it and how it counts."""
 
@@ -70,6 +85,23 @@ class RewardSection(Section):
     """Keyword arguments of the reward's constructor."""
     on_error: Literal["stop", "skip"] = "stop"
     """After retries: stop the run, or drop the whole group and count it."""
+    replicas: int | None = Field(None, ge=1)
+    """Workers of this reward; None: `cluster.rewards`."""
+    batch_size: int | None = Field(None, ge=1)
+    """Most images in one call of the reward, of any groups; None: one group a call."""
+    runtime_env: dict[str, Any] | None = None
+    """Ray runtime environment of this reward's workers (another interpreter, packages, variables). The class is then
+    imported in those workers only, so its name and options are checked when they start."""
+
+    @field_validator("runtime_env")
+    @classmethod
+    def _known_runtime_env(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        for key in value or {}:
+            if key not in RUNTIME_ENV_KEYS:
+                near = difflib.get_close_matches(key, RUNTIME_ENV_KEYS, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(RUNTIME_ENV_KEYS)}"
+                raise ValueError(f"rewards: unknown key {key!r} in runtime_env; {hint}")
+        return value
 
     @property
     def target(self) -> str:

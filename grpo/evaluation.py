@@ -1,23 +1,27 @@
 """Held-out evaluation: the same prompts, seeds and noise every time, so two evaluations differ only by the policy.
 
 Rollouts use the step name "eval" for their seeds. A reward's value is the mean over prompts of the mean over a prompt's
-images; its interval comes from resampling prompts, because images of one prompt are not independent.
+images; its interval comes from resampling prompts, as images of one prompt are not independent. GenEval rewards are
+reported per tag too, and as `NAME/overall`: the unweighted mean of the tags, as in published tables.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 from transformers import TrainerCallback
 
-from configs import RunConfig
+from configs import RewardSection, RunConfig
 from grpo.checkpoints import RunFolder, write_atomically
 from grpo.grids import save_grid
+from rewards.geneval import TAGS
 from rollout import Prompt, RolloutGroup
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from rollout import RolloutPipeline
 
 NUM_RESAMPLES = 2000
+GENEVAL = "geneval"
+"""Registered name of the rewards that are reported per tag."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class Evaluation:
     """95 % bootstrap interval of each mean, resampling prompts."""
     per_prompt: dict[str, dict[str, float | None]]
     """Prompt id to reward name to mean over that prompt's images."""
+    tags: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
+    """GenEval reward name to tag to mean and 95 % interval."""
 
     def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -51,30 +59,63 @@ class Evaluation:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of `values` (one per prompt); deterministic."""
-    data = np.asarray(values, dtype=np.float64)
-    draws = np.random.default_rng(seed).integers(len(data), size=(NUM_RESAMPLES, len(data)))
-    low, high = np.percentile(data[draws].mean(axis=1), [2.5, 97.5])
+def bootstrap_interval(*strata: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of the strata's means; deterministic.
+
+    Args:
+        strata: values, one per prompt; resampled within each stratum.
+        seed: of the resampling.
+    """
+    generator = np.random.default_rng(seed)
+    means = np.zeros(NUM_RESAMPLES)
+    for values in strata:
+        data = np.asarray(values, dtype=np.float64)
+        means += data[generator.integers(len(data), size=(NUM_RESAMPLES, len(data)))].mean(axis=1) / len(strata)
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
-def summarise(groups: Sequence[RolloutGroup], reward_names: Sequence[str], step: int) -> Evaluation:
+def summarise(groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection], step: int) -> Evaluation:
     """Means and intervals of scored groups."""
+    names = [reward.name for reward in rewards]
     per_prompt = {
-        group.prompt.id: {name: _mean(rollout.rewards[name] for rollout in group.rollouts) for name in reward_names}
+        group.prompt.id: {name: _mean(rollout.rewards[name] for rollout in group.rollouts) for name in names}
         for group in groups
     }
-    columns = {name: [row[name] for row in per_prompt.values() if row[name] is not None] for name in reward_names}
-    columns = {name: values for name, values in columns.items() if values}
+    columns: dict[str, list[Sequence[float]]] = {}
+    tags: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for reward in rewards:
+        values = [row[reward.name] for row in per_prompt.values() if row[reward.name] is not None]
+        if not values:
+            continue
+        columns[reward.name] = [values]
+        if reward.target == GENEVAL:
+            by_tag = _by_tag(groups, per_prompt, reward.name)
+            columns[f"{reward.name}/overall"] = list(by_tag.values())
+            tags[reward.name] = {
+                tag: (float(np.mean(values)), *bootstrap_interval(values)) for tag, values in by_tag.items()
+            }
     return Evaluation(
         step=step,
         num_prompts=len(groups),
         images_per_prompt=len(groups[0].rollouts),
-        means={name: float(np.mean(values)) for name, values in columns.items()},
-        intervals={name: bootstrap_interval(values) for name, values in columns.items()},
+        means={name: float(np.mean([np.mean(values) for values in strata])) for name, strata in columns.items()},
+        intervals={name: bootstrap_interval(*strata) for name, strata in columns.items()},
         per_prompt=per_prompt,
+        tags=tags,
     )
+
+
+def _by_tag(
+    groups: Sequence[RolloutGroup], per_prompt: Mapping[str, Mapping[str, float | None]], name: str
+) -> dict[str, list[float]]:
+    """Values of a GenEval reward by tag: the official ones in their order, then others."""
+    found: dict[str, list[float]] = {tag: [] for tag in TAGS}
+    for group in groups:
+        value = per_prompt[group.prompt.id][name]
+        if value is not None:
+            found.setdefault(group.prompt.metadata.get("tag", "other"), []).append(value)
+    return {tag: values for tag, values in found.items() if values}
 
 
 def _mean(scores: Any) -> float | None:
@@ -107,10 +148,30 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate the pipeline's weights and save `evaluations/NAME.json` and `grids/NAME.png`."""
     groups = collect_heldout(pipeline, prompts, config)
-    evaluation = summarise(groups, [reward.name for reward in config.rewards], step)
-    save_grid(folder.grids / f"{name}.png", groups[: config.evaluation.grid_prompts])
+    evaluation = summarise(groups, config.rewards, step)
+    shown = groups[: config.evaluation.grid_prompts]
+    save_grid(folder.grids / f"{name}.png", shown)
+    save_images(folder.evaluations / f"{name}-images", shown)
     evaluation.save(folder.evaluations / f"{name}.json")
     return evaluation
+
+
+def save_images(folder: Path, groups: Sequence[RolloutGroup]) -> None:
+    """Write every image of these groups as a PNG, and `index.jsonl`: prompt, files and scores of each group."""
+    staged = folder.with_name(f".{folder.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    lines = []
+    for index, group in enumerate(groups):
+        files = [f"{index:03d}-{member}.png" for member in range(len(group.rollouts))]
+        for file, rollout in zip(files, group.rollouts, strict=True):
+            Image.fromarray(rollout.image).save(staged / file)
+        rewards = {name: [rollout.rewards[name] for rollout in group.rollouts] for name in group.rollouts[0].rewards}
+        record = {"prompt_id": group.prompt.id, "prompt": group.prompt.text, "images": files, "rewards": rewards}
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    (staged / "index.jsonl").write_text("".join(lines), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    staged.rename(folder)
 
 
 def heldout_metrics(evaluation: Evaluation) -> Mapping[str, float]:

@@ -23,7 +23,6 @@ from grpo.metrics import read_metrics
 from grpo.validate import ALL_PARTS, CheckedRun, check_run
 from policies import BLIP3oNext
 from policies.checkpoint import Weights, load_part
-from rewards import reward_class
 from rewards.conformance import require_storable
 from rollout import RolloutPipeline
 
@@ -62,7 +61,7 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
         return Evaluation.load(file)
     policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
     pipeline.sync_weights(policy.ar.state_dict(), version=0)
-    if any(hasattr(reward_class(reward.target), "fit_reference") for reward in run.config.rewards):
+    if pipeline.needs_reference():
         pipeline.fit_rewards(collect_heldout(pipeline, run.heldout_prompts, run.config))
     state = pipeline.reward_state()
     for name, values in state.items():

@@ -14,8 +14,9 @@ from grpo.checkpoints import RunFolder
 from policies import BLIP3oNext, PromptEncoder, PromptError, load_config, resolve_policy_path
 from policies.blip3o_next import diffusion_folder
 from policies.checkpoint import Weights, load_part
-from rewards import check_options, is_applicable, reward_class
+from rewards import RewardError, check_options, check_prompt, is_applicable, reward_class
 from rollout import Prompt, load_prompts
+from rollout.environments import check_environment
 
 ALL_PARTS = ("ar", "head", "vision")
 """Training needs the first two; the last is carried over into the trained policy's folder."""
@@ -81,13 +82,20 @@ def check_weights(policy_path: Path) -> None:
 
 
 def check_rewards(config: RunConfig) -> None:
-    """Every reward's name or `module:Class` can be found, and takes the options it is given."""
+    """Every reward's name or `module:Class` can be found, and takes the options it is given.
+
+    A reward in its own environment may not be importable here: only its environment is checked, the rest when its
+    workers start.
+    """
     for reward in config.rewards:
-        check_options(reward_class(reward.target), reward.options, reward.name)
+        if reward.runtime_env:
+            check_environment(reward)
+        else:
+            check_options(reward_class(reward.target), reward.options, reward.name)
 
 
 def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, config: RunConfig) -> None:
-    """Every prompt fits the model's context, and at least one reward applies to it.
+    """Every prompt fits the model's context, no reward refuses it, and at least one applies to it.
 
     Raises:
         PromptError: naming file and prompt.
@@ -97,7 +105,16 @@ def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, conf
             encoder.encode(prompt.text)
         except PromptError as error:
             raise PromptError(f"{file}: {error}") from None
-        if not any(is_applicable(reward.target, prompt.text, prompt.metadata) for reward in config.rewards):
+        for reward in config.rewards:
+            if not reward.runtime_env:
+                try:
+                    check_prompt(reward.target, prompt.text, prompt.metadata, reward.options)
+                except RewardError as error:
+                    raise PromptError(f"{file}: {prompt.text!r}: {error} (reward {reward.name!r})") from None
+        if not any(
+            reward.runtime_env or is_applicable(reward.target, prompt.text, prompt.metadata)
+            for reward in config.rewards
+        ):
             raise PromptError(
                 f"{file}: no reward ({', '.join(r.name for r in config.rewards)}) applies to {prompt.text!r}; "
                 'the OCR reward needs the words to write in double quotes, as in: a sign that says "TAXI"'

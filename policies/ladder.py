@@ -14,53 +14,9 @@ import torch
 from policies import world
 from policies.blip3o_next import BLIP3oNext
 from policies.sampling import paint, sample_image_tokens
-from policies.world_reader import read_shapes
 
 Reader = Callable[[list[np.ndarray], list[world.Scene]], list[float]]
 """Scores in [0, 1] of images against what the scenes show."""
-
-
-def shapes_as_drawn(images: list[np.ndarray], scenes: list[world.Scene]) -> list[float]:
-    """F1 of the shapes found, one matching another of its kind and colour within half a box."""
-    scores = []
-    for image, scene in zip(images, scenes, strict=True):
-        seen = read_shapes(image)
-        left = list(seen)
-        for shape in scene.shapes:
-            centre = (np.array(shape.cell) + 1) * world.CELL
-            match = next(
-                (
-                    s
-                    for s in left
-                    if (s.kind, s.color) == (shape.kind, shape.color) and np.abs(centre - s.centre).max() <= 8
-                ),
-                None,
-            )
-            if match:
-                left.remove(match)
-        scores.append(2 * (len(seen) - len(left)) / max(1, len(seen) + len(scene.shapes)))
-    return scores
-
-
-def shapes_as_asked(images: list[np.ndarray], scenes: list[world.Scene]) -> list[float]:
-    """1 where the picture holds what the prompt asks for (kinds, colours, exact counts, relation), else 0."""
-    return [float(_asked(read_shapes(image), scene.metadata)) for image, scene in zip(images, scenes, strict=True)]
-
-
-def _asked(seen: list, metadata: dict) -> bool:
-    groups = []
-    for clause in metadata["include"]:
-        found = [s for s in seen if s.kind == clause["class"] and clause.get("color", s.color) == s.color]
-        if len(found) < clause["count"] or (metadata["tag"] == "counting" and len(found) != clause["count"]):
-            return False
-        groups.append(found)
-        if "position" in clause:
-            relation, target = clause["position"]
-            offset = np.array(found[0].centre) - np.array(groups[target][0].centre)
-            axis, sign = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}[relation]
-            if offset[axis] * sign <= 0 or abs(offset[axis]) < abs(offset[1 - axis]):
-                return False
-    return True
 
 
 @torch.no_grad()

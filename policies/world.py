@@ -17,25 +17,14 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from configs.tiny_world import COLORS, SHAPE_BOX, SHAPE_COLORS, SHAPES, outline
+
 SIZE = 56
 CELL = 8
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = "0123456789"
-COLORS = {
-    "red": (214, 40, 40),
-    "orange": (240, 130, 20),
-    "yellow": (250, 205, 50),
-    "green": (30, 140, 60),
-    "blue": (35, 85, 200),
-    "purple": (120, 50, 160),
-    "pink": (240, 130, 185),
-    "brown": (125, 75, 40),
-    "black": (25, 25, 28),
-}
 SIGN_COLORS = ("red", "green", "blue", "purple", "brown", "black", "yellow", "pink")
 DARK_TEXT_ON = ("yellow", "pink")
-SHAPE_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
-SHAPES = ("circle", "square", "triangle", "star", "diamond", "heart")
 SKIES = ((198, 224, 244), (236, 228, 208), (222, 222, 228))
 GROUNDS = ((120, 168, 92), (150, 140, 130))
 PAPERS = ((250, 250, 247), (232, 240, 248))
@@ -191,31 +180,14 @@ def _glyph(letter: str) -> Image.Image:
 @cache
 def shape_mask(kind: str) -> Image.Image:
     """Coverage mask of one shape, 16 x 16 px, antialiased."""
-    scale, box = 8, 16
-    big = Image.new("L", (box * scale, box * scale))
+    scale = 8
+    big = Image.new("L", (SHAPE_BOX * scale, SHAPE_BOX * scale))
     draw = ImageDraw.Draw(big)
-
-    def path(points: list[tuple[float, float]]) -> None:
-        draw.polygon([(x * scale, y * scale) for x, y in points], fill=255)
-
     if kind == "circle":
         draw.ellipse([1 * scale, 1 * scale, 15 * scale, 15 * scale], fill=255)
-    elif kind == "square":
-        draw.rectangle([2 * scale, 2 * scale, 14 * scale, 14 * scale], fill=255)
-    elif kind == "triangle":
-        path([(8, 1), (15, 14), (1, 14)])
-    elif kind == "diamond":
-        path([(8, 1), (14, 8), (8, 15), (2, 8)])
-    elif kind == "star":
-        angles = np.arange(10) * np.pi / 5
-        radii = np.where(np.arange(10) % 2 == 0, 7.2, 3.0)
-        path(list(zip(8 + radii * np.sin(angles), 8.5 - radii * np.cos(angles), strict=True)))
-    elif kind == "heart":
-        angle = np.linspace(0, 2 * np.pi, 80)
-        x = 16 * np.sin(angle) ** 3
-        y = 13 * np.cos(angle) - 5 * np.cos(2 * angle) - 2 * np.cos(3 * angle) - np.cos(4 * angle)
-        path(list(zip(8 + x * 7 / 16, 7.2 - y * 7 / 16, strict=True)))
-    return big.resize((box, box), Image.Resampling.LANCZOS)
+    else:
+        draw.polygon([(x * scale, y * scale) for x, y in outline(kind)], fill=255)
+    return big.resize((SHAPE_BOX, SHAPE_BOX), Image.Resampling.LANCZOS)
 
 
 def render(scene: Scene) -> np.ndarray:

@@ -4,7 +4,7 @@ Importing this package loads no model and no model library.
 """
 
 from rewards.conformance import check_reward, example_batch
-from rewards.registry import available_rewards, build_reward, check_options, is_applicable, reward_class
+from rewards.registry import available_rewards, build_reward, check_options, check_prompt, is_applicable, reward_class
 from rewards.types import Reward, RewardBatch, RewardError, score
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "available_rewards",
     "build_reward",
     "check_options",
+    "check_prompt",
     "check_reward",
     "example_batch",
     "is_applicable",

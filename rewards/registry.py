@@ -101,6 +101,17 @@ def is_applicable(target: str, prompt: str, metadata: Mapping[str, Any]) -> bool
     return applicable is None or bool(applicable(prompt, metadata))
 
 
+def check_prompt(target: str, prompt: str, metadata: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Let a reward refuse a prompt it could never score as asked, as far as its class says so; loads no model.
+
+    Raises:
+        RewardError: whatever the class's own `check_prompt(prompt, metadata, **options)`, if it has one, finds wrong.
+    """
+    check = getattr(reward_class(target), "check_prompt", None)
+    if check is not None:
+        check(prompt, metadata, **options)
+
+
 def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known rewards: {', '.join(known) or 'none'}"

@@ -141,6 +141,11 @@ class RolloutPipeline:
         sampled = [self._get(ref, "sample", chunk) for ref, chunk in zip(refs, chunks, strict=True)]
         return [group for chunk in sampled for group in chunk.completions]
 
+    def needs_reference(self) -> bool:
+        """Whether any reward compares with the starting policy's images."""
+        first = {f"score/{reward.name}": self._pools[f"score/{reward.name}"][0] for reward in self._config.rewards}
+        return any(self._get(worker.needs_reference.remote(), stage) for stage, worker in first.items())
+
     def fit_rewards(self, groups: Sequence[RolloutGroup]) -> None:
         """Show the starting policy's images to the rewards that compare with them; all replicas get the state."""
         prompts = [group.prompt for group in groups for _ in group.rollouts]

@@ -9,10 +9,18 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from configs import RunConfig
+from configs import RewardSection, RunConfig
 from rollout.decoder import Decoder
 from rollout.engine import EngineSettings, engine_environment
-from rollout.resources import WorkerResources, available_cpus, check_gpus, check_interpreter, plan_resources
+from rollout.environments import check_reward_interpreter, reward_environment
+from rollout.resources import (
+    WorkerResources,
+    available_cpus,
+    check_gpus,
+    check_interpreter,
+    num_replicas,
+    plan_resources,
+)
 from rollout.reward_worker import RewardWorker
 from rollout.sampler import Sampler
 from rollout.weight_sync import Board
@@ -28,9 +36,14 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
     """The board, and the workers under `sample`, `decode` and `score/NAME`; models are not loaded yet.
 
     All actors of a run live in one Ray namespace under readable names.
+
+    Raises:
+        RolloutError: a Python that Ray could not start workers with, or too few GPUs.
     """
     check_interpreter()
     check_gpus(config)
+    for reward in config.rewards:
+        check_reward_interpreter(reward)
     plan = plan_resources(config, available_cpus())
     namespace = f"blip3o-grpo-{uuid.uuid4().hex[:8]}"
     engine = EngineSettings(
@@ -42,7 +55,7 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
         variables = plan[stage].environment()
         if cls is Sampler:
             variables |= engine_environment(engine)
-        return _actor(cls, name, namespace, plan[stage], variables).remote(name, *args)
+        return _actor(cls, name, namespace, plan[stage], {"env_vars": variables}).remote(name, *args)
 
     pools: Pools = {
         "sample": tuple(
@@ -63,12 +76,23 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
         ),
     }
     for reward in config.rewards:
-        pools[f"score/{reward.name}"] = tuple(
-            start(RewardWorker, f"reward-{reward.name}-{i}", "score", reward.name, reward.target, reward.options)
-            for i in range(config.cluster.rewards)
-        )
+        pools[f"score/{reward.name}"] = start_reward_workers(config, reward, namespace, plan["score"])
     board = ray.remote(Board).options(name="board", namespace=namespace, num_cpus=0).remote()
     return board, pools
+
+
+def start_reward_workers(
+    config: RunConfig, reward: RewardSection, namespace: str, resources: WorkerResources
+) -> tuple[ActorHandle, ...]:
+    """All replicas of one reward, in its own environment if it has one."""
+    environment = reward_environment(reward, resources.environment())
+    names = [f"reward-{reward.name}-{i}" for i in range(num_replicas(config, reward))]
+    return tuple(
+        _actor(RewardWorker, name, namespace, resources, environment).remote(
+            name, reward.name, reward.target, reward.options, reward.batch_size
+        )
+        for name in names
+    )
 
 
 def images_per_chunk(config: RunConfig) -> int:
@@ -76,7 +100,9 @@ def images_per_chunk(config: RunConfig) -> int:
     return config.rollout.prompts_per_chunk * config.rollout.group_size
 
 
-def _actor(cls: type[Worker], name: str, namespace: str, resources: WorkerResources, variables: dict[str, str]) -> Any:
+def _actor(
+    cls: type[Worker], name: str, namespace: str, resources: WorkerResources, environment: dict[str, Any]
+) -> Any:
     return ray.remote(cls).options(
         name=name,
         namespace=namespace,
@@ -84,5 +110,5 @@ def _actor(cls: type[Worker], name: str, namespace: str, resources: WorkerResour
         num_gpus=resources.num_gpus,
         max_restarts=MAX_RESTARTS,
         max_task_retries=MAX_RESTARTS,
-        runtime_env={"env_vars": variables},
+        runtime_env=environment,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import ray
 
-from configs import RunConfig
+from configs import RewardSection, RunConfig
 from rollout.errors import RolloutError
 
 
@@ -37,6 +37,16 @@ class WorkerResources:
         }
 
 
+def num_replicas(config: RunConfig, reward: RewardSection) -> int:
+    """Workers of one reward."""
+    return reward.replicas or config.cluster.rewards
+
+
+def num_reward_workers(config: RunConfig) -> int:
+    """Workers of all rewards."""
+    return sum(num_replicas(config, reward) for reward in config.rewards)
+
+
 def plan_resources(config: RunConfig, cpus: int) -> dict[str, WorkerResources]:
     """Resources per stage (`sample`, `decode`, `score`) on `cpus` cores.
 
@@ -44,7 +54,7 @@ def plan_resources(config: RunConfig, cpus: int) -> dict[str, WorkerResources]:
     share them with the other stages.
     """
     cluster, rollout = config.cluster, config.rollout
-    counts = {"sample": cluster.samplers, "decode": cluster.decoders, "score": cluster.rewards * len(config.rewards)}
+    counts = {"sample": cluster.samplers, "decode": cluster.decoders, "score": num_reward_workers(config)}
     gpus = {"sample": cluster.gpus_per_sampler, "decode": cluster.gpus_per_decoder, "score": cluster.gpus_per_reward}
     together = max(1, cpus // sum(counts.values()))
     turns = rollout.prompts_per_chunk * cluster.samplers >= rollout.prompts_per_step
@@ -89,7 +99,7 @@ def check_gpus(config: RunConfig) -> None:
         cluster.trainers * cluster.gpus_per_trainer
         + cluster.samplers * cluster.gpus_per_sampler
         + cluster.decoders * cluster.gpus_per_decoder
-        + cluster.rewards * len(config.rewards) * cluster.gpus_per_reward
+        + num_reward_workers(config) * cluster.gpus_per_reward
     )
     found = ray.cluster_resources().get("GPU", 0)
     if wanted > found:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from rewards import RewardBatch, build_reward, score
+from rewards import RewardBatch, RewardError, build_reward, score
 from rollout.messages import PaintedChunk, ScoredChunk, ScoreFailure, Snapshot
 from rollout.types import Prompt
 from rollout.worker import Worker
@@ -22,19 +23,41 @@ class RewardWorker(Worker):
         reward_name: column name, used in messages.
         target: registered name or `module:Class`.
         options: the constructor's.
+        batch_size: most images in one call of the reward; None: one group a call.
+
+    It may run in an interpreter of the reward's own, so nothing it imports needs more than Ray and NumPy.
     """
 
-    def __init__(self, name: str, reward_name: str, target: str, options: Mapping[str, Any]):
+    def __init__(
+        self, name: str, reward_name: str, target: str, options: Mapping[str, Any], batch_size: int | None = None
+    ):
         super().__init__(name)
         self._reward_name = reward_name
         self._target = target
         self._options = options
+        self._batch_size = batch_size
         self._reward = None
 
     def ready(self) -> None:
-        """Build the reward; its own error (an import that fails, say) is what the caller sees."""
-        if self._reward is None:
+        """Build the reward.
+
+        Raises:
+            RewardError: with the reward's own error, whose class may not exist outside this worker's environment.
+        """
+        if self._reward is not None:
+            return
+        try:
             self._reward = build_reward(self._target, self._options)
+        except RewardError:
+            raise
+        except Exception as error:  # whatever a plug-in's constructor raises
+            reason = f"{type(error).__name__}: {error}"
+            raise RewardError(f"reward {self._reward_name!r} cannot be built: {reason}") from error
+
+    def needs_reference(self) -> bool:
+        """Whether the reward compares with the starting policy's images."""
+        self.ready()
+        return hasattr(self._reward, "fit_reference")
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Restore the reward's state."""
@@ -43,8 +66,7 @@ class RewardWorker(Worker):
 
     def fit_reference(self, prompts: Sequence[Prompt], images: Sequence[np.ndarray]) -> Mapping[str, Any] | None:
         """Fit the reward to the starting policy's images and return its state; None if the reward has none."""
-        self.ready()
-        if not hasattr(self._reward, "fit_reference"):
+        if not self.needs_reference():
             return None
         with self.timed():
             self._reward.fit_reference(
@@ -60,17 +82,46 @@ class RewardWorker(Worker):
         self.ready()
         if snapshot is not None:
             self.use(snapshot)
-        unfitted = snapshot is None and hasattr(self._reward, "fit_reference")
         with self.timed():
-            scores = tuple(
-                [None] * len(images) if unfitted else self._score_group(request.prompt, images)
-                for request, images in zip(painted.requests, painted.images, strict=True)
-            )
-        return ScoredChunk(scores, self.work())
+            if snapshot is None and self.needs_reference():
+                scores = [[None] * len(images) for images in painted.images]
+            else:
+                scores = self._score_groups(
+                    [
+                        _batch(request.prompt, images)
+                        for request, images in zip(painted.requests, painted.images, strict=True)
+                    ]
+                )
+        return ScoredChunk(tuple(scores), self.work())
 
-    def _score_group(self, prompt: Prompt, images: np.ndarray) -> list[float | None] | ScoreFailure:
-        batch = RewardBatch(list(images), [prompt.text] * len(images), [prompt.metadata] * len(images))
+    def _score_groups(self, groups: list[RewardBatch]) -> list[list[float | None] | ScoreFailure]:
+        if self._batch_size is not None and len(groups) > 1:
+            try:
+                scores = iter(self._score(_join(groups)))
+            except Exception:  # each group by itself shows which one it was
+                return [self._score_group(group) for group in groups]
+            return [list(islice(scores, len(group))) for group in groups]
+        return [self._score_group(group) for group in groups]
+
+    def _score_group(self, group: RewardBatch) -> list[float | None] | ScoreFailure:
         try:
-            return score(self._reward, batch, self._reward_name)
+            return self._score(group)
         except Exception as error:  # whatever a plug-in raises: the caller decides between stop and skip
             return ScoreFailure(f"{type(error).__name__}: {error}", traceback.format_exc())
+
+    def _score(self, batch: RewardBatch) -> list[float | None]:
+        size = self._batch_size or len(batch)
+        calls = [batch[start : start + size] for start in range(0, len(batch), size)]
+        return [value for call in calls for value in score(self._reward, call, self._reward_name)]
+
+
+def _batch(prompt: Prompt, images: np.ndarray) -> RewardBatch:
+    return RewardBatch(list(images), [prompt.text] * len(images), [prompt.metadata] * len(images))
+
+
+def _join(batches: list[RewardBatch]) -> RewardBatch:
+    return RewardBatch(
+        [image for batch in batches for image in batch.images],
+        [prompt for batch in batches for prompt in batch.prompts],
+        [metadata for batch in batches for metadata in batch.metadata],
+    )

@@ -2,9 +2,9 @@
 
     .venv/bin/python scripts/bench_rollout.py [--json PATH] [--policy tiny|random|FOLDER] [--repeats 5]
 
-1. Sampling: our vLLM sampler (through Ray, its model compiled) against `transformers.generate` with cache, left padding, the same
-   temperature and the same support (image tokens only), at the same batch of 64 and in batches of 16, which is how the
-   released code samples.
+1. Sampling: our vLLM sampler (through Ray, model compiled) against `transformers.generate` with cache, left padding,
+   the same temperature and the same support (image tokens only), at the same batch of 64 and in batches of 16, which is
+   how the released code samples.
 2. The whole step: `RolloutPipeline.collect` with the OCR reward against the sequential loop: generate in batches of 16,
    paint with 30 diffusion steps, score image by image. A second row paints with 30 steps on our side too.
 Ours and each baseline take turns; medians of the repeats count, after one warm-up of each.

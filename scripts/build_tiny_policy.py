@@ -29,7 +29,7 @@ from configs.schema import PolicySection, WarmstartConfig
 from policies.architecture import LATENT_CHANNELS, random_policy
 from policies.blip3o_next import BLIP3oNext
 from policies.warmstart import Warmstart
-from scripts.tiny_build import captions
+from scripts.tiny_build import captions, prompts
 from scripts.tiny_build.head import align_head
 from scripts.tiny_build.measure import measure
 from scripts.tiny_build.patches import Codebook, draw, embed_patches, pixels
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     if arguments.prompts:
-        captions.write_prompts(arguments.prompts)
+        prompts.write_prompts(arguments.prompts)
         return
     torch.set_num_threads(arguments.threads)
     build(arguments.work, arguments.output, SMOKE if arguments.smoke else FULL)

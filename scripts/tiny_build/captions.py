@@ -1,4 +1,4 @@
-"""Pictures and captions on disk: honest ones, noisy ones, and the prompt files of the tiny recipes."""
+"""Pictures and captions on disk, honest ones and noisy ones."""
 
 from __future__ import annotations
 
@@ -54,16 +54,6 @@ def write_pictures(folder: Path, num: int, seed: int) -> None:
         noisy.append({"file_name": name, "text": noisy_caption(scene, rng)})
     for name, records in (("clean.jsonl", clean), ("noisy.jsonl", noisy)):
         (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-
-
-def write_prompts(folder: Path) -> None:
-    """Prompt files of the tiny recipes: distinct signs of the training split, and of the held-out split."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, num, seed, heldout in (("train", 1024, 21, False), ("heldout", 128, 22, True)):
-        scenes = {scene.key: scene for scene in draw(2 * num, seed, heldout=heldout, tag="sign")}
-        records = [{"prompt": scene.prompt, **scene.metadata} for scene in list(scenes.values())[:num]]
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        (folder / f"tiny_ocr_{name}.jsonl").write_text(lines, encoding="utf-8")
 
 
 def corpus() -> list[str]:

@@ -12,8 +12,11 @@ from rich.console import Console
 
 from policies import world
 from policies.blip3o_next import BLIP3oNext
-from policies.ladder import climb, shapes_as_asked, shapes_as_drawn
+from policies.ladder import climb
 from rewards import Reward, RewardBatch, build_reward
+from rewards.colors import build_colors
+from rewards.detectors import build_detector
+from rewards.geneval.scoring import THRESHOLD
 from scripts.tiny_build.patches import draw
 
 
@@ -27,6 +30,36 @@ def ocr_reader(images: list[np.ndarray], scenes: list[world.Scene]) -> list[floa
 @cache
 def _ocr() -> Reward:
     return build_reward("ocr", {})
+
+
+def shapes_as_drawn(images: list[np.ndarray], scenes: list[world.Scene]) -> list[float]:
+    """F1 of the shapes found, one matching another of its kind and colour within half a box."""
+    detector, colors = build_detector("shapes"), build_colors("nearest")
+    scores = []
+    for image, scene, seen in zip(images, scenes, detector(images), strict=True):
+        names = colors(image, seen, range(len(seen)))
+        left = list(range(len(seen)))
+        for shape in scene.shapes:
+            centre = (np.array(shape.cell) + 1) * world.CELL
+            for i in left:
+                near = np.abs(centre - seen.boxes[i].reshape(2, 2).mean(0)).max() <= world.CELL
+                if near and (seen.classes[i], names[i]) == (shape.kind, shape.color):
+                    left.remove(i)
+                    break
+        scores.append(2 * (len(seen) - len(left)) / max(1, len(seen) + len(scene.shapes)))
+    return scores
+
+
+def shapes_as_asked(images: list[np.ndarray], scenes: list[world.Scene]) -> list[float]:
+    """The strict GenEval verdict: kinds, colours, counts and relations of the prompt."""
+    batch = RewardBatch(images, [scene.prompt for scene in scenes], [scene.metadata for scene in scenes])
+    return _geneval()(batch)
+
+
+@cache
+def _geneval() -> Reward:
+    options = {"score": "strict", "detector": "shapes", "colors": "nearest", "counting_threshold": THRESHOLD}
+    return build_reward("geneval", options)
 
 
 def measure(policy: BLIP3oNext, folder: Path, *, num_scenes: int, num_groups: int, console: Console) -> dict:

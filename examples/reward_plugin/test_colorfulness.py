@@ -1,0 +1,8 @@
+from blip3o_grpo_colorfulness import Colorfulness
+
+from rewards import check_reward
+
+
+def test_it_keeps_the_promises_of_a_reward():
+    noise, white, grey_gradient, _ = check_reward(Colorfulness)
+    assert noise > 0.5 and white == grey_gradient == 0

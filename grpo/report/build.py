@@ -1,0 +1,224 @@
+"""Puts a run's report together: what its folder holds so far, as one HTML file.
+
+Reads files only; no model, no Ray, no network. The page depends on nothing outside itself, and the same folder gives
+the same page. What an unfinished run does not have yet is named in a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from configs import ConfigError
+from grpo.checkpoints import RunFolder, write_atomically
+from grpo.metrics import read_metrics
+from grpo.report import charts, pictures
+
+STAGES = {"sample": "sampling", "decode": "decoding", "score": "scoring", "train": "training", "step": "whole step"}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its title and one sentence about it."""
+
+    title: str
+    note: str
+    svg: Markup | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score before and after; each value is (mean, low, high) with its 95 % interval, or None."""
+
+    name: str
+    before: Sequence[float] | None
+    after: Sequence[float] | None
+    weight: float | None = None
+
+    @property
+    def change(self) -> float | None:
+        return self.after[0] - self.before[0] if self.before and self.after else None
+
+
+def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of a run folder, finished or not, and return its path.
+
+    Args:
+        run_dir: the run folder.
+        out: file to write; default `report.html` in the run folder.
+
+    Raises:
+        ConfigError: `run_dir` is no run folder, or its `config.yaml` is unreadable.
+    """
+    run = RunFolder(run_dir)
+    if not run.config.is_file():
+        raise ConfigError(
+            f"{run.path} is not a run folder: it has no config.yaml (give the `run_dir` of a training run)"
+        )
+    target = run.path / "report.html" if out is None else Path(out)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    write_atomically(target, environment.get_template("report.html.jinja").render(gather(run)))
+    return target
+
+
+def gather(run: RunFolder) -> dict[str, Any]:
+    """Everything the page shows, by the names that the template uses."""
+    text, config = read_config(run)
+    metrics = read_metrics(run.metrics)
+    summary = json.loads(run.summary.read_text(encoding="utf-8")) if run.summary.is_file() else None
+    evaluations = read_evaluations(run)
+    before, later = evaluations.get("before"), newest(evaluations)
+    return {
+        "name": run.path.name,
+        "facts": facts(config, metrics, summary),
+        "finished": summary is not None,
+        "later": later,
+        "heldout": heldout_rows(config, before, evaluations.get(later)),
+        "num_heldout": before and (before["num_prompts"], before["images_per_prompt"]),
+        "tag_tables": tag_tables(before, evaluations.get(later)),
+        "charts": make_charts(config, metrics, evaluations) if metrics or evaluations else [],
+        "pairs": pictures.heldout_pictures(run, later),
+        "grids": pictures.grid_pictures(run, later),
+        "steps": pictures.rollout_pictures(run),
+        "versions": (summary or {}).get("versions", {}),
+        "config": text,
+    }
+
+
+def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
+    """The run's resolved configuration as text and as plain values; a run of an older version is as good as any."""
+    text = run.config.read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{run.config}: not valid YAML ({error})") from error
+    if not isinstance(values, dict) or not {"trainer", "rollout", "rewards"} <= set(values):
+        raise ConfigError(f"{run.config} is not the configuration of a training run")
+    return text, values
+
+
+def read_evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
+    """Held-out results by name (`before`, `step-N`, `after`), in order of their steps."""
+    found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(run.evaluations.glob("*.json"))}
+    return dict(sorted(found.items(), key=lambda item: (item[0] != "before", item[1]["step"])))
+
+
+def newest(evaluations: Mapping[str, Any]) -> str | None:
+    """Name of the latest evaluation that is not the one before training; `after` comes last."""
+    names = [name for name in evaluations if name != "before"]
+    return "after" if "after" in names else (names[-1] if names else None)
+
+
+def facts(
+    config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], summary: Mapping[str, Any] | None
+) -> list[tuple[str, str]]:
+    """(label, value) pairs of the page's head."""
+    done, planned = metrics[-1]["step"] if metrics else 0, config["trainer"]["max_steps"]
+    rollout = config["rollout"]
+    rows = [
+        ("steps", f"{done} of {planned}"),
+        ("images per step", f"{rollout['prompts_per_step']} prompts × {rollout['group_size']}"),
+    ]
+    if summary:
+        rows.append(("time", duration(summary["seconds"])))
+        rows.append(("peak memory", f"{summary['peak_memory_gb']:.1f} GB"))
+    elif metrics:
+        rows.append(("time in steps", duration(sum(line.get("time/step") or 0 for line in metrics))))
+    return [*rows, ("policy", str(config["policy"]["path"])), ("seed", str(config["seed"]))]
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `11 min 51 s`, `3 h 20 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def heldout_rows(
+    config: Mapping[str, Any], before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
+) -> list[Row]:
+    """One row per reward that was measured, in the order of the configuration."""
+    rows = [
+        Row(reward["name"], _measured(before, reward["name"]), _measured(after, reward["name"]), reward["weight"])
+        for reward in config["rewards"]
+    ]
+    return [row for row in rows if row.before or row.after]
+
+
+def _measured(evaluation: Mapping[str, Any] | None, reward: str) -> list[float] | None:
+    if evaluation is None or reward not in evaluation["means"]:
+        return None
+    return [evaluation["means"][reward], *evaluation["intervals"][reward]]
+
+
+def tag_tables(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> dict[str, list[Row]]:
+    """GenEval reward name to its rows per tag and the overall score, where an evaluation has such results."""
+    results = [(evaluation or {}).get("tags") or {} for evaluation in (before, after)]
+    tables = {}
+    for reward in dict.fromkeys([*results[0], *results[1]]):
+        first, second = (result.get(reward, {}) for result in results)
+        rows = [Row(tag, first.get(tag), second.get(tag)) for tag in dict.fromkeys([*first, *second])]
+        overall = f"{reward}/overall"
+        tables[reward] = [
+            *rows,
+            Row("overall, mean of the tags", _measured(before, overall), _measured(after, overall)),
+        ]
+    return tables
+
+
+def make_charts(
+    config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], evaluations: Mapping[str, Mapping[str, Any]]
+) -> list[Chart]:
+    """Reward curves, KL, mismatch and seconds over the steps."""
+    steps = [line["step"] for line in metrics]
+    smooth = len(steps) // 12 if len(steps) >= 36 else 1
+    blurred = f" Bold: mean of {smooth} steps." if smooth > 1 else ""
+
+    def line(name: str, label: str, width: int = 1) -> charts.Line:
+        return charts.Line(label, steps, [entry.get(name) for entry in metrics], width)
+
+    made = []
+    rewards = config["rewards"]
+    for index, reward in enumerate(rewards):
+        name, measured = reward["name"], [e for e in evaluations.values() if reward["name"] in e["means"]]
+        bounds = [e["intervals"][name] for e in measured]
+        points = charts.Points(
+            "held-out, 95 % interval",
+            [e["step"] for e in measured],
+            [e["means"][name] for e in measured],
+            [low for low, _ in bounds],
+            [high for _, high in bounds],
+        )
+        svg = charts.draw(f"reward-{index}", [line(f"reward/{name}", "training", smooth)], points)
+        made.append(Chart(f"Reward: {name}", f"Mean over a step's images; weight {reward['weight']:g}.{blurred}", svg))
+    if len(rewards) > 1:
+        svg = charts.draw("reward-sum", [line("reward/mean", "training", smooth)])
+        made.append(Chart("Weighted sum of the rewards", f"What the advantages are made of.{blurred}", svg))
+    kl = [line("kl/reference", "KL", smooth)]
+    note = f"Nats per token; held back with beta = {config['trainer']['beta']:g}.{blurred}"
+    made.append(Chart("KL to the starting policy", note, charts.draw("kl", kl)))
+    mismatch = [line("mismatch/mean_abs", "mean"), line("mismatch/max_abs", "largest")]
+    bound = config["trainer"]["mismatch_bound"]
+    svg = charts.draw("mismatch", mismatch, log=True, bound=bound)
+    note = f"|log-probability of the sampler − of the trainer| per token, nats. A mean above {bound:g} stops the run."
+    made.append(Chart("Mismatch of sampler and trainer", note, svg))
+    stages = [line(f"time/{stage}", label) for stage, label in STAGES.items()]
+    note = "Stages overlap, and parallel workers' seconds add up: they are busy time. The whole step is wall time."
+    made.append(Chart("Seconds per stage", note, charts.draw("seconds", stages)))
+    return made

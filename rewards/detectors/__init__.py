@@ -1,0 +1,56 @@
+"""Object detectors by name; a detector's own libraries load when one is built, not before.
+
+    mmdet         Mask2Former in mmdet, as GenEval evaluates     masks   checkpoint .pth
+    transformers  the same network in transformers               masks   converted folder
+    ssd           SSD-MobileNetV2 in OpenCV, small and fast      boxes   optional package
+    shapes        the tiny world's shapes, without a network     masks   nothing
+
+How each is installed: docs/detectors.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from rewards.detections import Detector
+from rewards.registry import check_options
+from rewards.types import RewardError
+
+DETECTORS = {
+    "mmdet": "rewards.detectors.mmdet_mask2former:MMDetMask2Former",
+    "transformers": "rewards.detectors.transformers_mask2former:TransformersMask2Former",
+    "ssd": "rewards.detectors.ssd:SSDDetector",
+    "shapes": "rewards.detectors.shapes:ShapeDetector",
+}
+"""Name to `module:Class`."""
+
+
+def detector_class(name: str) -> type:
+    """The class behind a name; its `class_names` can be read without building it.
+
+    Raises:
+        RewardError: unknown name, with the nearest known one.
+    """
+    if name not in DETECTORS:
+        near = difflib.get_close_matches(name, DETECTORS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known detectors: {', '.join(DETECTORS)}"
+        raise RewardError(f"unknown detector {name!r}; {hint}")
+    module_name, _, attribute = DETECTORS[name].partition(":")
+    return getattr(importlib.import_module(module_name), attribute)
+
+
+def build_detector(name: str, **options: Any) -> Detector:
+    """Construct a detector; this is where its model loads.
+
+    Args:
+        name: a key of `DETECTORS`.
+        options: keyword arguments of its constructor.
+
+    Raises:
+        RewardError: unknown name, an option the constructor does not know, or a value or file it cannot use.
+    """
+    cls = detector_class(name)
+    check_options(cls, options, f"detector {name}")
+    return cls(**options)

@@ -1,0 +1,200 @@
+"""A remote reward gives the scores of the local one, or an error that names the service; never anything else."""
+
+import asyncio
+import threading
+import zlib
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+import rewards.remote
+from rewards import RewardBatch, RewardError, build_reward, check_options, check_reward, example_batch, score
+from rewards.remote import RemoteReward
+from rewards.server import create_app
+
+ANSWERS = {
+    "text": lambda: Response("<h1>busy</h1>", media_type="text/html"),
+    "shape": lambda: JSONResponse([0.5, 0.5]),
+    "dictionary": lambda: JSONResponse({"scores": {"0": 0.5}}),
+    "few": lambda: JSONResponse({"scores": [0.5]}),
+    "nan": lambda: Response('{"scores": [0.5, NaN, 0.5]}'),
+    "word": lambda: JSONResponse({"scores": [0.5, "high", 0.5]}),
+    "yes": lambda: JSONResponse({"scores": [True, True, True]}),
+    "error": lambda: JSONResponse({"detail": "out of memory"}, 500),
+    "refused": lambda: JSONResponse({"detail": "too many images"}, 413),
+    "moved": lambda: Response(status_code=302, headers={"Location": "/elsewhere"}),
+}
+
+
+class Fingerprint:
+    """Changes with any pixel, prompt or metadata; None where the metadata say so."""
+
+    def __call__(self, batch):
+        return [
+            None if about.get("skip") else float(zlib.crc32(image.tobytes() + f"{prompt} {about}".encode()))
+            for image, prompt, about in zip(batch.images, batch.prompts, batch.metadata, strict=True)
+        ]
+
+
+@contextmanager
+def listening(app):
+    """A real HTTP server on a free port of this machine; gives its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        thread.join(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def good():
+    with listening(create_app(Fingerprint(), "fingerprint", token="s3cret")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def faulty():
+    """URL of a service with a wrong answer under each path, and how often each was asked."""
+    app, attempts = FastAPI(), Counter()
+
+    @app.get("/{fault}/health")
+    def health(fault: str):
+        return {}
+
+    @app.post("/{fault}/score")
+    async def answer(fault: str, request: Request):
+        attempts[fault] += 1
+        await request.body()
+        if fault == "slow":
+            await asyncio.sleep(2)
+        if fault == "recovers" and attempts[fault] > 2:
+            return {"scores": [0.25, None, 0.75]}
+        return ANSWERS.get(fault, ANSWERS["error"])()
+
+    with listening(app) as url:
+        yield url, attempts
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(rewards.remote, "BACKOFF_S", 0.001)
+    monkeypatch.setenv("REWARD_TOKEN", "s3cret")
+
+
+def batch_of(count):
+    batch = example_batch(count, size=24)
+    metadata = [{"target_text": f"Grüße {index}", "skip": index == 1} for index in range(count)]
+    return RewardBatch(batch.images, batch.prompts, metadata)
+
+
+@pytest.mark.parametrize("encoding", ["json", "multipart"])
+def test_scores_are_those_of_the_local_reward(good, encoding):
+    batch = batch_of(7)
+    remote = build_reward(
+        "rewards.remote:RemoteReward",
+        {"url": good, "token_env": "REWARD_TOKEN", "max_batch": 3, "encoding": encoding},
+    )
+    assert score(remote, batch) == score(Fingerprint(), batch)
+    assert score(remote, batch)[1] is None
+    check_reward(remote, batch)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("text", "answered no JSON: <h1>busy</h1>"),
+        ("shape", r'answered no {"scores": \[...\]}: \[0.5,0.5\]'),
+        ("dictionary", "returned dict instead of a list"),
+        ("few", "returned 1 scores for 3 images"),
+        ("nan", "returned nan for prompt"),
+        ("word", "returned 'high'"),
+        ("yes", "returned True"),
+        ("error", "answered 500 Internal Server Error: .*out of memory"),
+        ("refused", "answered 413 .*too many images"),
+        ("moved", "answered 302 Found"),
+        ("slow", "did not answer: .*[Tt]ime"),
+    ],
+)
+def test_every_wrong_answer_is_an_error_that_names_the_service(faulty, fault, message):
+    base, attempts = faulty
+    remote = RemoteReward(f"{base}/{fault}/", timeout=0.2 if fault == "slow" else 10, retries=2)
+    with pytest.raises(RewardError, match=message) as error:
+        remote(batch_of(3))
+    assert f"{base}/{fault}/score" in str(error.value)
+    assert attempts[fault] == (3 if fault in ("error", "slow") else 1)  # only what may pass is tried again
+
+
+def test_a_service_that_recovers_costs_retries_only(faulty):
+    base, attempts = faulty
+    assert RemoteReward(f"{base}/recovers", retries=2)(batch_of(3)) == [0.25, None, 0.75]
+    assert attempts["recovers"] == 3
+
+
+def test_a_request_that_is_too_large_says_so_over_a_real_connection():
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+    batch = RewardBatch([noise] * 4, ["noise"] * 4, [{}] * 4)
+    with listening(create_app(Fingerprint(), "fingerprint", max_request_bytes=5_000_000)) as url:
+        with pytest.raises(RewardError, match="answered 413 .*larger than 5000000 bytes; send fewer images"):
+            RemoteReward(url)(batch)
+        assert RemoteReward(url, max_batch=1)(batch) == Fingerprint()(batch)
+
+
+def test_a_service_that_is_gone_is_named():
+    with listening(create_app(Fingerprint(), "fingerprint")) as url:
+        remote = RemoteReward(url, retries=1)
+        assert remote(batch_of(0)) == []
+    for action in (lambda: remote(batch_of(1)), lambda: RemoteReward(url, retries=1)):
+        with pytest.raises(RewardError, match=f"{url}/.* did not answer: .*refused"):
+            action()
+
+
+def test_the_token_is_asked_for_at_the_start_and_never_shown(good, monkeypatch):
+    with pytest.raises(RewardError, match="health answered 401 .*the bearer token is missing or wrong"):
+        RemoteReward(good)
+    monkeypatch.setenv("REWARD_TOKEN", "gu3ss")
+    with pytest.raises(RewardError, match="answered 401") as error:
+        RemoteReward(good, token_env="REWARD_TOKEN")
+    assert "gu3ss" not in str(error.value)
+    monkeypatch.delenv("REWARD_TOKEN")
+    with pytest.raises(RewardError, match="the environment variable REWARD_TOKEN is not set"):
+        RemoteReward(good, token_env="REWARD_TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "localhost:8000"}, "must look like http://HOST:PORT"),
+        ({"url": "ftp://host"}, "must look like"),
+        ({"url": "http://host:80000"}, "must look like"),
+        ({"url": "http://host/score?token=abc"}, "must look like"),
+        ({"url": "http://me:secret@host"}, "user name or password"),
+        ({"url": "http://host", "timeout": 0}, "timeout is 0"),
+        ({"url": "http://host", "retries": -1}, "retries is -1"),
+        ({"url": "http://host", "max_batch": 0}, "max_batch is 0"),
+        ({"url": "http://host", "encoding": "pickle"}, "unknown remote encoding 'pickle'"),
+        ({"url": "http://host", "token_env": "hf-abc/def"}, "not the token itself"),
+        ({"url": "http://host", "timeout": "soon"}, "wrong type"),
+        ({"url": 8000}, "wrong type|must look like"),
+        ({}, "missing a required argument: 'url'"),
+    ],
+)
+def test_options_are_checked_without_a_network(options, message):
+    with pytest.raises(RewardError, match=message):
+        check_options(RemoteReward, options, "remote")
+
+
+def test_metadata_that_json_cannot_hold_are_refused(good):
+    remote = RemoteReward(good, token_env="REWARD_TOKEN")
+    with pytest.raises(RewardError, match="metadata that JSON cannot hold"):
+        remote(RewardBatch(*[[value] for value in (np.zeros((8, 8, 3), np.uint8), "a sign", {"size": {1, 2}})]))

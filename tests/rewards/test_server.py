@@ -1,0 +1,165 @@
+"""The reward service refuses what it should, says why, and never invents a score."""
+
+import base64
+import io
+import json
+import struct
+import zlib
+
+import pytest
+import typer
+from fastapi.testclient import TestClient
+from PIL import Image
+from typer.testing import CliRunner
+
+from rewards import RewardError
+from rewards.reference_guard import ReferenceGuard
+from rewards.server import check_exposure, create_app, serve
+
+
+class Brightness:
+    def __call__(self, batch):
+        if "break" in batch.prompts:
+            raise OSError("the model is gone")
+        if "half" in batch.prompts:
+            return [0.5]
+        return [float(image.mean()) for image in batch.images]
+
+
+@pytest.fixture(scope="module")
+def client():
+    app = create_app(Brightness(), "brightness", max_request_bytes=20_000, max_pixels=4 * 64 * 64)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def png(size=8, value=7, mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, (size, size), value if mode == "L" else (value,) * len(mode)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def bomb(side=50_000):
+    """A PNG of a hundred bytes that unpacks to 7.5 GB."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def body_of(images, prompts=None):
+    prompts = prompts or ["a sign"] * len(images)
+    return {
+        "prompts": prompts,
+        "metadata": [{}] * len(prompts),
+        "images": [base64.b64encode(image).decode() for image in images],
+    }
+
+
+def refused(response, status, *words):
+    assert response.status_code == status, response.text
+    for word in words:
+        assert word in response.json()["detail"]
+
+
+def test_scores_come_back_in_both_encodings(client):
+    images = [png(value=3), png(value=200)]
+    assert client.post("/score", json=body_of(images)).json() == {"scores": [3.0, 200.0]}
+    fields = {"request": json.dumps({"prompts": ["a", "b"], "metadata": [{}, {}]})}
+    files = [("images", ("0.png", image, "image/png")) for image in images]
+    assert client.post("/score", data=fields, files=files).json() == {"scores": [3.0, 200.0]}
+    assert client.post("/score", json=body_of([])).json() == {"scores": []}
+    assert client.get("/health").json() == {"reward": "brightness"}
+
+
+@pytest.mark.parametrize(
+    ("image", "status", "words"),
+    [
+        (b"no image", 422, "images.0 is no readable PNG"),
+        (png()[:40], 422, "images.0 is no readable PNG"),
+        (b"GIF89a" + bytes(50), 422, "images.0 is no readable PNG"),
+        (png(mode="RGBA"), 422, "images.0 has mode RGBA; send 8-bit RGB"),
+        (png(mode="L"), 422, "images.0 has mode L"),
+        (png(size=200), 413, "40000 pixels in all, more than 16384"),
+        (bomb(), 422, "could be decompression bomb"),
+        (bomb(9_000), 413, "81000000 pixels in all"),
+    ],
+)
+def test_images_it_cannot_take(client, image, status, words):
+    refused(client.post("/score", json=body_of([image])), status, words)
+
+
+def test_requests_it_cannot_take(client):
+    refused(
+        client.post("/score", json=body_of([png()], ["a", "b"])), 422, "equally many images, prompts", "got 1, 2 and 2"
+    )
+    refused(client.post("/score", json={"prompts": ["a"]}), 422, "metadata: Field required")
+    refused(client.post("/score", json={**body_of([png()]), "images": [3]}), 422, "images.0")
+    refused(client.post("/score", json={**body_of([png()]), "images": ["é"]}), 422, "images.0")
+    as_json = {"Content-Type": "application/json"}
+    refused(client.post("/score", content=b"[" * 10_000, headers=as_json), 422, "request: Invalid JSON")
+    refused(client.post("/score", content=b"\x80\x04pickle"), 415, "send application/json or multipart/form-data")
+    refused(client.post("/score", data={"other": "1"}, files={"images": png()}), 422, "a text field `request`")
+    refused(client.post("/score", data={"request": "{}"}, files={"images": png()}), 422, "prompts: Field required")
+    refused(client.post("/score", files={"request": b"{}", "images": png()}), 422, "request: JSON input")
+    text = {"request": json.dumps({"prompts": ["a"], "metadata": [{}]}), "images": "text"}
+    refused(client.post("/score", data=text, files={"other": b"1"}), 422, "files `images`")
+    broken = {"Content-Type": "multipart/form-data"}
+    refused(client.post("/score", content=b"abc", headers=broken), 400, "oundary")
+
+
+@pytest.mark.parametrize("claim", [True, False])
+def test_large_bodies_are_refused(client, claim):
+    """Whether their length is announced or not."""
+    headers = {"Content-Type": "application/json"} | ({"Content-Length": "1000000"} if claim else {})
+    pieces = (b"x" * 1_000 for _ in range(1_000))
+    refused(client.post("/score", content=pieces, headers=headers), 413, "larger than 20000 bytes")
+
+
+def test_a_reward_that_fails_is_a_server_error(client):
+    refused(client.post("/score", json=body_of([png()], ["break"])), 500, "OSError: the model is gone")
+    refused(client.post("/score", json=body_of([png()] * 2, ["half", "b"])), 500, "returned 1 scores for 2 images")
+
+
+def test_the_token_is_required_everywhere():
+    client = TestClient(create_app(Brightness(), "brightness", token="s3cret"))
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+        refused(client.get("/health", headers=headers), 401, "token is missing or wrong")
+        refused(client.post("/score", json=body_of([png()]), headers=headers), 401, "token is missing or wrong")
+    assert client.get("/health", headers={"Authorization": "Bearer s3cret"}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.9.1"])
+def test_this_machine_needs_no_token(host):
+    check_exposure(host, None)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "gpu-node-3", ""])
+def test_other_machines_need_one(host):
+    with pytest.raises(RewardError, match="can be reached from other machines"):
+        check_exposure(host, None)
+    check_exposure(host, "s3cret")
+
+
+def test_a_reward_fitted_to_a_run_is_not_served():
+    with pytest.raises(RewardError, match="cannot be served"):
+        create_app(ReferenceGuard(), "reference_guard")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ocrr"], "did you mean 'ocr'?"),
+        (["ocr", "--option", "varient=ned"], "did you mean 'variant'?"),
+        (["ocr", "--option", "variant"], "expected name=value"),
+        (["ocr", "--host", "0.0.0.0"], "give a token with --token-env"),
+        (["ocr", "--token-env", "A_VARIABLE_NOBODY_SET"], "A_VARIABLE_NOBODY_SET is not set"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(arguments, message):
+    app = typer.Typer()
+    app.command()(serve)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ") and message in result.stderr

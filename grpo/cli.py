@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from grpo.prompt_data.cli import app as prompts_app
+
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -88,6 +90,23 @@ def train(
 
 @app.command()
 @one_line_errors
+def report(
+    run: Annotated[str, typer.Argument(help="Run folder, finished or not.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run folder.")] = None,
+) -> None:
+    """Write a run's report: one HTML file with tables, curves and before/after pictures."""
+    from grpo.report import write_report
+
+    console.print(f"report: {write_report(run, out)}", soft_wrap=True, highlight=False)
+
+
+for command in prompts_app.registered_commands:  # their errors are shown like those of all commands
+    command.callback = one_line_errors(command.callback)
+app.add_typer(prompts_app, name="prompts")
+
+
+@app.command()
+@one_line_errors
 def warmstart(
     config: Annotated[str, typer.Argument(help="Warm-start recipe (YAML).")], overrides: Overrides = None
 ) -> None:
@@ -138,7 +157,7 @@ def sample(
 @one_line_errors
 def evaluate(
     policy: Annotated[str, typer.Argument(help="`tiny`, a folder in the released layout, or a run folder.")],
-    suite: Annotated[str, typer.Option(help="What to measure: `ocr`.")] = "ocr",
+    suite: Annotated[str, typer.Option(help="What to measure: `ocr` or `geneval`.")] = "ocr",
     prompts: Annotated[Path | None, typer.Option(help="Prompt file; default: the run's held-out file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also save the pictures as a PNG grid.")] = None,
@@ -155,6 +174,9 @@ def evaluate(
     for name, mean in evaluation["means"].items():
         low, high = evaluation["intervals"][name]
         table.add_row(name, f"{mean:.3f}", f"{low:.3f} to {high:.3f}")
+    for name, tags in evaluation["tags"].items():
+        for tag, (mean, low, high) in tags.items():
+            table.add_row(f"{name}/{tag}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}")
     console.print(table)
 
 

@@ -16,7 +16,7 @@ from grpo.validate import check_run
 from policies import BLIP3oNext
 from rollout import RolloutPipeline
 
-SUITES = {"ocr": (RewardSection(name="ocr"),)}
+SUITES = {"ocr": (RewardSection(name="ocr"),), "geneval": (RewardSection(name="geneval"),)}
 """Suite name to the rewards it reports."""
 
 
@@ -35,11 +35,17 @@ def suite_config(suite: str, policy: str, prompts: Path | None, overrides: list[
         update={
             "policy": base.policy.model_copy(update={"path": str(policy_folder(policy))}),
             "prompts": base.prompts.model_copy(update=files),
-            "rewards": SUITES[suite],
+            "rewards": SUITES[suite] if suite != "geneval" else (strict_geneval(base),),
             "rollout": base.rollout.model_copy(update={"prompts_per_step": 1}),
             "cluster": base.cluster.model_copy(update={"trainers": 1}),
         }
     )
+
+
+def strict_geneval(base: RunConfig) -> RewardSection:
+    """The official verdict with the detector and colours of the run's own GenEval reward, else the official ones."""
+    trained = next((reward for reward in base.rewards if reward.target == "geneval"), SUITES["geneval"][0])
+    return RewardSection(name="geneval", options={**trained.options, "score": "strict"})
 
 
 def run_suite(
@@ -57,5 +63,5 @@ def run_suite(
         groups = collect_heldout(pipeline, run.heldout_prompts, run.config)
     if grid:
         save_grid(grid, groups[: run.config.evaluation.grid_prompts])
-    result = asdict(summarise(groups, [reward.name for reward in run.config.rewards], step=0))
-    return {key: result[key] for key in ("num_prompts", "images_per_prompt", "means", "intervals")}
+    result = asdict(summarise(groups, run.config.rewards, step=0))
+    return {key: result[key] for key in ("num_prompts", "images_per_prompt", "means", "intervals", "tags")}

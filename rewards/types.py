@@ -52,8 +52,8 @@ class Reward(Protocol):
       for values out of range, before any model loads.
     - `applicable(prompt: str, metadata: Mapping) -> bool`, static or class method: whether the reward can score this
       prompt at all. Used to refuse prompts before any model loads.
-    - `check_prompt(prompt: str, metadata: Mapping, **options) -> None`, static or class method: raises RewardError for a
-      prompt whose metadata is wrong, before any model loads.
+    - `check_prompt(prompt: str, metadata: Mapping, **options) -> None`, static or class method: raises RewardError for
+      a prompt whose metadata is wrong, before any model loads.
     - `fit_reference(batch) -> None` with `state_dict() -> dict` and `load_state_dict(dict) -> None`, for rewards that
       compare with the starting policy's images: fitted once before training, its state kept in the run folder.
     """

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from configs import RewardSection
 from grpo.evaluation import Evaluation, bootstrap_interval, summarise
 from grpo.grids import draw_grid, save_grid
 from rollout import Completion, Prompt, Rollout, RolloutGroup
@@ -17,7 +18,8 @@ def group(name, scores):
 
 
 def test_means_are_over_prompts_of_means_over_images_and_none_is_left_out():
-    evaluation = summarise([group("a", [0.0, 1.0]), group("b", [1.0, None]), group("c", [None, None])], ["ocr"], 3)
+    groups = [group("a", [0.0, 1.0]), group("b", [1.0, None]), group("c", [None, None])]
+    evaluation = summarise(groups, [RewardSection(name="ocr")], 3)
     assert evaluation.per_prompt == {"a": {"ocr": 0.5}, "b": {"ocr": 1.0}, "c": {"ocr": None}}
     assert evaluation.means == {"ocr": 0.75}
     assert (evaluation.num_prompts, evaluation.images_per_prompt, evaluation.step) == (3, 2, 3)
@@ -33,7 +35,7 @@ def test_the_interval_covers_the_mean_and_matches_the_normal_one():
 
 
 def test_an_evaluation_survives_its_file(tmp_path):
-    evaluation = summarise([group("a", [0.0, 1.0])], ["ocr", "guard"], 0)
+    evaluation = summarise([group("a", [0.0, 1.0])], [RewardSection(name="ocr"), RewardSection(name="guard")], 0)
     evaluation.save(tmp_path / "evaluations/before.json")
     loaded = Evaluation.load(tmp_path / "evaluations/before.json")
     assert loaded.means == evaluation.means

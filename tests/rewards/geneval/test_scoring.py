@@ -185,7 +185,7 @@ def test_seventeen_boxes_are_sixteen():
         (counting(2), [("dog",)] * 3, "expected dog<3, found 3"),
         (RED_DOG, [("dog", 0.9, None, "blue")], "expected red dog>=1, found 1 blue"),
         (position("left of"), [("dog", 0.9, (0, 0))], "no target for dog to be left of"),
-        (position("left of"), [("cat", 0.9, (0, 0)), ("dog", 0.9, (9, 90))], "expected dog left of target, found below"),
+        (position("left of"), [("cat", 0.9, (0, 0)), ("dog", 0.9, (9, 90))], "expected dog left of target, found"),
     ],
 )
 def test_reasons_say_what_is_wrong(metadata, found, reason):
@@ -210,7 +210,8 @@ objects_found = st.lists(
     max_size=10,
 )
 clauses = st.fixed_dictionaries(
-    {"class": st.sampled_from(NAMES[:2]), "count": st.integers(1, 4)}, optional={"color": st.sampled_from(["red", "blue"])}
+    {"class": st.sampled_from(NAMES[:2]), "count": st.integers(1, 4)},
+    optional={"color": st.sampled_from(["red", "blue"])},
 )
 excludes = st.lists(
     st.fixed_dictionaries({"class": st.sampled_from(NAMES[:2]), "count": st.integers(1, 4)}), max_size=1

@@ -33,6 +33,7 @@ def suite_config(suite: str, policy: str, prompts: Path | None, overrides: list[
     files = {} if prompts is None else {"train": str(prompts), "heldout": str(prompts)}
     return base.model_copy(
         update={
+            "run_dir": str(Path(base.run_dir) / "eval" / suite),  # of failures; the run's own settings differ
             "policy": base.policy.model_copy(update={"path": str(policy_folder(policy))}),
             "prompts": base.prompts.model_copy(update=files),
             "rewards": SUITES[suite] if suite != "geneval" else (strict_geneval(base),),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from grpo.errors import one_line_errors
 from grpo.prompt_data.cli import app as prompts_app
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -32,30 +30,6 @@ Overrides = Annotated[
     typer.Argument(help="Changes to the file: section.key=value (list items by index: rewards.0.weight=2)."),
 ]
 Policy = Annotated[str, typer.Option(help="`tiny`, a folder in the released layout, or a run folder.")]
-
-
-def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors that our packages raise for users into one red line and exit code 2."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
-            Console(stderr=True).print("stopped; the same command resumes from the last checkpoint")
-            raise typer.Exit(130) from None
-        except Exception as error:
-            from grpo.errors import user_error
-
-            ours = user_error(error)
-            if ours is None:
-                raise
-            lines = [line.strip() for line in str(ours).splitlines() if line.strip()]
-            text = lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"  # between them: a worker's traceback
-            Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
-            raise typer.Exit(2) from None
-
-    return wrapped
 
 
 @app.command()
@@ -100,8 +74,6 @@ def report(
     console.print(f"report: {write_report(run, out)}", soft_wrap=True, highlight=False)
 
 
-for command in prompts_app.registered_commands:  # their errors are shown like those of all commands
-    command.callback = one_line_errors(command.callback)
 app.add_typer(prompts_app, name="prompts")
 
 

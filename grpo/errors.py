@@ -1,8 +1,14 @@
-"""Finds, inside what Ray raises, the error that our own code meant for the user."""
+"""Finds, inside what Ray raises, the error that our own code meant for the user, and shows it in one line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
 
 PACKAGES = ("configs", "policies", "rewards", "rollout", "grpo")
 
@@ -16,6 +22,28 @@ def user_error(error: BaseException) -> ValueError | None:
         if isinstance(link, ValueError) and type(link).__module__.split(".")[0] in PACKAGES:
             return link
     return None
+
+
+def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the errors that our packages raise for users into one red line and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("stopped; the same command resumes from the last checkpoint")
+            raise typer.Exit(130) from None
+        except Exception as error:
+            ours = user_error(error)
+            if ours is None:
+                raise
+            lines = [line.strip() for line in str(ours).splitlines() if line.strip()]
+            text = lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"  # between them: a worker's traceback
+            Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
+            raise typer.Exit(2) from None
+
+    return wrapped
 
 
 def _chain(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:

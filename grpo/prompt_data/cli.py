@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from grpo.errors import one_line_errors
+
 if TYPE_CHECKING:
     from grpo.prompt_data.overlap import HeldOut
 
@@ -26,6 +28,7 @@ ExcludeFiles = Annotated[
 
 
 @app.command()
+@one_line_errors
 def geneval(
     out: Out,
     count: Count,
@@ -50,6 +53,7 @@ def geneval(
 
 
 @app.command()
+@one_line_errors
 def text(out: Out, count: Count, seed: Seed = 0, exclude_file: ExcludeFiles = None) -> None:
     """Text-rendering training prompts: a scene, something that carries text, and one to six quoted words."""
     from grpo.prompt_data import text_prompts
@@ -60,6 +64,7 @@ def text(out: Out, count: Count, seed: Seed = 0, exclude_file: ExcludeFiles = No
 
 
 @app.command()
+@one_line_errors
 def check(
     train: Annotated[Path, typer.Argument(help="Training prompts (.txt, .jsonl).")],
     test: Annotated[Path, typer.Argument(help="Test prompts (.txt, .jsonl).")],

@@ -19,7 +19,7 @@ from grpo.prompt_data.overlap import HeldOut, find_overlaps, meaning, normalised
 from rewards.geneval.records import TAGS, parse_record
 from rewards.text_score import quoted_spans
 from rewards.types import RewardError
-from rollout.prompts import PromptError, load_prompts
+from rollout.prompts import load_prompts
 from rollout.types import Prompt
 
 DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -287,23 +287,19 @@ def test_command_writes_the_same_file_again_and_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "error", "message"),
+    ("args", "message"),
     [
-        (["--count", 5, "--out", "x.txt"], ConfigError, "end in .jsonl"),
-        (["--count", 5, "--out", "x.jsonl", "--tag-share", "counting"], ConfigError, "write tag=number"),
-        (
-            ["--count", 5, "--out", "x.jsonl", "--tag-share", "colors=1", "--tag-share", "colors=2"],
-            ConfigError,
-            "twice",
-        ),
-        (["--count", 5, "--out", "x.jsonl", "--exclude-file", "none.txt"], PromptError, "no such prompt file"),
+        (["--count", 5, "--out", "x.txt"], "end in .jsonl"),
+        (["--count", 5, "--out", "x.jsonl", "--tag-share", "counting"], "write tag=number"),
+        (["--count", 5, "--out", "x.jsonl", "--tag-share", "colors=1", "--tag-share", "colors=2"], "twice"),
+        (["--count", 5, "--out", "x.jsonl", "--exclude-file", "none.txt"], "no such prompt file"),
     ],
 )
-def test_bad_arguments_of_the_command_write_nothing(args, error, message, tmp_path, monkeypatch):
+def test_bad_arguments_of_the_command_write_nothing(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("geneval", *args)
-    assert isinstance(result.exception, error)
-    assert message in str(result.exception)
+    assert result.exit_code == 2
+    assert message in result.stderr
     assert not list(tmp_path.iterdir())
 
 

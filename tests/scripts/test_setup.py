@@ -44,7 +44,7 @@ def test_without_a_python_every_command_stops_with_one_sentence(fresh_copy, tmp_
 
 def test_the_lock_names_every_direct_dependency_once_and_leaves_out_what_breaks():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = {re.match(r"[a-z0-9-]+", line.lower()).group() for line in project["dependencies"]}
+    needed = {re.match(r"[a-z0-9_-]+", line.lower()).group().replace("_", "-") for line in project["dependencies"]}
     needed |= {line.lower() for line in project["optional-dependencies"]["test"]}
     locked = pinned()
     assert needed <= set(locked)

@@ -3,8 +3,8 @@
     .venv/bin/python scripts/bench_rollout.py [--json PATH] [--policy tiny|random|FOLDER] [--repeats 5]
 
 1. Sampling: our vLLM sampler (through Ray, model compiled) against `transformers.generate` with cache, left padding,
-   the same temperature and the same support (image tokens only), at the same batch of 64 and in batches of 16, which is
-   how the released code samples.
+   the same temperature and the same support (image tokens only), at the same batch of 64; then a step of 256 images, as
+   the released models were trained with, against batches of 16, which is how the released code samples them.
 2. The whole step: `RolloutPipeline.collect` with the OCR reward against the sequential loop: generate in batches of 16,
    paint with 30 diffusion steps, score image by image. A second row paints with 30 steps on our side too.
 Ours and each baseline take turns; medians of the repeats count, after one warm-up of each.
@@ -36,6 +36,7 @@ from rewards import RewardBatch, build_reward, score
 from rollout import Prompt, RolloutPipeline, load_prompts, noise_seed
 
 BATCH = 64
+RELEASED_STEP = 256
 RELEASED_BATCH = 16
 SEQUENTIAL_STEPS = 30
 
@@ -125,29 +126,29 @@ def alternate(runs: dict[str, Callable[[int], Any]], repeats: int, console: Cons
     return seconds
 
 
-def bench_sampling(bench: Bench) -> dict[str, Any]:
-    """Part 1 of the module's text."""
-    policy, prompts, config = bench.policy, bench.prompts, bench.config
+def bench_sampling(bench: Bench, num_images: int, baseline_batch: int) -> dict[str, Any]:
+    """Part 1 of the module's text: `num_images` drawn by our samplers, and by `generate` in batches."""
+    policy, config = bench.policy, bench.config
     size = config.rollout.group_size
+    prompts = bench.prompts[: num_images // size]
     rows = [policy.prompts.encode(prompt.text) for prompt in prompts for _ in range(size)]
-    temperature = config.rollout.temperature
     seconds = alternate(
         {
-            f"ours, batch {len(rows)}": lambda repeat: bench.pipeline.sample(prompts, step=repeat),
-            f"transformers.generate, batch {len(rows)}": lambda _: generate(policy, rows, len(rows), temperature),
-            f"transformers.generate, batches of {RELEASED_BATCH}": lambda _: generate(
-                policy, rows, RELEASED_BATCH, temperature
+            f"ours, batch {num_images}": lambda repeat: bench.pipeline.sample(prompts, step=repeat),
+            f"transformers.generate, batches of {baseline_batch}": lambda _: generate(
+                policy, rows, baseline_batch, config.rollout.temperature
             ),
         },
         bench.repeats,
         bench.console,
     )
-    return summarise(seconds, len(rows), policy.image_tokens.num_tokens)
+    return summarise(seconds, num_images, policy.image_tokens.num_tokens)
 
 
 def bench_step(bench: Bench) -> dict[str, Any]:
     """Part 2 of the module's text, with the share of every stage and the idle share of every worker."""
-    pipeline, policy, prompts, config = bench.pipeline, bench.policy, bench.prompts, bench.config
+    pipeline, policy, config = bench.pipeline, bench.policy, bench.config
+    prompts = bench.prompts[: config.rollout.prompts_per_step]
     reward = build_reward(config.rewards[0].target, config.rewards[0].options)
     stages: dict[str, list[dict[str, float]]] = {"ours": [], "sequential": []}
     idle: list[dict[str, float]] = []
@@ -223,7 +224,13 @@ def make_config(args: argparse.Namespace, policy_path: Path) -> RunConfig:
     """The default recipe on `policy_path` with the OCR reward alone, a step of 64 images, and a compiled sampler."""
     config = load_run_config(DEFAULT_RECIPE, [f"policy.path={policy_path}", f"run_dir={args.scratch}", *args.overrides])
     prompts_per_step = BATCH // config.rollout.group_size
-    rollout = config.rollout.model_copy(update={"prompts_per_step": prompts_per_step, "enforce_eager": args.eager})
+    rollout = config.rollout.model_copy(
+        update={
+            "prompts_per_step": prompts_per_step,
+            "prompts_per_chunk": RELEASED_STEP // config.rollout.group_size,
+            "enforce_eager": args.eager,
+        }
+    )
     return config.model_copy(update={"rewards": (RewardSection(name="ocr"),), "rollout": rollout})
 
 
@@ -243,7 +250,7 @@ def main() -> None:
         random = args.policy == "random"
         path = random_policy(Path(args.scratch) / "policy") if random else resolve_policy_path(args.policy)
         config = make_config(args, path)
-        prompts = load_prompts(config.prompts.train)[: config.rollout.prompts_per_step]
+        prompts = load_prompts(config.prompts.train)[: RELEASED_STEP // config.rollout.group_size]
         policy = BLIP3oNext.from_pretrained(path)
         console.print(f"policy {args.policy}, {cores} cores, vLLM {engine_version()}, torch {torch.__version__}")
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -253,8 +260,10 @@ def main() -> None:
         bench = Bench(pipeline, policy, prompts, config, args.repeats, console)
         results: dict[str, Any] = {"policy": args.policy, "cores": cores, "config": config.model_dump(mode="json")}
         if args.part != "step":
-            results["sampling"] = bench_sampling(bench)
-            show("sampling", results["sampling"], console)
+            results["sampling"] = bench_sampling(bench, BATCH, BATCH)
+            show("sampling, same batch", results["sampling"], console)
+            results["sampling_released"] = bench_sampling(bench, RELEASED_STEP, RELEASED_BATCH)
+            show("sampling, batches as released", results["sampling_released"], console)
         if args.part != "sampling":
             results["step"] = bench_step(bench)
             show("whole step", results["step"], console)

@@ -9,8 +9,10 @@ from pathlib import Path
 from policies import world
 from scripts.tiny_build.patches import draw
 
-NUM_ATTRIBUTION = {False: 110, True: 16}
-"""Prompts with two colours, of which there are 1,680; all other tags are taken whole."""
+MOST_PROMPTS = {False: {"color_attr": 120}, True: {"color_attr": 16}}
+"""By held-out or not: tags of which only the first so many prompts are taken; all others are taken whole."""
+TIMES = {"single_object": 3, "two_object": 2, "counting": 6, "colors": 2}
+"""Tags with few prompts: how often each stands in the training file, so that none of the tags is rare."""
 FEW_PROMPTS = ("single_object", "two_object", "counting")
 """Tags with so few prompts that the policy's warm start saw them all: one in four is kept from GRPO."""
 
@@ -20,7 +22,7 @@ def write_prompts(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for heldout, name in ((False, "train"), (True, "heldout")):
         signs, shapes = sign_records(heldout), shape_records(heldout)
-        mixed = signs[: len(shapes)] + shapes
+        mixed = [record for pair in zip(signs, shapes, strict=False) for record in pair]
         for suite, records in (("ocr", signs), ("geneval", shapes), ("mixed", mixed)):
             lines = "".join(json.dumps(record) + "\n" for record in records)
             (folder / f"tiny_{suite}_{name}.jsonl").write_text(lines, encoding="utf-8")
@@ -34,7 +36,7 @@ def sign_records(heldout: bool) -> list[dict]:
 
 
 def shape_records(heldout: bool) -> list[dict]:
-    """Distinct GenEval records, tag by tag in turn."""
+    """GenEval records, tag by tag in turn; distinct if held out, else some tags' several times."""
     tags = []
     for tag in world.TAGS:
         found = {}
@@ -42,7 +44,11 @@ def shape_records(heldout: bool) -> list[dict]:
             for scene in draw(4000, 23, heldout=split, tag=tag):
                 if (_held_back(scene) if tag in FEW_PROMPTS else split) == heldout:
                     found[scene.prompt] = {"prompt": scene.prompt, **scene.metadata}
-        tags.append(list(found.values())[: NUM_ATTRIBUTION[heldout] if tag == "color_attr" else None])
+        records = list(found.values())[: MOST_PROMPTS[heldout].get(tag)]
+        times = 1 if heldout else TIMES.get(tag, 1)
+        tags.append(
+            records + [{**record, "id": f"{record['prompt']} {n}"} for n in range(2, times + 1) for record in records]
+        )
     longest = max(len(records) for records in tags)
     return [records[i] for i in range(longest) for records in tags if i < len(records)]
 

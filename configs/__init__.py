@@ -8,7 +8,7 @@ from configs.loader import (
     load_run_config,
     load_warmstart_config,
 )
-from configs.schema import RewardSection, RunConfig, WarmstartConfig
+from configs.schema import RewardSection, RunConfig, WarmstartConfig, WarningsSection
 
 __all__ = [
     "DEFAULT_RECIPE",
@@ -16,6 +16,7 @@ __all__ = [
     "RewardSection",
     "RunConfig",
     "WarmstartConfig",
+    "WarningsSection",
     "differing_keys",
     "dump_config",
     "load_run_config",

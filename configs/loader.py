@@ -1,7 +1,8 @@
 """YAML file + dotted overrides -> typed configuration; every mistake becomes one sentence that names file and key.
 
 Relative paths written in a file (`prompts.*`, `policy.path`, `images`, `captions`) are resolved against that file's
-folder; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects.
+folder; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects. A
+`policy.path` of the form `ORG/NAME` that is no folder stays as it is: the name of a repository on the hub.
 Left out on purpose: includes, interpolation and environment variables.
 """
 
@@ -21,6 +22,8 @@ from configs.schema import RunConfig, WarmstartConfig
 
 DEFAULT_RECIPE = Path(__file__).parent / "tiny_ocr.yaml"
 PATH_KEYS = (("prompts", "train"), ("prompts", "heldout"), ("policy", "path"), ("images",), ("captions",))
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
+"""`ORG/NAME` or `ORG/NAME@REVISION`: what `policy.path` means if there is no such folder."""
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -131,7 +134,9 @@ def _resolve_paths(values: dict, folder: Path) -> None:
         for section in sections:
             holder = holder.get(section) if isinstance(holder, dict) else None
         if isinstance(holder, dict) and isinstance(holder.get(key), str) and holder[key] != "tiny":
-            holder[key] = str(folder / Path(holder[key]).expanduser())
+            path = folder / Path(holder[key]).expanduser()
+            if sections != ["policy"] or path.is_dir() or not HUB_NAME.fullmatch(holder[key]):
+                holder[key] = str(path)
 
 
 def _apply_override(values: dict, override: str) -> None:
@@ -188,9 +193,19 @@ def _lower_first(text: str) -> str:
 
 def _fields_at(schema: type[BaseModel], location: Sequence[str | int]) -> list[str]:
     """Known keys of the section that `location` points at."""
+    variants = [schema]
     for part in location:
-        if isinstance(part, str):
-            annotation = schema.model_fields[part].annotation
+        tagged = [variant for variant in variants if _tag(variant) == part]
+        if tagged and len(variants) > 1:
+            variants = tagged
+        elif isinstance(part, str):
+            annotation = variants[0].model_fields[part].annotation
             candidates = (annotation, *typing.get_args(annotation))
-            schema = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(schema.model_fields)
+            variants = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+    return list(variants[0].model_fields)
+
+
+def _tag(schema: type[BaseModel]) -> str | None:
+    """Value of `type` that chooses this variant of a section."""
+    field = schema.model_fields.get("type")
+    return next(iter(typing.get_args(field.annotation)), None) if field else None

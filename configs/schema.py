@@ -23,7 +23,8 @@ class PolicySection(Section):
     """Which BLIP3o-NEXT checkpoint to start from."""
 
     path: str = "tiny"
-    """`tiny` (the policy shipped with the project), a folder in the released layout."""
+    """`tiny` (the policy shipped with the project), a folder in the released layout, or a repository on the Hugging
+    Face hub: `ORG/NAME` or `ORG/NAME@REVISION`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -57,6 +58,8 @@ class RolloutSection(Section):
     compiler). vLLM's name."""
     record_every_steps: int = Field(1, ge=0)
     """Write each group's best and worst image every so many steps (0: never)."""
+    record_images: Literal["extremes", "all"] = "extremes"
+    """`all` also keeps the images between best and worst, for `blip3o-grpo rescore`."""
 
 
 RUNTIME_ENV_KEYS = (
@@ -110,7 +113,10 @@ class RewardSection(Section):
 
 
 class ClusterSection(Section):
-    """Ray actors per stage and the threads each may use."""
+    """Ray actors per stage, the GPUs and threads each may use, and the machines they are meant for.
+
+    `blip3o-grpo plan` shows where everything goes and what cannot fit.
+    """
 
     address: str | None = None
     """Ray address to join; None joins a running cluster if there is one, else starts a local one."""
@@ -121,10 +127,80 @@ class ClusterSection(Section):
     """Replicas of every reward."""
     threads: int | None = Field(None, ge=1)
     """CPU threads per worker; None: all cores divided by the stages that run at the same time, at least 1."""
-    gpus_per_trainer: float = Field(0, ge=0)
-    gpus_per_sampler: float = Field(0, ge=0)
-    gpus_per_decoder: float = Field(0, ge=0)
-    gpus_per_reward: float = Field(0, ge=0)
+    gpus_per_trainer: float = Field(0, ge=0, le=1)
+    """GPUs of one worker: 1, or a share of one that other workers use too (trainer ranks only if there is just one).
+    A sampler takes 90 % of its share of the GPU's memory."""
+    gpus_per_sampler: float = Field(0, ge=0, le=1)
+    gpus_per_decoder: float = Field(0, ge=0, le=1)
+    gpus_per_reward: float = Field(0, ge=0, le=1)
+    nodes: int = Field(1, ge=1)
+    """Machines the Ray cluster must have; `run_dir`, policy and prompts must lie where all of them see them."""
+    gpus_per_node: int | None = Field(None, ge=0)
+    """None: whatever the Ray cluster has; `plan` then asks the running cluster."""
+    gpu_memory_gb: float | None = Field(None, gt=0)
+    """Memory of one GPU (10^9 bytes), for `plan`."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """GPUs of one worker, by kind."""
+        return {
+            "trainer": self.gpus_per_trainer,
+            "sampler": self.gpus_per_sampler,
+            "decoder": self.gpus_per_decoder,
+            "reward": self.gpus_per_reward,
+        }
+
+
+class LoRASection(Section):
+    """Train low-rank adapters (PEFT) instead of the weights; the reference policy is the same model without them."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    """The adapter counts alpha / rank."""
+    targets: tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+
+
+class EMASection(Section):
+    """Exponential moving average of the weights that learn; its decay warms up as (1 + n) / (10 + n) over steps n."""
+
+    decay: float = Field(0.99, gt=0, lt=1)
+    use: Literal["averaged", "last"] = "averaged"
+    """Weights that held-out evaluations measure and `RUN/policy` holds. Rollouts always come from the last ones."""
+
+
+class DDPSection(Section):
+    """Every rank holds everything."""
+
+    type: Literal["ddp"] = "ddp"
+
+
+class FSDP2Section(Section):
+    """PyTorch's fully sharded data parallel (`fully_shard`), through accelerate; ranks need GPUs."""
+
+    type: Literal["fsdp2"]
+    reshard_after_forward: bool = True
+    """Give a layer's weights back between forward and backward: less memory, one more gather."""
+    cpu_offload: bool = False
+    """Keep weights, gradients and optimiser on the CPU between uses."""
+
+
+class DeepSpeedSection(Section):
+    """DeepSpeed ZeRO, through accelerate; ranks need GPUs and the package `deepspeed`."""
+
+    type: Literal["deepspeed"]
+    zero_stage: Literal[1, 2, 3] = 2
+    """What is sharded: 1 the optimiser, 2 also gradients, 3 also weights."""
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+    """Stage 3 only."""
+
+    @model_validator(mode="after")
+    def _weights_are_sharded(self) -> DeepSpeedSection:
+        if self.offload_weights and self.zero_stage != 3:
+            raise ValueError(f"trainer.parallel.offload_weights: only with zero_stage 3 (it is {self.zero_stage})")
+        return self
 
 
 class TrainerSection(Section):
@@ -146,6 +222,12 @@ class TrainerSection(Section):
     micro_batch_size: int | None = Field(None, ge=1)
     """Rollouts per forward/backward on one rank; None: the rank's whole share at once."""
     gradient_checkpointing: bool = False
+    parallel: DDPSection | FSDP2Section | DeepSpeedSection = Field(DDPSection(), discriminator="type")
+    """How ranks share the model."""
+    lora: LoRASection | None = None
+    """None: all weights of the AR part learn."""
+    ema: EMASection | None = None
+    """None: no average is kept."""
     mismatch_bound: float = Field(0.01, gt=0)
     """The run stops when mean |sampling log-prob - training log-prob| of a step exceeds this (nats)."""
 
@@ -170,6 +252,23 @@ class CheckpointSection(Section):
     keep: int = Field(2, ge=1)
 
 
+class WarningsSection(Section):
+    """Signs that rewards are being hacked: limits that warn in the terminal and in the report and stop nothing.
+
+    None switches a limit off.
+    """
+
+    window_steps: int = Field(5, ge=1)
+    """Limits hold for means over so many steps; the first such mean is what later ones are compared with."""
+    kl_budget: float | None = Field(0.2, gt=0)
+    """KL to the starting policy (nats per token). Good runs of the tiny recipes end near 0.03; at 0.5 plates changed
+    colour."""
+    image_change: float | None = Field(0.5, gt=0)
+    """Share by which a statistic of the training images (`image/...`) may move."""
+    reward_drop: float | None = Field(0.1, gt=0)
+    """By how much a reward that is not trained on (weight 0), or a reference guard, may fall."""
+
+
 class RunConfig(Section):
     """A whole run."""
 
@@ -183,6 +282,7 @@ class RunConfig(Section):
     trainer: TrainerSection = TrainerSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    warnings: WarningsSection = WarningsSection()
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from grpo.errors import one_line_errors
 from grpo.prompt_data.cli import app as prompts_app
+from grpo.study.cli import ablate, rescore
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -64,6 +65,26 @@ def train(
 
 @app.command()
 @one_line_errors
+def plan(
+    config: Annotated[str, typer.Argument(help="Run recipe (YAML).")],
+    overrides: Overrides = None,
+    measured: Annotated[Path | None, typer.Option(help="Run folder to take measured times from.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show where a run's workers go, the memory of each GPU and the expected times; refuse what cannot fit."""
+    from configs import load_run_config
+
+    run_config = load_run_config(config, overrides or [])
+    from grpo.placement import make_plan, show_plan
+
+    if as_json:
+        typer.echo(json.dumps(make_plan(run_config, measured)))
+    else:
+        show_plan(run_config, console, measured)
+
+
+@app.command()
+@one_line_errors
 def report(
     run: Annotated[str, typer.Argument(help="Run folder, finished or not.")],
     out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run folder.")] = None,
@@ -75,6 +96,8 @@ def report(
 
 
 app.add_typer(prompts_app, name="prompts")
+app.command()(ablate)
+app.command()(rescore)
 
 
 @app.command()
@@ -130,26 +153,36 @@ def sample(
 def evaluate(
     policy: Annotated[str, typer.Argument(help="`tiny`, a folder in the released layout, or a run folder.")],
     suite: Annotated[str, typer.Option(help="What to measure: `ocr` or `geneval`.")] = "ocr",
-    prompts: Annotated[Path | None, typer.Option(help="Prompt file; default: the run's held-out file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Also save the pictures as a PNG grid.")] = None,
+    compare: Annotated[str | None, typer.Option(help="A second policy, on the same prompts and noise.")] = None,
+    config: Annotated[str | None, typer.Option(help="Recipe with the settings; default: those of the run.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompt file, all of it; default: the run's held-out.")] = None,
+    num_prompts: Annotated[int | None, typer.Option(min=1, help="Only so many prompts.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Images per prompt.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also save pictures as a PNG grid.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Also save GenEval's official results (.jsonl, images).")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
 ) -> None:
-    """Measure a policy on held-out prompts, with the seeds and settings that training uses."""
+    """Measure a policy, or two, on held-out prompts, with the seeds and settings that training uses."""
     from grpo.suites import run_suite
+    from grpo.tables import suite_tables
 
-    evaluation = run_suite(suite, policy, prompts=prompts, grid=out, overrides=overrides or [])
+    counts = {"num_prompts": num_prompts, "images_per_prompt": images}
+    changes = [f"evaluation.{name}={value}" for name, value in counts.items() if value is not None]
+    result = run_suite(
+        suite,
+        policy,
+        compare=compare,
+        recipe=config,
+        prompts=prompts,
+        grid=out,
+        results=results,
+        overrides=[*(overrides or []), *changes],
+    )
     if as_json:
-        typer.echo(json.dumps({"suite": suite, "policy": policy, **evaluation}))
-        return
-    table = Table("score", "mean", "95 % interval", title=f"{suite}: {evaluation['num_prompts']} prompts")
-    for name, mean in evaluation["means"].items():
-        low, high = evaluation["intervals"][name]
-        table.add_row(name, f"{mean:.3f}", f"{low:.3f} to {high:.3f}")
-    for name, tags in evaluation["tags"].items():
-        for tag, (mean, low, high) in tags.items():
-            table.add_row(f"{name}/{tag}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}")
-    console.print(table)
+        typer.echo(json.dumps(result.to_dict()))
+    else:
+        console.print(suite_tables(result))
 
 
 @app.command()

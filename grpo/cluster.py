@@ -20,6 +20,8 @@ from ray.util.queue import Queue
 from rich.console import Console
 
 from configs import RunConfig
+from grpo.hacking import HackingWatch
+from grpo.metrics import read_metrics
 from grpo.progress import ProgressDisplay
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
     )
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        with ProgressDisplay(queue, config.trainer.max_steps, run.folder.newest_step(), console):
+        with ProgressDisplay(queue, config.trainer.max_steps, run.folder.newest_step(), console, watch=_watch(run)):
             trainer.fit()
     except SystemExit:  # how Ray Train's own interrupt handler leaves, once it has aborted the training
         raise KeyboardInterrupt from None
@@ -101,6 +103,15 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
     if run.folder.newest_step() < config.trainer.max_steps:
         raise KeyboardInterrupt
+
+
+def _watch(run: CheckedRun) -> HackingWatch:
+    """A watch that has seen what a resumed run has done so far."""
+    watch = HackingWatch(run.config.warnings, run.config.rewards)
+    for line in read_metrics(run.folder.metrics):
+        if line["step"] <= run.folder.newest_step():
+            watch.see(line)
+    return watch
 
 
 def _train_in_worker(job: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 from configs import RewardSection, RunConfig
 from grpo.checkpoints import RunFolder, write_atomically
 from grpo.grids import save_grid
+from grpo.statistics import bootstrap_interval, stratified_mean
 from rewards.geneval import TAGS
 from rollout import Prompt, RolloutGroup
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from grpo.trainer import ImageGRPOTrainer
     from rollout import RolloutPipeline
 
-NUM_RESAMPLES = 2000
 GENEVAL = "geneval"
 """Registered name of the rewards that are reported per tag."""
 
@@ -59,29 +59,38 @@ class Evaluation:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def bootstrap_interval(*strata: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of the strata's means; deterministic.
-
-    Args:
-        strata: values, one per prompt; resampled within each stratum.
-        seed: of the resampling.
-    """
-    generator = np.random.default_rng(seed)
-    means = np.zeros(NUM_RESAMPLES)
-    for values in strata:
-        data = np.asarray(values, dtype=np.float64)
-        means += data[generator.integers(len(data), size=(NUM_RESAMPLES, len(data)))].mean(axis=1) / len(strata)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def summarise(groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection], step: int) -> Evaluation:
     """Means and intervals of scored groups."""
-    names = [reward.name for reward in rewards]
     per_prompt = {
-        group.prompt.id: {name: _mean(rollout.rewards[name] for rollout in group.rollouts) for name in names}
+        group.prompt.id: {
+            reward.name: _mean(rollout.rewards[reward.name] for rollout in group.rollouts) for reward in rewards
+        }
         for group in groups
     }
+    return _evaluation(groups, rewards, per_prompt, step)
+
+
+def paired_difference(
+    first: Sequence[RolloutGroup], second: Sequence[RolloutGroup], rewards: Sequence[RewardSection]
+) -> Evaluation:
+    """An evaluation of `first - second`, prompt by prompt; a prompt that one of them has no score for is left out.
+
+    Its intervals resample prompts of both at once, so they are those of a paired bootstrap.
+    """
+    before, after = (summarise(groups, rewards, step=0).per_prompt for groups in (second, first))
+    per_prompt = {
+        prompt: {name: _difference(value, before.get(prompt, {}).get(name)) for name, value in row.items()}
+        for prompt, row in after.items()
+    }
+    return _evaluation(first, rewards, per_prompt, step=0)
+
+
+def _evaluation(
+    groups: Sequence[RolloutGroup],
+    rewards: Sequence[RewardSection],
+    per_prompt: dict[str, dict[str, float | None]],
+    step: int,
+) -> Evaluation:
     columns: dict[str, list[Sequence[float]]] = {}
     tags: dict[str, dict[str, tuple[float, float, float]]] = {}
     for reward in rewards:
@@ -93,13 +102,13 @@ def summarise(groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection], 
             by_tag = _by_tag(groups, per_prompt, reward.name)
             columns[f"{reward.name}/overall"] = list(by_tag.values())
             tags[reward.name] = {
-                tag: (float(np.mean(values)), *bootstrap_interval(values)) for tag, values in by_tag.items()
+                tag: (stratified_mean(values), *bootstrap_interval(values)) for tag, values in by_tag.items()
             }
     return Evaluation(
         step=step,
         num_prompts=len(groups),
         images_per_prompt=len(groups[0].rollouts),
-        means={name: float(np.mean([np.mean(values) for values in strata])) for name, strata in columns.items()},
+        means={name: stratified_mean(*strata) for name, strata in columns.items()},
         intervals={name: bootstrap_interval(*strata) for name, strata in columns.items()},
         per_prompt=per_prompt,
         tags=tags,
@@ -114,8 +123,17 @@ def _by_tag(
     for group in groups:
         value = per_prompt[group.prompt.id][name]
         if value is not None:
-            found.setdefault(group.prompt.metadata.get("tag", "other"), []).append(value)
+            found.setdefault(prompt_tag(group.prompt), []).append(value)
     return {tag: values for tag, values in found.items() if values}
+
+
+def prompt_tag(prompt: Prompt) -> str:
+    """GenEval's kind of a prompt; `other` where its record names none."""
+    return prompt.metadata.get("tag") or "other"
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
 
 
 def _mean(scores: Any) -> float | None:
@@ -124,15 +142,16 @@ def _mean(scores: Any) -> float | None:
 
 
 def collect_heldout(
-    pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: RunConfig
+    pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: RunConfig, *, explain: bool = False
 ) -> tuple[RolloutGroup, ...]:
-    """The held-out groups under the weights the pipeline has now."""
+    """The held-out groups under the weights the pipeline has now, with explanations of their scores if asked for."""
     section = config.evaluation
     batch = pipeline.collect(
         list(prompts[: section.num_prompts]),
         step="eval",
         group_size=section.images_per_prompt,
         num_diffusion_steps=section.num_diffusion_steps,
+        explain=explain,
     )
     return batch.groups
 
@@ -189,7 +208,7 @@ class HeldoutCallback(TrainerCallback):
         step, config = state.global_step, self.trainer.run
         if step % config.evaluation.every_steps or step == config.trainer.max_steps:
             return
-        self.trainer.sync_weights()
+        self.trainer.sync_evaluated_weights()
         if state.is_world_process_zero:
             evaluation = evaluate(
                 self.trainer.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,34 +22,59 @@ def draw_grid(
     """Draw rows of (caption, images `[H, W, 3]` uint8, one label per image or none at all).
 
     Small images are enlarged to about 160 px by a whole factor with nearest-neighbour; large ones shrink to 320 px.
+    Captions and labels break into lines that fit the grid's width and their picture's; a label's two-space gaps are
+    where it breaks first.
     """
     columns = columns or max(len(images) for _, images, _ in rows)
     cells = [[_scaled(image) for image in images] for _, images, _ in rows]
     width, height = cells[0][0].size
     font = ImageFont.load_default(FONT_SIZE)
     total = GAP + columns * (width + GAP)
-    captions = [textwrap.wrap(caption, max(20, total // 8)) or [""] for caption, _, _ in rows]
-    labelled = any(labels for _, _, labels in rows)
-    row_height = height + (LINE if labelled else 0) + GAP
-    lines = [-(-len(images) // columns) for images in cells]
-    grid = Image.new(
-        "RGB",
-        (total, GAP + sum(len(c) * LINE + n * row_height + GAP for c, n in zip(captions, lines, strict=True))),
-        "white",
-    )
+    captions = [_lines(caption.split(), " ", total - 2 * GAP, font) for caption, _, _ in rows]
+    labels = [[_lines(text.split("  "), "  ", width, font) for text in texts] for _, _, texts in rows]
+    line_heights = [height + max(map(len, texts), default=0) * LINE + GAP for texts in labels]
+    num_lines = [-(-len(images) // columns) for images in cells]
+    heights = [
+        len(caption) * LINE + num * line_height + GAP
+        for caption, num, line_height in zip(captions, num_lines, line_heights, strict=True)
+    ]
+    grid = Image.new("RGB", (total, GAP + sum(heights)), "white")
     draw = ImageDraw.Draw(grid)
-    y = GAP
-    for (_, _, labels), images, caption in zip(rows, cells, captions, strict=True):
-        for line in caption:
-            draw.text((GAP, y), line, fill="black", font=font)
-            y += LINE
+    top = GAP
+    for row, (caption, images) in enumerate(zip(captions, cells, strict=True)):
+        _write(draw, (GAP, top), caption, "black", font)
         for i, image in enumerate(images):
-            x, top = GAP + i % columns * (width + GAP), y + i // columns * row_height
-            grid.paste(image, (x, top))
-            if labels:
-                draw.text((x, top + height + 1), labels[i], fill="#444444", font=font)
-        y += -(-len(images) // columns) * row_height + GAP
+            x = GAP + i % columns * (width + GAP)
+            y = top + len(caption) * LINE + i // columns * line_heights[row]
+            grid.paste(image, (x, y))
+            if labels[row]:
+                _write(draw, (x, y + height + 1), labels[row][i], "#444444", font)
+        top += heights[row]
     return grid
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], fill: str, font: ImageFont.FreeTypeFont
+) -> None:
+    for number, line in enumerate(lines):
+        draw.text((corner[0], corner[1] + number * LINE), line, fill=fill, font=font)
+
+
+def _lines(parts: Sequence[str], gap: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """Parts joined by gaps into lines of at most `width` px; a part that is wider by itself is cut."""
+    lines = [""]
+    for part in parts:
+        joined = f"{lines[-1]}{gap}{part}" if lines[-1] else part
+        if font.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in part:
+            if font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
 
 
 def _scaled(image: np.ndarray) -> Image.Image:

@@ -11,8 +11,11 @@ from queue import Empty
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+
+from grpo.hacking import HackingWarning, HackingWatch
 
 STAGES = ("sample", "decode", "score", "train")
 
@@ -41,6 +44,15 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
+def print_warning(console: Console, warning: HackingWarning) -> None:
+    """One line in the terminal."""
+    console.print(
+        f"[bold yellow]warning:[/bold yellow] step {warning.step}: {escape(warning.text)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 class ProgressDisplay:
     """Context manager: a progress bar on a terminal, one line per `every` steps where there is none.
 
@@ -48,10 +60,14 @@ class ProgressDisplay:
         queue: Ray queue that `ProgressReporter` fills.
         total: steps of the whole run.
         done: steps done before (resume).
+        watch: says which steps look like reward hacking; its warnings are printed as they come.
     """
 
-    def __init__(self, queue: Any, total: int, done: int, console: Console, every: int = 1):
+    def __init__(
+        self, queue: Any, total: int, done: int, console: Console, every: int = 1, watch: HackingWatch | None = None
+    ):
         self.queue, self.total, self.done, self.console, self.every = queue, total, done, console, every
+        self.watch = watch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._draw, daemon=True)
 
@@ -79,6 +95,8 @@ class ProgressDisplay:
                 progress.update(task, completed=metrics["step"], description=line)
                 if not self.console.is_terminal and metrics["step"] % self.every == 0:
                     self.console.print(f"step {metrics['step']}/{self.total}  {line}", highlight=False, soft_wrap=True)
+                for warning in self.watch.see(metrics) if self.watch else ():
+                    print_warning(self.console, warning)
 
     def _next(self) -> Mapping[str, Any] | None:
         while True:

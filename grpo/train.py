@@ -18,11 +18,14 @@ from configs import RunConfig
 from grpo.checkpoints import RunFolder, write_atomically
 from grpo.cluster import fit, ray_cluster
 from grpo.evaluation import Evaluation, collect_heldout, evaluate
+from grpo.hacking import heldout_warnings
 from grpo.memory import MemoryMonitor
 from grpo.metrics import read_metrics
-from grpo.validate import ALL_PARTS, CheckedRun, check_run
+from grpo.progress import print_warning
+from grpo.trained import load_trained
+from grpo.validate import CheckedRun, check_run
 from policies import BLIP3oNext
-from policies.checkpoint import Weights, load_part
+from policies.checkpoint import Weights, stored_parts
 from rewards.conformance import require_storable
 from rollout import RolloutPipeline
 
@@ -49,6 +52,8 @@ def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
                 fit(run, pipeline, console)
             after = evaluate_after(run, pipeline)
             announce(console, "after", after)
+    for warning in heldout_warnings(config.warnings, config.rewards, before.means, after.means, after.step):
+        print_warning(console, warning)
     save_summary(run.folder, before, after, time.perf_counter() - started, memory.peak_gb)
     return json.loads(run.folder.summary.read_text(encoding="utf-8"))
 
@@ -73,8 +78,8 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
 def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
     """Held-out result of the newest checkpoint, which becomes `RUN/policy` in the released layout."""
     step = run.folder.newest_step()
-    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=ALL_PARTS)
-    load_part(Weights(run.folder.newest_checkpoint()), "ar", policy.ar)
+    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=stored_parts(Weights(run.policy_path)))
+    policy.ar = load_trained(policy.ar, run.folder.newest_checkpoint(), run.config)
     policy.save_pretrained(run.folder.policy)
     pipeline.sync_weights(policy.ar.state_dict(), version=step)
     return evaluate(pipeline, run.heldout_prompts, run.config, name="after", step=step, folder=run.folder)

@@ -1,13 +1,14 @@
 """TRL's `GRPOTrainer` on image tokens, joined to our rollouts at four seams; the algorithm itself stays TRL's.
 
-1. `rollout_func`: groups come from a `RolloutPipeline`; their scores travel as extra fields, and each configured reward
-   is a TRL reward function that picks up its own column.
+1. `rollout_func`: groups come from a `RolloutPipeline`; their scores travel as extra fields, and each trained reward is
+   a TRL reward function that picks up its own column. TRL never sees rewards of weight 0: their columns would count
+   as "scorable" where no trained reward applies, and change the scale of the advantages.
 2. `use_vllm` and `vllm_generation`, set after `__init__`: switch on TRL's weight sync before every rollout and its
    importance-sampling correction, without TRL's own engine.
 3. The model's forward returns log-probabilities over the image vocabulary only. It is still called through the wrapped
    module, so DDP sees it.
 4. `beta` and `ref_model`, set after `__init__`: TRL would load the reference by name, which a released checkpoint
-   folder does not allow.
+   folder does not allow. With LoRA there is no second model: TRL switches the adapter off.
 """
 
 from __future__ import annotations
@@ -15,18 +16,26 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
+from safetensors.torch import save_file
 from transformers import PrinterCallback, Qwen3ForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from configs import RunConfig
-from grpo.checkpoints import finish_checkpoint
+from grpo.averaging import FILE as AVERAGED_FILE
+from grpo.averaging import AveragedWeights
+from grpo.checkpoints import RunFolder, finish_checkpoint
+from grpo.image_signals import image_signals
+from grpo.lora import merge_adapter, peft_config
 from grpo.metrics import rename
+from grpo.parallel import prepare_reference
 from grpo.schedule import prompt_schedule
 from policies import ImageTokens, PromptEncoder, image_logprobs
 from rollout import Prompt, RolloutBatch, RolloutGroup
@@ -52,7 +61,7 @@ class ImageGRPOTrainer(GRPOTrainer):
         image_tokens: the action space.
         prompts: training prompts; `prompt_schedule` says which step sees which.
         pipeline: anything with `collect` and `sync_weights` of `rollout.RolloutPipeline`.
-        recorder: keeps each group's best and worst image (rank 0's groups).
+        recorder: keeps each group's best and worst image, of all ranks.
     """
 
     def __init__(
@@ -77,25 +86,30 @@ class ImageGRPOTrainer(GRPOTrainer):
         self.step_seconds = 0.0
         self.rollout_seconds = 0.0
         self._pending: list[Prompt] = []
-        reference = copy.deepcopy(ar) if config.trainer.beta else None
+        section = config.trainer
+        reference = copy.deepcopy(ar) if section.beta and not section.lora else None
+        self.averaged = (
+            AveragedWeights(section.ema.decay, RunFolder(config.run_dir).checkpoints) if section.ema else None
+        )
         schedule = prompt_schedule(len(prompts), config.rollout.prompts_per_step, config.trainer.max_steps, config.seed)
         super().__init__(
             model=ar,
-            reward_funcs=[_reward_column(reward.name) for reward in config.rewards],
+            reward_funcs=[_reward_column(reward.name) for reward in config.rewards if reward.weight],
             args=args,
             train_dataset=Dataset.from_dict({"prompt": [prompts[i].text for i in schedule], "index": schedule}),
             processing_class=encoder.tokenizer,
             rollout_func=_collect,
-            callbacks=[_StepClock(self), *callbacks],
+            peft_config=peft_config(section.lora) if section.lora else None,
+            callbacks=[_StepClock(self), *([self.averaged] if self.averaged else []), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         self.use_vllm, self.vllm_generation, self._last_loaded_step = True, self, -1  # TRL calls our `sync_weights`
-        self.model.forward = self._image_forward(self.model)
+        self.model.forward = self._image_forward(ar)  # with LoRA, `ar` holds the adapters
+        self.beta = section.beta
         if reference is not None:
             reference.requires_grad_(False).eval()
             reference.forward = self._image_forward(reference)
-            self.beta = config.trainer.beta
-            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+            self.ref_model = prepare_reference(reference, self.accelerator, config)
 
     def _image_forward(self, ar: Qwen3ForCausalLM) -> Callable:
         """Forward of a model that is asked for nothing but image-token log-probs (and their entropy)."""
@@ -133,11 +147,22 @@ class ImageGRPOTrainer(GRPOTrainer):
 
     def sync_weights(self) -> None:
         """Publish the current weights to samplers and decoders; TRL calls it before each rollout, on every rank."""
-        weights = self.accelerator.get_state_dict(self.model_wrapped)
-        if self.accelerator.is_main_process:
-            self.pipeline.sync_weights(weights, version=self.state.global_step)
-        self.accelerator.wait_for_everyone()
+        self._publish(averaged=False)
         self._last_loaded_step = self.state.global_step
+
+    def sync_evaluated_weights(self) -> None:
+        """Publish the weights that evaluations measure, averaged or not (`trainer.ema.use`)."""
+        self._publish(averaged=self.averaged is not None and self.run.trainer.ema.use == "averaged")
+        self._last_loaded_step = -1  # the next rollout must fetch its own
+
+    def _publish(self, averaged: bool) -> None:
+        with self.averaged.applied() if averaged else nullcontext():
+            weights = self.accelerator.get_state_dict(self.model_wrapped)  # whole on rank 0, also when sharded
+            if self.accelerator.is_main_process:
+                if self.run.trainer.lora:
+                    weights = merge_adapter(weights, self.run.trainer.lora)
+                self.pipeline.sync_weights(weights, version=self.state.global_step)
+            self.accelerator.wait_for_everyone()
 
     def collect(self) -> dict[str, list]:
         """Rollouts of this step's prompts in TRL's form: flat lists, member after member, group after group.
@@ -147,13 +172,15 @@ class ImageGRPOTrainer(GRPOTrainer):
         """
         started = time.perf_counter()
         version = self.state.global_step
-        batch = self.pipeline.collect(self._pending, step=version)
+        batch = self.pipeline.collect(self._pending, step=version, turn=self.accelerator.process_index)
         self.rollout_seconds = time.perf_counter() - started
         versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
         if versions - {version}:
             raise RuntimeError(f"rollouts of step {version} come from policy versions {sorted(versions)}")
-        if self.recorder and self.accelerator.is_main_process and self._record_now(version):
-            self.recorder.record(version, batch)
+        if self.recorder and self._record_now(version):
+            picked = gather_object(self.recorder.pick(version, batch))  # rank after rank: the order of the prompts
+            if self.accelerator.is_main_process:
+                self.recorder.write(version, picked)
         self._log_batch(batch)
         groups = {group.prompt.id: group for group in batch.groups}
         rows = [row for prompt in self._pending for row in self._rows(prompt, groups.get(prompt.id))]
@@ -186,18 +213,28 @@ class ImageGRPOTrainer(GRPOTrainer):
         ]
 
     def _log_batch(self, batch: RolloutBatch) -> None:
-        images = [rollout.image for group in batch.groups for rollout in group.rollouts]
-        statistics = [sum(float(measure(image)) / 255 for image in images) for measure in (np.mean, np.std)]
+        rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
+        signals = image_signals(batch.groups)
         stages = [batch.seconds.get(stage, 0.0) for stage in STAGES]
-        totals = self._sum_over_ranks([*stages, batch.skipped_groups, len(images), *statistics])
-        *seconds, skipped, num_images, brightness, contrast = totals
+        totals = self._sum_over_ranks([*stages, batch.skipped_groups, len(rollouts), *signals.values()])
+        seconds, (skipped, num_images, *signal_sums) = totals[: len(STAGES)], totals[len(STAGES) :]
         if not num_images:
             raise RuntimeError(f"step {self.state.global_step}: every group was dropped because a reward failed on it")
         metrics = {f"time/{stage}": value for stage, value in zip(STAGES, seconds, strict=True)}
         metrics["groups/dropped"] = skipped
-        metrics["image/brightness"] = brightness / num_images  # [0, 1], mean pixel
-        metrics["image/contrast"] = contrast / num_images  # [0, 1], spread of the pixels inside an image
+        metrics |= {name: total / num_images for name, total in zip(signals, signal_sums, strict=True)}
         self.add_metrics(metrics)
+        for reward in self.run.rewards:
+            if not reward.weight:
+                self._log_measured(reward.name, [rollout.rewards[reward.name] for rollout in rollouts])
+
+    def _log_measured(self, name: str, scores: Sequence[float | None]) -> None:
+        """Mean and spread of a reward that is not trained on, over all ranks; nothing if it applies to no image."""
+        known = np.array([score for score in scores if score is not None], dtype=np.float64)
+        total, squares, count = self._sum_over_ranks([known.sum(), (known**2).sum(), len(known)])
+        if count:
+            variance = max(squares / count - (total / count) ** 2, 0.0) * count / max(count - 1, 1)  # as TRL: unbiased
+            self.add_metrics({f"reward/{name}": total / count, f"reward/{name}_std": variance**0.5})
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
         """Log these values with the current step."""
@@ -245,8 +282,11 @@ class ImageGRPOTrainer(GRPOTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Write into the staging folder `args.output_dir`, then move the complete checkpoint into place."""
         super()._save_checkpoint(model, trial)
+        averages = self.averaged.full() if self.averaged else {}
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            if averages:
+                save_file(averages, Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / AVERAGED_FILE)
             finish_checkpoint(Path(self.args.output_dir), self.state.global_step, self.run.checkpoint.keep)
         self.accelerator.wait_for_everyone()
 

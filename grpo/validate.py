@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from configs import ConfigError, RunConfig
 from grpo.checkpoints import RunFolder
-from policies import BLIP3oNext, PromptEncoder, PromptError, load_config, resolve_policy_path
-from policies.blip3o_next import diffusion_folder
-from policies.checkpoint import Weights, load_part
+from grpo.placement import check_placement
+from policies import BLIP3oNext, PromptEncoder, PromptError, resolve_policy_path
 from rewards import RewardError, check_options, check_prompt, is_applicable, reward_class
 from rollout import Prompt, load_prompts
 from rollout.environments import check_environment
-
-ALL_PARTS = ("ar", "head", "vision")
-"""Training needs the first two; the last is carried over into the trained policy's folder."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,8 @@ def check_run(config: RunConfig) -> CheckedRun:
     folder.check(config)
     policy_path = resolve_policy_path(config.policy.path)
     encoder = PromptEncoder.from_pretrained(policy_path)
-    check_weights(policy_path)
+    BLIP3oNext.check(policy_path)
+    check_placement(config, policy_path)
     check_rewards(config)
     train = load_prompts(config.prompts.train)
     heldout = load_prompts(config.prompts.heldout)
@@ -56,29 +49,6 @@ def check_run(config: RunConfig) -> CheckedRun:
             f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
         )
     return CheckedRun(config, folder, policy_path, train, heldout)
-
-
-class _Headers(Weights):
-    """Weights that hand out shapes instead of values."""
-
-    def load(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        with ExitStack() as stack:
-            files = {file: stack.enter_context(self._open(file)) for file in set(self.files.values())}
-            shapes = {name: files[self.files[name]].get_slice(name).get_shape() for name in names}
-        return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-
-
-def check_weights(policy_path: Path) -> None:
-    """Every tensor of the checkpoint is there and has the shape its configuration asks for; reads file headers only.
-
-    Raises:
-        CheckpointError: listing missing, unexpected and misshapen keys.
-    """
-    headers, config = _Headers(policy_path), load_config(policy_path)
-    with torch.device("meta"):
-        skeleton = BLIP3oNext(config, diffusion_folder(policy_path, config), ALL_PARTS, None)
-    for part, module in skeleton.parts().items():
-        load_part(headers, part, module)
 
 
 def check_rewards(config: RunConfig) -> None:

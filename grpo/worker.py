@@ -16,6 +16,7 @@ from configs import RunConfig
 from grpo.checkpoints import RunFolder
 from grpo.evaluation import HeldoutCallback
 from grpo.metrics import MetricsFile
+from grpo.parallel import parallel_arguments
 from grpo.progress import ProgressReporter
 from policies import BLIP3oNext, resolve_policy_path
 from rollout import Prompt, RolloutPipeline, RolloutRecorder
@@ -54,11 +55,10 @@ def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConf
         loss_type=section.loss_type,
         scale_rewards=section.scale_rewards,
         multi_objective_aggregation=section.multi_objective_aggregation,
-        reward_weights=[reward.weight for reward in config.rewards],
+        reward_weights=[reward.weight for reward in config.rewards if reward.weight],
         vllm_importance_sampling_correction=True,
         mask_truncated_completions=False,  # image completions have no end token
         shuffle_dataset=False,  # the schedule is already in order
-        gradient_checkpointing=section.gradient_checkpointing,
         bf16=config.policy.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
@@ -68,6 +68,7 @@ def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConf
         disable_tqdm=True,
         log_level="error",
         dataloader_pin_memory=torch.cuda.is_available(),
+        **parallel_arguments(config),
     )
 
 
@@ -88,7 +89,9 @@ def run_training(
 ) -> ImageGRPOTrainer:
     """Train from the newest checkpoint of the run folder (or the starting policy) to the last step."""
     folder = RunFolder(config.run_dir)
-    policy = BLIP3oNext.from_pretrained(resolve_policy_path(config.policy.path), parts=("ar",))
+    # What learns stays in float32 (autocast computes in bfloat16); a base that LoRA freezes need not.
+    dtype = getattr(torch, config.policy.dtype) if config.trainer.lora else torch.float32
+    policy = BLIP3oNext.from_pretrained(resolve_policy_path(config.policy.path), parts=("ar",), dtype=dtype)
     policy.ar.requires_grad_(True).train()
     trainer = ImageGRPOTrainer(
         policy.ar,
@@ -98,7 +101,11 @@ def run_training(
         image_tokens=policy.image_tokens,
         prompts=prompts,
         pipeline=pipeline,
-        recorder=RolloutRecorder(folder.path) if config.rollout.record_every_steps else None,
+        recorder=RolloutRecorder(
+            folder.path,
+            {reward.name: reward.weight for reward in config.rewards},
+            all_images=config.rollout.record_images == "all",
+        ),
         callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue is not None else [])],
     )
     if "tensorboard" in config.report_to and trainer.is_world_process_zero():

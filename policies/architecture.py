@@ -13,9 +13,10 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
-from policies.blip3o_next import BLIP3oNext, write_config
+from policies.blip3o_next import BLIP3oNext, write_config, write_json
 from policies.config import load_config
 from policies.prompts import REQUEST, SYSTEM, PromptEncoder
+from policies.vision import VQSigLIP2
 
 NUM_IMAGE_TOKENS = 1536
 NUM_SCALE_TOKENS = 3
@@ -70,11 +71,14 @@ AUTOENCODER = {
 SCHEDULER = {"num_train_timesteps": 1000, "shift": 1.0}
 
 
-def make_tokenizer(corpus: list[str], num_image_tokens: int = NUM_IMAGE_TOKENS) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    corpus: list[str], num_image_tokens: int = NUM_IMAGE_TOKENS, num_text_tokens: int | None = None
+) -> PreTrainedTokenizerFast:
     """Byte-level BPE: lower-case words of `corpus` are tokens, capitals and digits stay single characters.
 
     The policy can spell only what it can see letter by letter; bytes cover everything else. Qwen's chat tokens,
-    `<im_start>`, `<im_end>`, the scale tokens and the image tokens follow in the released order.
+    `<im_start>`, `<im_end>`, the scale tokens and the image tokens follow in the released order. Up to
+    `num_text_tokens` (chat tokens included) the vocabulary is filled with entries that no text is cut into.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -90,6 +94,11 @@ def make_tokenizer(corpus: list[str], num_image_tokens: int = NUM_IMAGE_TOKENS) 
     )
     tokenizer.train_from_iterator(fixed + corpus, trainer)
     chat = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    if num_text_tokens is not None:
+        values = json.loads(tokenizer.to_str())
+        known = values["model"]["vocab"]
+        known |= {f"<unused {i}>": i for i in range(len(known), num_text_tokens - len(chat))}
+        tokenizer = Tokenizer.from_str(json.dumps(values))
     image = ["<im_start>", "<im_end>", *(f"<S{i}>" for i in range(NUM_SCALE_TOKENS))]
     image += [f"<I{i}>" for i in range(num_image_tokens)]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in chat + image])
@@ -153,9 +162,7 @@ def random_policy(
         ("vae/config.json", {"_class_name": "AutoencoderDC", **AUTOENCODER}),
         ("scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler", **SCHEDULER}),
     ):
-        file = folder / config.diffusion_name_or_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / config.diffusion_name_or_path / name, values)
     write_config(folder, config)
     tokenizer.save_pretrained(folder)
     state = torch.get_rng_state()
@@ -164,9 +171,10 @@ def random_policy(
     policy = BLIP3oNext(
         config,
         folder / config.diffusion_name_or_path,
-        ("ar", "head", "vision"),
+        ("ar", "head"),
         PromptEncoder.from_pretrained(folder),
     )
+    policy.vision = VQSigLIP2(TOWER, num_image_tokens)
     torch.set_rng_state(state)
     policy.save_pretrained(folder)
     return folder

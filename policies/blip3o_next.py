@@ -13,17 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaTransformer2DModel
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from policies.checkpoint import Weights, load_part, save_parts
-from policies.config import CheckpointError, image_tokens, load_config, resolve_policy_path
+from policies.checkpoint import Weights, check_parts, load_part, save_parts, stored_parts
+from policies.config import image_tokens, load_config, read_config, resolve_policy_path
+from policies.hub import DIFFUSION_CONFIGS, diffusion_folder
 from policies.logprobs import position_ids
 from policies.prompts import PromptEncoder
-from policies.vision import RELEASED_TOWER, VQSigLIP2
-
-DIFFUSION_CONFIGS = ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+from policies.ta_tok import load_ta_tok, named_file
+from policies.vision import VQSigLIP2, empty_tokenizer
 
 
 def make_connector(hidden_size: int, caption_channels: int) -> nn.Sequential:
@@ -53,53 +54,102 @@ class BLIP3oNext(nn.Module):
         super().__init__()
         self.config = config
         self.prompts = prompts
+        self.released_config: dict | None = None  # what `config.json` said, word by word
         self.diffusion_configs = {name: json.loads((diffusion / name).read_text("utf-8")) for name in DIFFUSION_CONFIGS}
         self.image_tokens = image_tokens(config)
         self.ar = Qwen3ForCausalLM(config) if "ar" in parts else None
-        self.connector = self.sana = self.vae = self.scheduler = self.vision = None
+        self.connector = self.sana = self.vae = self.scheduler = None
         if "head" in parts:
             self.sana = SanaTransformer2DModel.from_config(self.diffusion_configs[DIFFUSION_CONFIGS[0]])
             self.vae = AutoencoderDC.from_config(self.diffusion_configs[DIFFUSION_CONFIGS[1]])
             self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.diffusion_configs[DIFFUSION_CONFIGS[2]])
             self.connector = make_connector(config.hidden_size, self.sana.config.caption_channels)
-        if "vision" in parts:
-            tower = getattr(config, "vision_tower_config", None) or RELEASED_TOWER
-            self.vision = VQSigLIP2(tower, config.num_image_tokens)
+        self.vision: VQSigLIP2 | None = None
+
+    @classmethod
+    def check(cls, path: str | Path) -> None:
+        """Everything that can be wrong with a checkpoint folder, found without reading or allocating a tensor.
+
+        Raises:
+            CheckpointError: as `from_pretrained`.
+        """
+        folder = resolve_policy_path(path)
+        weights = Weights(folder)
+        cls._empty(folder, weights, stored_parts(weights))
+
+    @classmethod
+    def _empty(cls, folder: Path, weights: Weights, parts: Sequence[str]) -> BLIP3oNext:
+        """The asked-for parts without values (parameters on the meta device), found to fit the weights."""
+        config = load_config(folder)
+        prompts = PromptEncoder.from_pretrained(folder)
+        diffusion = diffusion_folder(folder, config.diffusion_name_or_path)
+        with init_empty_weights(include_buffers=False):
+            policy = cls(config, diffusion, parts, prompts)
+            if "vision" in parts:
+                policy.vision = empty_tokenizer(config, weights.part_shapes("vision"))
+        check_parts(weights, policy.parts())
+        policy.released_config = read_config(folder)
+        return policy
 
     @classmethod
     def from_pretrained(
         cls,
         path: str | Path,
         *,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = torch.float32,
         device: str | torch.device = "cpu",
         parts: Sequence[str] = ("ar", "head"),
     ) -> BLIP3oNext:
-        """Load the asked-for parts (`ar`, `head`, `vision`) of a folder in the released layout, in evaluation mode.
+        """Load the asked-for parts (`ar`, `head`, `vision`) in evaluation mode.
+
+        Tensors of other parts are not read. If `vision` is wanted and the checkpoint does not hold it, the `ta_tok.pth`
+        that `mm_vision_tower` names is loaded. Memory beyond the model itself: one tensor.
+
+        Args:
+            path: a folder in the released layout, or the name of a hub repository (`resolve_policy_path`).
+            dtype: of all parameters; None leaves each as it is stored.
 
         Raises:
-            CheckpointError: a missing file or key, or tensors that do not fit the configuration.
+            CheckpointError: a missing file or key, or tensors that do not fit the configuration; found before
+                anything is allocated.
         """
         folder = resolve_policy_path(path)
-        config = load_config(folder)
         weights = Weights(folder)
-        policy = cls(config, diffusion_folder(folder, config), parts, PromptEncoder.from_pretrained(folder))
+        file = None
+        if "vision" in parts and not weights.names("vision"):
+            file = named_file(folder, load_config(folder))
+        policy = cls._empty(folder, weights, [part for part in parts if part != "vision" or not file])
         for part, module in policy.parts().items():
-            load_part(weights, part, module)
-        return policy.to(device=device, dtype=dtype).eval()
+            load_part(weights, part, module, dtype=dtype, device=device)
+        if file:
+            tower = getattr(policy.config, "vision_tower_config", None)
+            policy.vision = load_ta_tok(
+                file, tower=tower, num_codes=policy.image_tokens.size, dtype=dtype, device=device
+            )
+        return policy.to(device=device).eval()  # buffers too, in their own dtype: rotary frequencies stay float32
 
     def save_pretrained(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write every loaded part, the configs and the tokenizer in the released layout."""
+        """Write every loaded part, the configs and the tokenizer in the released layout.
+
+        A policy that was loaded keeps its `config.json` word by word, but for the dtype if that is another now. The
+        three configs of the diffusion head are written beside it, so the folder needs no network.
+        """
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         save_parts(folder, self.parts(), dtype)
-        write_config(folder, self.config)
+        if self.released_config is None:
+            write_config(folder, self.config)
+        else:
+            write_json(folder / "config.json", self._released_config(dtype))
         relative = Path(self.config.diffusion_name_or_path)
-        if not relative.is_absolute():
+        if not relative.is_absolute() and ".." not in relative.parts:
             for name, values in self.diffusion_configs.items():
-                (folder / relative / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / relative / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        self.prompts.tokenizer.save_pretrained(folder)
+                write_json(folder / relative / name, values)
+        self.prompts.save(folder)
+
+    def _released_config(self, dtype: torch.dtype | None) -> dict:
+        saved = str(dtype or next(self.parameters()).dtype).removeprefix("torch.")
+        return {key: saved if key in ("dtype", "torch_dtype") else value for key, value in self.released_config.items()}
 
     def parts(self) -> dict[str, nn.Module]:
         """Loaded modules under the names `checkpoint.py` uses."""
@@ -153,11 +203,14 @@ class BLIP3oNext(nn.Module):
         return latents
 
     @torch.no_grad()
+    def latents_to_pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        """RGB images `[B, 3, H, W]` in [0, 1], float32, from latents `[B, C, h, w]`."""
+        latents = latents / self.vae.config.scaling_factor + (self.vae.config.get("shift_factor") or 0.0)
+        return (self.vae.decode(latents.to(self.vae.dtype)).sample / 2 + 0.5).clamp(0, 1).float()
+
     def latents_to_images(self, latents: torch.Tensor) -> torch.Tensor:
         """RGB images `[B, H, W, 3]` uint8 from latents `[B, C, h, w]`."""
-        latents = latents / self.vae.config.scaling_factor + getattr(self.vae.config, "shift_factor", 0.0)
-        images = (self.vae.decode(latents.to(self.vae.dtype)).sample / 2 + 0.5).clamp(0, 1)
-        return (images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        return (self.latents_to_pixels(latents) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
     def decode(
         self, hidden: torch.Tensor, noise: torch.Tensor, num_steps: int = 30, guidance_scale: float = 2.0
@@ -166,35 +219,14 @@ class BLIP3oNext(nn.Module):
         return self.latents_to_images(self.denoise(hidden, noise, num_steps, guidance_scale))
 
 
-def diffusion_folder(checkpoint: Path, config: Qwen3Config) -> Path:
-    """Folder of the SANA, DC-AE and scheduler configs: `diffusion_name_or_path`, relative to the checkpoint.
-
-    A name that is no folder is taken as a hub repository; only its three small config files are fetched.
-
-    Raises:
-        CheckpointError: neither a folder nor to be had from the hub.
-    """
-    name = config.diffusion_name_or_path
-    folder = checkpoint / name  # an absolute name replaces the checkpoint's folder
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=list(DIFFUSION_CONFIGS)))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise CheckpointError(
-                f"{checkpoint}/config.json: diffusion_name_or_path={name!r} is no folder and could not be fetched "
-                f"from the hub ({type(error).__name__}); download it and give its local path"
-            ) from error
-    for file in DIFFUSION_CONFIGS:
-        if not (folder / file).is_file():
-            raise CheckpointError(f"{folder}: {file} is missing (named by diffusion_name_or_path in {checkpoint})")
-    return folder
-
-
 def write_config(folder: Path, config: Qwen3Config) -> None:
     """Write `config.json` under the checkpoint's own `model_type`."""
     values = config.to_diff_dict()
     values["model_type"] = values.pop("released_model_type")
-    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", values)
+
+
+def write_json(file: Path, values: dict) -> None:
+    """Write a configuration file, making its folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -6,10 +6,13 @@ The released layout is Qwen3's configuration plus the ids of the image tokens an
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from configs.loader import HUB_NAME
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config
@@ -25,8 +28,11 @@ TOKEN_KEYS = (
     "image_end_token_id",
     "num_image_tokens",
 )
+SIZE_KEYS = ("vocab_size", "hidden_size", "num_hidden_layers")
 RELEASED_GRID = 27  # SigLIP2 so400m patch14 at 384 px: 27 x 27 = 729 tokens
 TINY = Path(__file__).parent / "tiny"
+CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt")
+"""What is fetched of a hub repository: weights, configs and tokenizer; never pickles or code."""
 
 
 class CheckpointError(ValueError):
@@ -48,66 +54,92 @@ class ImageTokens:
 
 
 def resolve_policy_path(name: str | Path) -> Path:
-    """Folder of a policy: `tiny` is the one shipped with the project, anything else is a path.
+    """Folder of a policy: `tiny` is the one shipped with the project, anything else a path or a hub repository.
+
+    Args:
+        name: `tiny`, a folder, or `ORG/NAME` (`ORG/NAME@REVISION`) on the hub if there is no such folder.
 
     Raises:
-        CheckpointError: the folder or its `config.json` does not exist.
+        CheckpointError: the folder or its `config.json` does not exist, here or on the hub.
     """
     path = TINY if str(name) == "tiny" else Path(name).expanduser()
     if not path.is_dir():
-        hint = (
-            "build it first: python scripts/build_tiny_policy.py --output policies/tiny"
-            if path == TINY
-            else ("give `tiny` or a folder in the released layout")
-        )
-        raise CheckpointError(f"policy {str(name)!r}: no such folder; {hint}")
+        if not HUB_NAME.fullmatch(str(name)):
+            raise CheckpointError(f"policy {str(name)!r}: no such folder; give `tiny`, a folder or a hub repository")
+        from policies.hub import fetch
+
+        path = fetch(str(name), CHECKPOINT_FILES, f"policy {str(name)!r}")
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path}: config.json is missing, so this is no checkpoint in the released layout")
     return path
 
 
-def load_config(path: str | Path) -> Qwen3Config:
-    """Qwen3 configuration with BLIP3o-NEXT's own keys as attributes.
+def read_config(path: str | Path) -> dict:
+    """The keys and values of a checkpoint's `config.json`, found to be consistent.
 
     Raises:
         CheckpointError: unreadable JSON, missing keys, or token ranges that contradict each other or the vocabulary.
     """
-    from transformers import Qwen3Config
-
     file = resolve_policy_path(path) / "config.json"
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{file}: not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file}: expected an object with keys, found {type(values).__name__}")
     if values.get("model_type") not in MODEL_TYPES:
         raise CheckpointError(
             f"{file}: model_type is {values.get('model_type')!r}, expected one of {', '.join(MODEL_TYPES)}"
         )
-    required = ("vocab_size", "hidden_size", "num_hidden_layers", "diffusion_name_or_path", *TOKEN_KEYS)
+    required = (*SIZE_KEYS, "diffusion_name_or_path", *TOKEN_KEYS)
     missing = [key for key in required if values.get(key) is None]
     if missing:
         raise CheckpointError(f"{file}: missing key {missing[0]!r} (missing in all: {', '.join(missing)})")
+    for key in (*SIZE_KEYS, *TOKEN_KEYS):
+        if type(values[key]) is not int or values[key] < 0:
+            raise CheckpointError(f"{file}: {key} is {values[key]!r}, expected a whole number")
     _check_ranges(file, values)
+    return values
+
+
+def load_config(path: str | Path) -> Qwen3Config:
+    """Qwen3 configuration with BLIP3o-NEXT's own keys as attributes.
+
+    `tie_word_embeddings` is off whatever the file says: the released class has a head of its own.
+
+    Raises:
+        CheckpointError: as `read_config`.
+    """
+    from transformers import Qwen3Config
+
+    values = read_config(path)
     model_type = values.pop("model_type")
-    config = Qwen3Config(**values)
+    config = Qwen3Config(**values | {"tie_word_embeddings": False})
     config.released_model_type = model_type
     return config
 
 
 def _check_ranges(file: Path, values: dict) -> None:
+    taken: dict[range, str] = {}
     for kind in ("scale", "image"):
         start, end, num = (
             values[key] for key in (f"{kind}_start_token_id", f"{kind}_end_token_id", f"num_{kind}_tokens")
         )
-        if end - start + 1 != num:
+        if num < 1 or end - start + 1 != num:
             raise CheckpointError(
                 f"{file}: {kind}_start_token_id={start} .. {kind}_end_token_id={end} are {end - start + 1} ids, "
                 f"but num_{kind}_tokens={num}"
             )
-        if not 0 <= start <= end < values["vocab_size"]:
-            raise CheckpointError(
-                f"{file}: {kind}_end_token_id={end} lies outside the vocabulary of {values['vocab_size']}"
-            )
+        taken[range(start, end + 1)] = f"{kind}_start_token_id={start} .. {kind}_end_token_id={end}"
+    for key in ("image_start_tag_id", "image_end_tag_id"):
+        taken[range(values[key], values[key] + 1)] = f"{key}={values[key]}"
+    ordered = sorted(taken, key=lambda ids: (ids.start, ids.stop))
+    for first, second in itertools.pairwise(ordered):
+        if second.start < first.stop:
+            raise CheckpointError(f"{file}: {taken[first]} and {taken[second]} overlap")
+    last = ordered[-1]
+    if last.stop > values["vocab_size"]:
+        raise CheckpointError(f"{file}: {taken[last]} lies outside the vocabulary of {values['vocab_size']}")
 
 
 def grid_size(config: Qwen3Config) -> int:

@@ -5,17 +5,28 @@ The rendered text is tokenised without added special tokens; batches are padded 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config
 
 from policies.config import CheckpointError, image_tokens, load_config, resolve_policy_path
 
 SYSTEM = "You are a helpful assistant."
 REQUEST = "Please generate image based on the following caption: {prompt}"
 IMAGE_OPENING = "<im_start><S0>"
+TOKENIZER_FILES = (
+    "tokenizer*.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template*",
+    "generation_config.json",
+)
+"""Files beside the weights that the released code reads; `generation_config.json` is carried along and ignored."""
 
 
 class PromptError(ValueError):
@@ -25,9 +36,10 @@ class PromptError(ValueError):
 class PromptEncoder:
     """Turns captions into token ids that end in `<im_start><S0>`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, folder: Path | None = None):
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.folder = folder
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> PromptEncoder:
@@ -40,22 +52,30 @@ class PromptEncoder:
         config = load_config(folder)
         if not (folder / "tokenizer.json").is_file():
             raise CheckpointError(f"{folder}: tokenizer.json is missing")
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
-        expected = {
-            "<im_start>": config.image_start_tag_id,
-            "<im_end>": config.image_end_tag_id,
-            "<S0>": config.scale_start_token_id,
-            "<I0>": config.image_start_token_id,
-            f"<I{config.num_image_tokens - 1}>": config.image_end_token_id,
-        }
-        vocabulary = tokenizer.get_vocab()
-        for token, token_id in expected.items():
-            if vocabulary.get(token) != token_id:
-                raise CheckpointError(
-                    f"{folder}/tokenizer.json: token {token} has id {vocabulary.get(token)}, "
-                    f"config.json says {token_id}"
-                )
-        return cls(tokenizer, config.max_position_embeddings - image_tokens(config).num_tokens)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
+        except Exception as error:  # the tokenizers library raises plain `Exception` for a broken file
+            raise CheckpointError(f"{folder}: the tokenizer cannot be read ({error})") from error
+        check_image_tokens(tokenizer, config, folder)
+        num_tokens = image_tokens(config).num_tokens
+        if config.max_position_embeddings <= num_tokens:
+            raise CheckpointError(
+                f"{folder}/config.json: max_position_embeddings={config.max_position_embeddings} leaves no room for a "
+                f"prompt beside the {num_tokens} tokens of an image"
+            )
+        return cls(tokenizer, config.max_position_embeddings - num_tokens, folder)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a checkpoint folder: those it was loaded from, byte for byte.
+
+        Releases of transformers write them differently, and the released code wants its own.
+        """
+        if self.folder is None or not self.folder.is_dir():
+            self.tokenizer.save_pretrained(folder)
+        elif self.folder.resolve() != folder.resolve():
+            for pattern in TOKENIZER_FILES:
+                for file in filter(Path.is_file, self.folder.glob(pattern)):
+                    shutil.copyfile(file, folder / file.name)
 
     def render(self, prompt: str) -> str:
         """The text the policy reads, image opening included."""
@@ -90,3 +110,26 @@ class PromptEncoder:
             ids[row, longest - len(sequence) :] = torch.as_tensor(sequence)
             mask[row, longest - len(sequence) :] = 1
         return ids, mask
+
+
+def check_image_tokens(tokenizer: PreTrainedTokenizerBase, config: Qwen3Config, folder: Path) -> None:
+    """Every tag, scale and image token has the id that the configuration says.
+
+    Raises:
+        CheckpointError: naming the first that has not.
+    """
+    expected = {"<im_start>": config.image_start_tag_id, "<im_end>": config.image_end_tag_id}
+    expected |= {f"<S{i}>": config.scale_start_token_id + i for i in range(config.num_scale_tokens)}
+    expected |= {f"<I{i}>": config.image_start_token_id + i for i in range(config.num_image_tokens)}
+    vocabulary = tokenizer.get_vocab()
+    absent = [token for token in expected if token not in vocabulary]
+    if absent:
+        raise CheckpointError(
+            f"{folder}: the tokenizer lacks {len(absent)} of the model's image tokens, {absent[0]} first; "
+            "it is not the tokenizer this model was trained with"
+        )
+    for token, token_id in expected.items():
+        if vocabulary[token] != token_id:
+            raise CheckpointError(
+                f"{folder}: the tokenizer's {token} has id {vocabulary[token]}, config.json says {token_id}"
+            )

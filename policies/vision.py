@@ -9,10 +9,12 @@ Source: "Vision as a Dialect" (Tar), https://arxiv.org/abs/2506.18898, and the p
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import Siglip2VisionConfig, Siglip2VisionModel, SiglipVisionConfig, SiglipVisionModel
+from transformers import Qwen3Config, Siglip2VisionConfig, Siglip2VisionModel, SiglipVisionConfig, SiglipVisionModel
 
 POOLING_SCALES = (1, 2, 3)  # <S0>, <S1>, <S2>
 
@@ -26,8 +28,49 @@ RELEASED_TOWER = {
     "hidden_act": "gelu_pytorch_tanh",
     "bottleneck_dim": 1536,
     "decoder_layers": 3,
+    "decoder_intermediate_size": 3072,
+    "decoder_attention_heads": 12,
     "l2_normalized": True,
 }
+"""The released tokenizer. Its decoder keeps the sizes of transformers' default Siglip2 but for width and depth."""
+
+CARRIED = {
+    "scale_layer.shift": (1, 3, 1, 1),
+    "scale_layer.scale": (1, 3, 1, 1),
+    "bottleneck.regularizer.stochastic_temperature_inv": (),
+}
+"""Tensors that TA-Tok may hold and nothing here needs, with their shapes: kept as they are, so saving loses none."""
+
+
+def released_tower(shapes: Mapping[str, tuple[int, ...]]) -> dict:
+    """`RELEASED_TOWER` with the sizes that TA-Tok's tensors show.
+
+    Args:
+        shapes: by TA-Tok's own names (`bottleneck.in_linear.weight`, ...).
+    """
+    tower = dict(RELEASED_TOWER)
+    layer = "decoder.vision_model.encoder.layers."
+    layers = {name.removeprefix(layer).partition(".")[0] for name in shapes if name.startswith(layer)}
+    if layers:
+        tower["decoder_layers"] = len(layers)
+    for key, name in (
+        ("bottleneck_dim", "bottleneck.in_linear.weight"),
+        ("decoder_intermediate_size", f"{layer}0.mlp.fc1.weight"),
+    ):
+        if name in shapes:
+            tower[key] = shapes[name][0]
+    return tower
+
+
+def empty_tokenizer(config: Qwen3Config, shapes: Mapping[str, tuple[int, ...]]) -> VQSigLIP2:
+    """The tokenizer of a checkpoint without its weights.
+
+    Args:
+        config: of the policy.
+        shapes: of TA-Tok's tensors by its own names.
+    """
+    tower = getattr(config, "vision_tower_config", None) or released_tower(shapes)
+    return VQSigLIP2(tower, config.num_image_tokens, [name for name in CARRIED if name in shapes])
 
 
 class SimVQ(nn.Module):
@@ -79,15 +122,19 @@ class VQSigLIP2(nn.Module):
     """Images to token indices, and token indices to SigLIP2-like features.
 
     Args:
-        tower: keys of `RELEASED_TOWER`, from `vision_tower_config` of a checkpoint's config.
+        tower: keys of `RELEASED_TOWER`, from `vision_tower_config` of a checkpoint's config; those that begin with
+            `decoder_` may be left out for sizes like the encoder's.
         num_codes: size of the codebook (the policy's `num_image_tokens`).
+        carried: names from `CARRIED` that the checkpoint holds.
     """
 
-    def __init__(self, tower: dict, num_codes: int):
+    def __init__(self, tower: dict, num_codes: int, carried: Iterable[str] = ()):
         super().__init__()
         tower = dict(tower)
         bottleneck_dim, decoder_layers = tower.pop("bottleneck_dim"), tower.pop("decoder_layers")
         l2_normalized = tower.pop("l2_normalized")
+        decoder_intermediate_size = tower.pop("decoder_intermediate_size", tower["intermediate_size"])
+        decoder_attention_heads = tower.pop("decoder_attention_heads", tower["num_attention_heads"])
         config = SiglipVisionConfig(**tower)
         hidden = config.hidden_size
         self.image_size = config.image_size
@@ -96,9 +143,9 @@ class VQSigLIP2(nn.Module):
         self.decoder = Siglip2VisionModel(
             Siglip2VisionConfig(
                 hidden_size=hidden,
-                intermediate_size=tower["intermediate_size"],
+                intermediate_size=decoder_intermediate_size,
                 num_hidden_layers=decoder_layers,
-                num_attention_heads=tower["num_attention_heads"],
+                num_attention_heads=decoder_attention_heads,
                 num_channels=bottleneck_dim,
                 num_patches=256,
                 patch_size=1,
@@ -107,6 +154,11 @@ class VQSigLIP2(nn.Module):
         self.encode_task_layer = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh())
         self.decode_task_layer = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, hidden))
         self.bottleneck = Bottleneck(hidden, bottleneck_dim, num_codes, l2_normalized)
+        for name in carried:
+            owner, _, leaf = name.rpartition(".")
+            if owner == "scale_layer" and not hasattr(self, owner):
+                self.scale_layer = nn.Module()
+            self.get_submodule(owner).register_buffer(leaf, torch.empty(CARRIED[name], device="meta"))
 
     def features(self, images: torch.Tensor, pooling: int = 1) -> torch.Tensor:
         """Bottleneck features `[B, T, dim]` before quantising.

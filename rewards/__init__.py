@@ -5,7 +5,7 @@ Importing this package loads no model and no model library.
 
 from rewards.conformance import check_reward, example_batch
 from rewards.registry import available_rewards, build_reward, check_options, check_prompt, is_applicable, reward_class
-from rewards.types import Reward, RewardBatch, RewardError, score
+from rewards.types import Reward, RewardBatch, RewardError, explained_scores, score
 
 __all__ = [
     "Reward",
@@ -17,6 +17,7 @@ __all__ = [
     "check_prompt",
     "check_reward",
     "example_batch",
+    "explained_scores",
     "is_applicable",
     "reward_class",
     "score",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from rewards.torch_device import require_device
+from rewards.torch_device import check_device, require_device
 from rewards.types import RewardError
 
 if TYPE_CHECKING:
@@ -44,10 +44,6 @@ class ClipModel:
         require_device(device)
         import open_clip
 
-        if model not in open_clip.list_models():
-            near = difflib.get_close_matches(model, open_clip.list_models(), n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else "open_clip.list_models() names them all"
-            raise RewardError(f"unknown CLIP model {model!r}; {hint}")
         weights, settings = _find_weights(model, pretrained)
         try:
             self._model, _, self._transform = open_clip.create_model_and_transforms(
@@ -59,6 +55,18 @@ class ClipModel:
         self._model.eval()
         self._tokenize = open_clip.get_tokenizer(model)
         self._device = device
+
+    @staticmethod
+    def check_options(model: str, pretrained: str, device: str = "cpu") -> None:
+        """Check the names, and that the weights are on this machine, without loading them; raises RewardError.
+
+        Without open_clip, which may be installed for the workers only, no name can be checked.
+        """
+        check_device(device)
+        if importlib.util.find_spec("open_clip") is not None:
+            _find_weights(model, pretrained)
+        elif _is_path(pretrained) and not Path(pretrained).expanduser().is_file():
+            raise RewardError(f"CLIP weights {pretrained!r} do not exist")
 
     def encode_images(self, images: Sequence[Image.Image | np.ndarray]) -> Tensor:
         """Embeddings `[N, D]` of unit length, of PIL images or `[H, W, 3]` uint8 RGB arrays of any sizes."""
@@ -88,12 +96,16 @@ def _find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
     """The file of weights, and what open_clip must know about it that the file does not say."""
     import open_clip
 
+    if model not in open_clip.list_models():
+        near = difflib.get_close_matches(model, open_clip.list_models(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "open_clip.list_models() names them all"
+        raise RewardError(f"unknown CLIP model {model!r}; {hint}")
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path, {}
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained not in tags:
-        if os.sep in pretrained or path.suffix:
+        if _is_path(pretrained):
             raise RewardError(f"CLIP weights {pretrained!r} do not exist")
         near = difflib.get_close_matches(pretrained, tags, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"open_clip knows {', '.join(tags) or 'none'}"
@@ -110,6 +122,10 @@ def _find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:
         f"image_{key}": published[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in published
     }
     return cached, settings | {"force_quick_gelu": published.get("quick_gelu", False)}
+
+
+def _is_path(pretrained: str) -> bool:
+    return os.sep in pretrained or bool(Path(pretrained).suffix)
 
 
 def _cached(published: Mapping[str, Any]) -> Path | None:

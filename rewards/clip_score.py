@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rewards.clip_model import ClipModel
 from rewards.images import as_rgb
-from rewards.torch_device import check_device
 from rewards.types import RewardBatch
 
 SCALE = 2.5
@@ -26,13 +25,12 @@ class CLIPScore:
     """
 
     def __init__(self, model: str = "ViT-L-14", pretrained: str = "openai", device: str = "cpu") -> None:
-        self.check_options(model, pretrained, device)
         self._clip = ClipModel(model, pretrained, device)
 
     @staticmethod
     def check_options(model: str = "ViT-L-14", pretrained: str = "openai", device: str = "cpu") -> None:
-        """Check option values without loading anything; raises RewardError."""
-        check_device(device)
+        """Check option values and that the weights are there, without loading them; raises RewardError."""
+        ClipModel.check_options(model, pretrained, device)
 
     def __call__(self, batch: RewardBatch) -> list[float | None]:
         """One score in [0, 2.5] per image; equal prompts are encoded once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -175,8 +176,20 @@ def build_colors(name: str, **options: Any) -> ColorClassifier:
     return _checked_class(name, options)(**options)
 
 
+def check_colors(name: str, **options: Any) -> None:
+    """Check what can be known before a model loads: options, and that CLIP's weights are on this machine.
+
+    Raises:
+        RewardError: as `build_colors`, but not for a missing library, which may be installed for the workers only.
+    """
+    if _checked_class(name, options) is ClipColors:
+        given = inspect.signature(ClipColors).bind(**options)
+        given.apply_defaults()
+        ClipModel.check_options(**given.arguments)
+
+
 def color_names(name: str, **options: Any) -> tuple[str, ...]:
-    """Every colour that `build_colors` with the same arguments would answer; loads no model, raises as it does."""
+    """Every colour that `build_colors` with the same arguments would answer; checks the options, needs no weights."""
     _checked_class(name, options)
     prototypes = options.get("prototypes")
     return GENEVAL_COLORS if prototypes is None else tuple(prototypes)

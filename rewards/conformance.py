@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rewards.types import Reward, RewardBatch, RewardError, score
+from rewards.types import Reward, RewardBatch, RewardError, explained_scores, score
 
 
 def example_batch(num_images: int = 4, size: int = 64) -> RewardBatch:
@@ -43,7 +43,8 @@ def check_reward(
     Checked: options survive pickling (they travel to worker processes); one finite float or None per image; the
     same scores again on a second call, one image at a time, and in reverse order (so scores do not depend on the
     batch an image happens to be in); an empty batch gives an empty list; images and metadata are not changed;
-    `applicable`, if there is one, agrees with None; `state_dict`, if there is one, survives being stored.
+    `applicable`, if there is one, agrees with None; `explained_scores`, if there is one, gives the same scores;
+    `state_dict`, if there is one, survives being stored.
 
     Args:
         reward: an instance, or a class to construct with `options`.
@@ -79,6 +80,8 @@ def check_reward(
     if score(reward, batch[:0], name) != []:
         raise RewardError(f"reward {name!r} must return an empty list for an empty batch")
     _check_applicable(reward, batch, scores, name)
+    explained = [value for value, _ in explained_scores(reward, batch, name)]
+    _require_same(scores, explained, tolerance, f"reward {name!r} explains other scores than it gives")
     _check_state(reward, batch, scores, tolerance, name)
     return scores
 

@@ -46,7 +46,7 @@ class RewardBatch:
 class Reward(Protocol):
     """Scores images. Models load in `__init__`, never at import.
 
-    A class may add four optional things, each used only if present:
+    A class may add five optional things, each used only if present:
 
     - `check_options(**options) -> None`, static or class method with the constructor's parameters: raises RewardError
       for values out of range, before any model loads.
@@ -56,6 +56,8 @@ class Reward(Protocol):
       a prompt whose metadata is wrong, before any model loads.
     - `fit_reference(batch) -> None` with `state_dict() -> dict` and `load_state_dict(dict) -> None`, for rewards that
       compare with the starting policy's images: fitted once before training, its state kept in the run folder.
+    - `explained_scores(batch) -> list[tuple[float | None, dict | None]]`: the scores of a call, each with plain data
+      that says why. Used where an evaluation asks for it (`RolloutPipeline.collect(explain=True)`).
     """
 
     def __call__(self, batch: RewardBatch) -> list[float | None]:
@@ -79,7 +81,24 @@ def score(reward: Reward, batch: RewardBatch, name: str | None = None) -> list[f
         Exception: whatever the reward itself raises.
     """
     name = name or type(reward).__name__
-    scores = reward(batch)
+    return _checked_scores(name, reward(batch), batch)
+
+
+def explained_scores(
+    reward: Reward, batch: RewardBatch, name: str | None = None
+) -> list[tuple[float | None, Mapping[str, Any] | None]]:
+    """Like `score`, each score with its explanation, both from one look at the image.
+
+    The explanation is None where the reward does not apply, and for a reward without `explained_scores`.
+    """
+    if not hasattr(reward, "explained_scores"):
+        return [(value, None) for value in score(reward, batch, name)]
+    pairs = reward.explained_scores(batch)
+    scores = _checked_scores(name or type(reward).__name__, [value for value, _ in pairs], batch)
+    return [(value, explanation) for value, (_, explanation) in zip(scores, pairs, strict=True)]
+
+
+def _checked_scores(name: str, scores: Any, batch: RewardBatch) -> list[float | None]:
     if not isinstance(scores, list):
         raise RewardError(f"reward {name!r} returned {type(scores).__name__} instead of a list of floats")
     if len(scores) != len(batch):

@@ -1,32 +1,36 @@
-"""Starts vLLM as a sampler of image tokens: without tokenizer, without weights of its own, inside the actor's process.
+"""Starts vLLM as a sampler of image tokens: on the released folder as it is, without tokenizer, in the actor's process.
 
-All that differs between CPU and CUDA builds is in `EAGER_CPU_ENVIRONMENT`, `_cpu_options` and `_cuda_options`.
+What vLLM runs there is in `vllm_model.py`. All that differs between CPU and CUDA builds is in
+`EAGER_CPU_ENVIRONMENT`, `_cpu_options` and `_cuda_options`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import torch
 
+from policies import ImageTokens, load_config
 from rollout.errors import RolloutError
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config
     from vllm import LLM
 
+FORMAT = "blip3o_next"
+"""vLLM's name of the released layout, for configurations and for weights (`vllm_model.register`)."""
 CPU_BLOCK_SIZE = 32  # the CPU kernels want multiples of 32, and small blocks share more of a group's prompt
 MEMORY_SHARE = 0.25  # of the machine, at most, for the KV cache on CPU
 
 # No engine subprocess (weights could not be handed over), no third-party plugins
-# (PaddleX registers one that fails), the model runner that `reload_weights` and the logits processor belong to.
+# (PaddleX registers one that fails), the model runner that `reload_weights` belongs to.
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_PLUGINS": "",
@@ -51,44 +55,68 @@ class EngineSettings:
     """Run the model as it is instead of compiling it."""
 
 
+class EngineIds:
+    """Token ids of the policy to those of the engine, and back."""
+
+    def __init__(self, tokens: ImageTokens, vocab_size: int):
+        self.start = tokens.start
+        self.vocab_size = vocab_size
+
+    def of_prompt(self, ids: Sequence[int]) -> list[int]:
+        """Engine ids of policy ids."""
+        return [(token_id - self.start) % self.vocab_size for token_id in ids]
+
+    def to_policy(self, ids: Sequence[int]) -> np.ndarray:
+        """Policy ids, int32, of engine ids."""
+        return ((np.asarray(ids, np.int64) + self.start) % self.vocab_size).astype(np.int32)
+
+
 def engine_environment(settings: EngineSettings) -> dict[str, str]:
     """Variables of a sampler, to be set before vLLM is imported."""
     return ENVIRONMENT | EAGER_CPU_ENVIRONMENT if settings.enforce_eager and not settings.gpus else ENVIRONMENT
 
 
-def start_engine(config: Qwen3Config, settings: EngineSettings) -> LLM:
-    """An engine for the AR part of a policy, with dummy weights (`reload_weights` brings the real ones).
+def start_engine(policy_path: Path, settings: EngineSettings) -> LLM:
+    """An engine for the AR part of a policy; its token ids are `EngineIds`.
 
     Args:
-        config: of `policies.load_config`.
+        policy_path: folder in the released layout; nothing is copied, and only the AR part's tensors are read.
         settings: sizes.
 
     Raises:
         RolloutError: the model is to be compiled for CPU and there is no C++ compiler.
+        CheckpointError: the folder lacks a tensor.
     """
     from vllm import LLM
 
+    from rollout.vllm_model import register
+
     if not settings.enforce_eager and not settings.gpus:
         check_compiler()
-    with tempfile.TemporaryDirectory(prefix="blip3o-engine-") as folder:
-        write_engine_config(config, Path(folder))
-        return LLM(
-            model=folder,
-            enforce_eager=settings.enforce_eager,
-            load_format="dummy",
-            skip_tokenizer_init=True,
-            generation_config="vllm",  # a checkpoint's own sampling options are ignored
-            dtype=settings.dtype,
-            max_model_len=config.max_position_embeddings,
-            max_num_seqs=settings.max_num_seqs,
-            max_num_batched_tokens=max(8192, config.max_position_embeddings),
-            enable_prefix_caching=True,
-            logprobs_mode="processed_logprobs",
-            logits_processors=["rollout.support:ImageTokenSupport"],
-            disable_log_stats=True,
-            seed=0,
-            **(_cuda_options(settings) if settings.gpus else _cpu_options(config, settings)),
-        )
+    register()
+    return LLM(**engine_options(policy_path, settings))
+
+
+def engine_options(policy_path: Path, settings: EngineSettings) -> dict[str, Any]:
+    """Arguments of vLLM's `LLM`."""
+    config = load_config(policy_path)
+    return {
+        "model": str(policy_path),
+        "config_format": FORMAT,
+        "load_format": FORMAT,
+        "enforce_eager": settings.enforce_eager,
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",  # a checkpoint's own sampling options are ignored
+        "dtype": settings.dtype,
+        "max_model_len": config.max_position_embeddings,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_num_batched_tokens": max(8192, config.max_position_embeddings),
+        "enable_prefix_caching": True,
+        "logprobs_mode": "processed_logprobs",
+        "disable_log_stats": True,
+        "seed": 0,
+        **(_cuda_options(settings) if settings.gpus else _cpu_options(config, settings)),
+    }
 
 
 def check_compiler() -> None:
@@ -103,12 +131,6 @@ def check_compiler() -> None:
             f"rollout.enforce_eager=false compiles the sampler's model, which needs a C++ compiler; {compiler} was not "
             "found. Install one, or set rollout.enforce_eager=true"
         )
-
-
-def write_engine_config(config: Qwen3Config, folder: Path) -> None:
-    """Write the AR part's configuration as a plain Qwen3 one, image token ids included."""
-    values = config.to_diff_dict() | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
-    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
 
 
 def _cpu_options(config: Qwen3Config, settings: EngineSettings) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -82,3 +83,5 @@ class ScoredChunk:
 
     scores: tuple[list[float | None] | ScoreFailure, ...]
     work: Work
+    explanations: tuple[list[Mapping[str, Any] | None] | ScoreFailure, ...] = ()
+    """Per group one for each image, as far as the reward explains; empty unless they were asked for."""

@@ -36,6 +36,22 @@ class _Part:
     scores: dict[str, ray.ObjectRef]
 
 
+@dataclass
+class _Columns:
+    """A group's scores and explanations by reward name, in member order."""
+
+    scores: dict[str, list[float | None]]
+    explanations: dict[str, list[Mapping[str, Any] | None]]
+
+    def of(self, member: int) -> tuple[dict[str, float | None], dict[str, Mapping[str, Any]]]:
+        """One member's scores, and the explanations there are."""
+        explanations = {name: column[member] for name, column in self.explanations.items()}
+        return (
+            {name: column[member] for name, column in self.scores.items()},
+            {name: explanation for name, explanation in explanations.items() if explanation is not None},
+        )
+
+
 class RolloutPipeline:
     """Handle to a run's workers; can be pickled into Ray Train workers, all copies use the same workers.
 
@@ -93,6 +109,8 @@ class RolloutPipeline:
         *,
         group_size: int | None = None,
         num_diffusion_steps: int | None = None,
+        explain: bool = False,
+        turn: int = 0,
     ) -> RolloutBatch:
         """Sample, paint and score one group per prompt, with the weights of the last `sync_weights`.
 
@@ -101,6 +119,8 @@ class RolloutPipeline:
             step: training step, or a name such as "eval"; part of every seed.
             group_size: rollouts per prompt (default: the configuration's).
             num_diffusion_steps: Euler steps (default: the configuration's).
+            explain: have the rewards that can explain their scores do so.
+            turn: which worker gets the first chunk; trainer ranks, which collect at once, give their own numbers.
 
         Raises:
             PromptError: a prompt is longer than the policy's context.
@@ -113,8 +133,8 @@ class RolloutPipeline:
         per_part = max(1, self._config.rollout.images_per_decode // size)
         snapshots = self._snapshots()
         chunks = [
-            (chunk, *self._submit(chunk, index, per_part, num_steps, snapshots))
-            for index, chunk in enumerate(self._chunks(requests, size))
+            (chunk, *self._submit(chunk, index, per_part, num_steps, snapshots, explain))
+            for index, chunk in enumerate(self._chunks(requests, size), start=turn)
         ]
         groups: list[RolloutGroup] = []
         seconds: dict[str, float] = defaultdict(float, sample=0.0, decode=0.0, score=0.0)
@@ -183,8 +203,8 @@ class RolloutPipeline:
         return GroupRequest(prompt, self._encoder.encode(prompt.text), size, seed, noise)
 
     def _chunks(self, requests: Sequence[GroupRequest], size: int) -> list[Sequence[GroupRequest]]:
-        """Requests by engine call: the same number of completions whatever the group size."""
-        per_chunk = max(1, images_per_chunk(self._config) // size)
+        """Requests by engine call: the same number of completions whatever the group size, and no idle sampler."""
+        per_chunk = max(1, min(images_per_chunk(self._config) // size, -(-len(requests) // len(self._pools["sample"]))))
         return [requests[start : start + per_chunk] for start in range(0, len(requests), per_chunk)]
 
     def _snapshots(self) -> dict[str, Snapshot]:
@@ -200,6 +220,7 @@ class RolloutPipeline:
         per_part: int,
         num_steps: int,
         snapshots: Mapping[str, Snapshot],
+        explain: bool,
     ) -> tuple[ray.ObjectRef, list[_Part]]:
         """Queue a chunk through all stages; workers are taken in turn, so the assignment is the same in every run."""
         weights = snapshots[POLICY]
@@ -211,7 +232,7 @@ class RolloutPipeline:
             painted = self._worker("decode", turn).paint.remote(sampled, part, num_steps, weights)
             scores = {
                 reward.name: self._worker(f"score/{reward.name}", turn).score.remote(
-                    painted, snapshots.get(reward.name)
+                    painted, snapshots.get(reward.name), explain
                 )
                 for reward in self._config.rewards
             }
@@ -223,20 +244,22 @@ class RolloutPipeline:
 
     def _gather_scores(
         self, part: _Part, painted: PaintedChunk, step: int | str, seconds: dict[str, float]
-    ) -> list[dict[str, list[float | None]] | None]:
+    ) -> list[_Columns | None]:
         """Scores by reward name for every group of a part; None: the group is dropped."""
-        columns: list[dict[str, list[float | None]] | None] = [{} for _ in painted.requests]
+        columns: list[_Columns | None] = [_Columns({}, {}) for _ in painted.requests]
         for reward in self._config.rewards:
             try:
                 scored: ScoredChunk = self._get(part.scores[reward.name], f"score/{reward.name}", painted.requests)
                 seconds["score"] += scored.work.seconds
-                results = scored.scores
+                results, explanations = scored.scores, scored.explanations
             except RolloutError as error:  # the worker itself died, also after Ray's retries
                 results = (ScoreFailure(str(error), str(error)),) * len(painted.requests)
             for index, result in enumerate(results):
                 if not isinstance(result, ScoreFailure):
                     if columns[index] is not None:
-                        columns[index][reward.name] = result
+                        columns[index].scores[reward.name] = result
+                        if explanations:
+                            columns[index].explanations[reward.name] = explanations[index]
                 elif reward.on_error == "skip":
                     columns[index] = None
                 else:
@@ -260,15 +283,14 @@ class RolloutPipeline:
 def _join(
     painted: PaintedChunk,
     completions: Sequence[Sequence[Any]],
-    scores: Sequence[Mapping[str, list[float | None]] | None],
+    scores: Sequence[_Columns | None],
 ) -> list[RolloutGroup]:
     groups = []
     for request, images, group, columns in zip(painted.requests, painted.images, completions, scores, strict=True):
         if columns is None:
             continue
         rollouts = tuple(
-            Rollout(completion, images[member], {name: column[member] for name, column in columns.items()})
-            for member, completion in enumerate(group)
+            Rollout(completion, images[member], *columns.of(member)) for member, completion in enumerate(group)
         )
         groups.append(RolloutGroup(request.prompt, request.prompt_ids, rollouts))
     return groups

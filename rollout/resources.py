@@ -89,12 +89,18 @@ def check_interpreter() -> None:
 
 
 def check_gpus(config: RunConfig) -> None:
-    """Refuse a run that would wait for GPUs the cluster does not have.
+    """Refuse a run that would wait for nodes or GPUs the cluster does not have.
 
     Raises:
         RolloutError: naming both numbers.
     """
     cluster = config.cluster
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if nodes < cluster.nodes:
+        raise RolloutError(
+            f"cluster.nodes={cluster.nodes}, but the Ray cluster has {nodes}: start Ray on the others "
+            "(`ray start --address=HEAD:6379`), or lower cluster.nodes"
+        )
     wanted = (
         cluster.trainers * cluster.gpus_per_trainer
         + cluster.samplers * cluster.gpus_per_sampler

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rewards import RewardBatch, RewardError, build_reward, score
+from rewards import RewardBatch, RewardError, build_reward, explained_scores, score
 from rollout.messages import PaintedChunk, ScoredChunk, ScoreFailure, Snapshot
 from rollout.types import Prompt
 from rollout.worker import Worker
+
+Judged = list[tuple[float | None, Mapping[str, Any] | None]]
+"""Score and explanation of every image of a group."""
 
 
 class RewardWorker(Worker):
@@ -74,7 +77,7 @@ class RewardWorker(Worker):
             )
         return self._reward.state_dict()
 
-    def score(self, painted: PaintedChunk, snapshot: Snapshot | None) -> ScoredChunk:
+    def score(self, painted: PaintedChunk, snapshot: Snapshot | None, explain: bool = False) -> ScoredChunk:
         """Scores of every group. What a reward raises comes back as a failure of that group, never as a number.
 
         A reward that compares with the starting policy's images scores None until it has seen them.
@@ -84,35 +87,41 @@ class RewardWorker(Worker):
             self.use(snapshot)
         with self.timed():
             if snapshot is None and self.needs_reference():
-                scores = [[None] * len(images) for images in painted.images]
+                judged = [[(None, None)] * len(images) for images in painted.images]
             else:
-                scores = self._score_groups(
-                    [
-                        _batch(request.prompt, images)
-                        for request, images in zip(painted.requests, painted.images, strict=True)
-                    ]
-                )
-        return ScoredChunk(tuple(scores), self.work())
+                batches = [
+                    _batch(request.prompt, images)
+                    for request, images in zip(painted.requests, painted.images, strict=True)
+                ]
+                judged = self._judge_groups(batches, explain)
+        scores = tuple(_column(group, 0) for group in judged)
+        return ScoredChunk(scores, self.work(), tuple(_column(group, 1) for group in judged) if explain else ())
 
-    def _score_groups(self, groups: list[RewardBatch]) -> list[list[float | None] | ScoreFailure]:
+    def _judge_groups(self, groups: list[RewardBatch], explain: bool) -> list[Judged | ScoreFailure]:
         if self._batch_size is not None and len(groups) > 1:
             try:
-                scores = iter(self._score(_join(groups)))
+                judged = iter(self._judge(_join(groups), explain))
             except Exception:  # each group by itself shows which one it was
-                return [self._score_group(group) for group in groups]
-            return [list(islice(scores, len(group))) for group in groups]
-        return [self._score_group(group) for group in groups]
+                return [self._judge_group(group, explain) for group in groups]
+            return [list(islice(judged, len(group))) for group in groups]
+        return [self._judge_group(group, explain) for group in groups]
 
-    def _score_group(self, group: RewardBatch) -> list[float | None] | ScoreFailure:
+    def _judge_group(self, group: RewardBatch, explain: bool) -> Judged | ScoreFailure:
         try:
-            return self._score(group)
+            return self._judge(group, explain)
         except Exception as error:  # whatever a plug-in raises: the caller decides between stop and skip
             return ScoreFailure(f"{type(error).__name__}: {error}", traceback.format_exc())
 
-    def _score(self, batch: RewardBatch) -> list[float | None]:
+    def _judge(self, batch: RewardBatch, explain: bool) -> Judged:
         size = self._batch_size or len(batch)
         calls = [batch[start : start + size] for start in range(0, len(batch), size)]
-        return [value for call in calls for value in score(self._reward, call, self._reward_name)]
+        if explain:
+            return [pair for call in calls for pair in explained_scores(self._reward, call, self._reward_name)]
+        return [(value, None) for call in calls for value in score(self._reward, call, self._reward_name)]
+
+
+def _column(group: Judged | ScoreFailure, part: int) -> list[Any] | ScoreFailure:
+    return group if isinstance(group, ScoreFailure) else [pair[part] for pair in group]
 
 
 def _batch(prompt: Prompt, images: np.ndarray) -> RewardBatch:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from policies import image_tokens, load_config
-from rollout.engine import EngineSettings, start_engine
+from rollout.engine import EngineIds, EngineSettings, start_engine
 from rollout.errors import RolloutError
 from rollout.messages import GroupRequest, SampledChunk, Snapshot
 from rollout.types import Completion
@@ -26,7 +26,7 @@ class Sampler(Worker):
 
     Args:
         name: of the worker.
-        policy_path: checkpoint folder; only its configuration is read, weights come from snapshots.
+        policy_path: checkpoint folder; the engine starts with its weights and then follows snapshots.
         settings: of the engine.
         temperature: divides the logits.
     """
@@ -43,7 +43,8 @@ class Sampler(Worker):
         if self._engine is None:
             config = load_config(self._policy_path)
             self._tokens = image_tokens(config)
-            self._engine = start_engine(config, self._settings)
+            self._engine = start_engine(self._policy_path, self._settings)
+            self._ids = EngineIds(self._tokens, config.vocab_size)
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Replace the engine's weights, in its own layout, and forget the prompts computed with the old ones."""
@@ -71,7 +72,7 @@ class Sampler(Worker):
             self._engine.reset_prefix_cache()
             length = self._tokens.num_tokens
             outputs = self._engine.generate(
-                [{"prompt_token_ids": request.prompt_ids} for request in requests],
+                [{"prompt_token_ids": self._ids.of_prompt(request.prompt_ids)} for request in requests],
                 [
                     SamplingParams(
                         n=request.group_size,
@@ -90,7 +91,7 @@ class Sampler(Worker):
             completions = tuple(
                 tuple(
                     Completion(
-                        np.asarray(member.token_ids, np.int32),
+                        self._ids.to_policy(member.token_ids),
                         np.asarray(member.logprobs.logprobs, np.float32),
                         version,
                         request.seed + index,

@@ -5,6 +5,7 @@ They are the contract between the sampler, the decoder, the rewards and the trai
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,6 +44,8 @@ class Rollout:
     """`[H, W, 3]` uint8, RGB."""
     rewards: dict[str, float | None]
     """Reward name to score; None: the reward does not apply to this prompt."""
+    explanations: dict[str, Mapping] = field(default_factory=dict)
+    """Reward name to what it says about its score, if that was asked for and the reward has something to say."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import yaml
 from markupsafe import Markup
 
-from configs import ConfigError
+from configs import ConfigError, RewardSection, WarningsSection
 from grpo.checkpoints import RunFolder, write_atomically
+from grpo.hacking import HackingWarning, find_warnings, heldout_warnings
+from grpo.image_signals import IMAGE_SIGNALS
 from grpo.metrics import read_metrics
 from grpo.report import charts, pictures
 
@@ -86,6 +89,7 @@ def gather(run: RunFolder) -> dict[str, Any]:
         "facts": facts(config, metrics, summary),
         "finished": summary is not None,
         "later": later,
+        "warnings": hacking_warnings(config, metrics, before, evaluations.get(later)),
         "heldout": heldout_rows(config, before, evaluations.get(later)),
         "num_heldout": before and (before["num_prompts"], before["images_per_prompt"]),
         "tag_tables": tag_tables(before, evaluations.get(later)),
@@ -182,6 +186,21 @@ def tag_tables(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
     return tables
 
 
+def hacking_warnings(
+    config: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    before: Mapping[str, Any] | None,
+    later: Mapping[str, Any] | None,
+) -> list[HackingWarning]:
+    """What the run's own limits warn of, in its steps and between its evaluations."""
+    limits = WarningsSection.model_validate(config.get("warnings", {}))
+    rewards = [RewardSection.model_validate(reward) for reward in config["rewards"]]
+    found = find_warnings(limits, rewards, metrics)
+    if before and later:
+        found += heldout_warnings(limits, rewards, before["means"], later["means"], later["step"])
+    return found
+
+
 def make_charts(
     config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], evaluations: Mapping[str, Mapping[str, Any]]
 ) -> list[Chart]:
@@ -213,6 +232,15 @@ def make_charts(
     kl = [line("kl/reference", "KL", smooth)]
     note = f"Nats per token; held back with beta = {config['trainer']['beta']:g}.{blurred}"
     made.append(Chart("KL to the starting policy", note, charts.draw("kl", kl)))
+    columns = [[entry.get(name) for entry in metrics] for name in ("kl/reference", "reward/mean")]
+    path = [charts.running_mean(np.array(column, dtype=float), smooth) for column in columns] if metrics else [(), ()]
+    svg = charts.draw("budget", [charts.Line("reward", *path)], xlabel="KL, nats per token")
+    note = "Weighted sum of the rewards. A curve that goes on to the right without rising pays for nothing."
+    made.append(Chart("Reward against KL", note, svg))
+    signals = [line(name, name.removeprefix("image/"), smooth) for name in IMAGE_SIGNALS]
+    note = f"Statistics of the training images, each in [0, 1].{blurred}"
+    if svg := charts.draw("images", signals):  # runs of an older version have none
+        made.append(Chart("What the images look like", note, svg))
     mismatch = [line("mismatch/mean_abs", "mean"), line("mismatch/max_abs", "largest")]
     bound = config["trainer"]["mismatch_bound"]
     svg = charts.draw("mismatch", mismatch, log=True, bound=bound)

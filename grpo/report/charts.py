@@ -75,13 +75,15 @@ def draw(
     *,
     log: bool = False,
     bound: float | None = None,
+    xlabel: str = "step",
 ) -> Markup | None:
-    """One chart over optimiser steps as an `<svg>` element, or None if there is no number to draw.
+    """One chart as an `<svg>` element, or None if there is no number to draw.
 
     Args:
         name: distinguishes the ids inside this drawing from those of others on the page.
         log: logarithmic axis; values at or below 0 are left out.
         bound: value to mark with a dashed line.
+        xlabel: what `steps` are, if not optimiser steps.
     """
     arrays = [(line, np.asarray(line.steps, dtype=float), _numbers(line.values, log)) for line in lines]
     arrays = [entry for entry in arrays if np.isfinite(entry[2]).any()]
@@ -106,12 +108,12 @@ def draw(
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")  # the default is mathtext, which is not text in an SVG
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=xlabel == "step", nbins=6))
         axes.grid(axis="y")
-        axes.set_xlabel("step")
+        axes.set_xlabel(xlabel)
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=9, handlelength=1.4)
-        return _inline(figure, name)
+        return inline(figure, name)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -135,7 +137,8 @@ def _marker(values: np.ndarray) -> str:
     return "o" if np.isfinite(values).sum() == 1 else ""
 
 
-def _inline(figure: Figure, name: str) -> Markup:
+def inline(figure: Figure, name: str) -> Markup:
+    """The figure as an `<svg>` element whose ids start with `name` and whose colours are the page's."""
     buffer = StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
     svg = buffer.getvalue()

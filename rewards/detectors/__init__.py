@@ -49,8 +49,16 @@ def build_detector(name: str, **options: Any) -> Detector:
         options: keyword arguments of its constructor.
 
     Raises:
+        RewardError: as `check_detector`, or its libraries are missing, or its weights do not fit.
+    """
+    check_detector(name, **options)
+    return detector_class(name)(**options)
+
+
+def check_detector(name: str, **options: Any) -> None:
+    """Check what can be known of a detector without its libraries: they may be installed for its workers only.
+
+    Raises:
         RewardError: unknown name, an option the constructor does not know, or a value or file it cannot use.
     """
-    cls = detector_class(name)
-    check_options(cls, options, f"detector {name}")
-    return cls(**options)
+    check_options(detector_class(name), options, f"detector {name}")

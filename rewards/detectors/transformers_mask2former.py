@@ -64,8 +64,11 @@ class TransformersMask2Former:
         """Check option values without loading anything; raises RewardError."""
         check_device(device)
         check_image_sides(image_sides)
-        if not (Path(folder).expanduser() / "config.json").is_file():
-            raise RewardError(f"{folder!r} is no model folder (no config.json); docs/detectors.md says how to make it")
+        path = Path(folder).expanduser()
+        has_weights = any(path.glob("*.safetensors")) or any(path.glob("*.bin"))
+        if not has_weights or not (path / "config.json").is_file():
+            missing = "no weights" if (path / "config.json").is_file() else "no config.json"
+            raise RewardError(f"{folder!r} is no model folder ({missing}); docs/detectors.md says how to make it")
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """One result per image, with masks; an image is anything `rewards.images.as_rgb` takes."""

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rewards.colors import build_colors, color_names
+from rewards.colors import build_colors, check_colors, color_names
 from rewards.detections import Detections
-from rewards.detectors import build_detector, detector_class
+from rewards.detectors import build_detector, check_detector, detector_class
 from rewards.geneval.records import Record, is_record, parse_record
 from rewards.geneval.scoring import COUNTING_THRESHOLD, MAX_OBJECTS, THRESHOLD, dense, keep_objects, strict
 from rewards.images import as_rgb
@@ -44,7 +44,7 @@ class GenEvalReward:
         threshold: float = THRESHOLD,
         counting_threshold: float = COUNTING_THRESHOLD,
     ) -> None:
-        self.check_options(score=score, detector=detector, threshold=threshold, counting_threshold=counting_threshold)
+        self.check_options(score, detector, detector_options, colors, color_options, threshold, counting_threshold)
         self.score = score
         self.threshold = threshold
         self.counting_threshold = counting_threshold
@@ -61,11 +61,11 @@ class GenEvalReward:
         threshold: float = THRESHOLD,
         counting_threshold: float = COUNTING_THRESHOLD,
     ) -> None:
-        """Check option values without loading anything; raises RewardError."""
+        """Check option values, those of detector and colours too, without loading anything; raises RewardError."""
         if score not in SCORES:
             raise RewardError(f"unknown GenEval score {score!r}; known: {', '.join(SCORES)}")
-        detector_class(detector)
-        color_names(colors, **(color_options or {}))
+        check_detector(detector, **(detector_options or {}))
+        check_colors(colors, **(color_options or {}))
         for name, value in (("threshold", threshold), ("counting_threshold", counting_threshold)):
             if not 0 <= value < 1:
                 raise RewardError(f"GenEval {name} is {value}; it must lie in [0, 1)")
@@ -87,7 +87,11 @@ class GenEvalReward:
 
     def __call__(self, batch: RewardBatch) -> list[float | None]:
         """Scores in [0, 1]; None for prompts without a record (their images are not looked at)."""
-        return [None if found is None else found[self.score] for found in self.explain(batch)]
+        return [value for value, _ in self.explained_scores(batch)]
+
+    def explained_scores(self, batch: RewardBatch) -> list[tuple[float | None, dict[str, Any] | None]]:
+        """The scores of a call, each with what `explain` says about the image; one run of the detector for both."""
+        return [(None, None) if found is None else (found[self.score], found) for found in self.explain(batch)]
 
     def explain(self, batch: RewardBatch) -> list[dict[str, Any] | None]:
         """Per image both scores, in words what is wrong, and what was found; None for prompts without a record.

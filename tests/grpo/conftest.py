@@ -108,7 +108,7 @@ class FakePipeline:
         self.version = version
         self.versions.append(version)
 
-    def collect(self, prompts, step, *, group_size=None, num_diffusion_steps=None):
+    def collect(self, prompts, step, *, group_size=None, num_diffusion_steps=None, explain=False, turn=0):
         if self.stop_at is not None and step == self.stop_at:
             raise KeyboardInterrupt
         started = time.perf_counter()

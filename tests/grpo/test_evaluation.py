@@ -1,10 +1,9 @@
 """Held-out summaries by hand, and picture grids a person can read."""
 
 import numpy as np
-import pytest
 
 from configs import RewardSection
-from grpo.evaluation import Evaluation, bootstrap_interval, summarise
+from grpo.evaluation import Evaluation, summarise
 from grpo.grids import draw_grid, save_grid
 from rollout import Completion, Prompt, Rollout, RolloutGroup
 
@@ -25,15 +24,6 @@ def test_means_are_over_prompts_of_means_over_images_and_none_is_left_out():
     assert (evaluation.num_prompts, evaluation.images_per_prompt, evaluation.step) == (3, 2, 3)
 
 
-def test_the_interval_covers_the_mean_and_matches_the_normal_one():
-    values = np.random.default_rng(0).normal(0.5, 0.2, 400)
-    low, high = bootstrap_interval(values)
-    half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.003)
-    assert high == pytest.approx(values.mean() + half, abs=0.003)
-    assert bootstrap_interval(values) == (low, high)
-
-
 def test_an_evaluation_survives_its_file(tmp_path):
     evaluation = summarise([group("a", [0.0, 1.0])], [RewardSection(name="ocr"), RewardSection(name="guard")], 0)
     evaluation.save(tmp_path / "evaluations/before.json")
@@ -48,3 +38,12 @@ def test_a_grid_shows_captions_and_sharp_enlarged_images(tmp_path):
     picture = np.asarray(draw_grid([("caption", [group("a", [0.0]).rollouts[0].image], ())]))
     assert (picture == (200, 0, 0)).all(-1).sum() == 168 * 84  # 56 px enlarged 3 times, top half red, no blur
     assert (picture[:28] < 128).any()  # the caption
+
+
+def test_labels_stay_below_their_own_picture():
+    image = np.zeros((56, 56, 3), np.uint8)
+    label = "a_reward_with_a_long_name 0.25  another_long_one_of_them 0.50"
+    few, many = (np.asarray(draw_grid([("caption", [image] * 3, [text] * 3)])) for text in ("ocr 1.00", label))
+    assert many.shape[1] == few.shape[1] and many.shape[0] > few.shape[0]
+    between = many[:, 8 + 168 + 1 : 8 + 168 + 7]  # right of the first picture and its label, where neighbours meet
+    assert (between[30:] > 250).all()

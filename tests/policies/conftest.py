@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from policies import BLIP3oNext, random_policy
+from scripts.make_full_size import make
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +31,9 @@ def written(policy: BLIP3oNext) -> tuple[torch.Tensor, torch.Tensor]:
     space = policy.image_tokens
     tokens = torch.randint(space.start, space.stop, (3, space.num_tokens), generator=torch.Generator().manual_seed(0))
     return torch.cat([ids, tokens], 1), torch.cat([mask, torch.ones_like(tokens)], 1)
+
+
+@pytest.fixture(scope="session")
+def scaled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The released model at a twentieth of its size: bfloat16 shards, the released file's own keys."""
+    return make(tmp_path_factory.mktemp("scaled"), scale=0.05, seed=1, shard_gb=0.003)

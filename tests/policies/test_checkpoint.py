@@ -60,13 +60,72 @@ def test_names_are_those_of_the_released_checkpoint(folder):
         assert name in names, name
 
 
-def test_saving_what_was_loaded_changes_no_tensor_and_no_config_key(policy, folder, tmp_path):
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder, whatever its files."""
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("model_type", ["blip3o_qwen", "blip3o_qwen_inference", "blip3o_qwen_grpo"])
+@pytest.mark.parametrize("which", ["random", "shipped", "scaled"])
+def test_a_round_trip_changes_no_byte_and_no_config_key(which, model_type, folder, scaled, tmp_path):
+    """Tiny with random weights in float32, the shipped one in bfloat16, and scaled-down released shapes in shards."""
+    source = {"random": folder, "shipped": resolve_policy_path("tiny"), "scaled": scaled}[which]
+    copy = Path(shutil.copytree(source, tmp_path / "copy"))
+    edit_config(copy, model_type=model_type)
+    BLIP3oNext.from_pretrained(copy, dtype=None, parts=("ar", "head", "vision")).save_pretrained(tmp_path / "saved")
+    before, after = stored(copy), stored(tmp_path / "saved")
+    assert before.keys() == after.keys() and (which != "scaled" or len(list(copy.glob("*.safetensors"))) > 2)
+    for name in before:
+        assert before[name].dtype == after[name].dtype and torch.equal(before[name], after[name]), name
+    assert json.loads((copy / "config.json").read_text()) == json.loads((tmp_path / "saved/config.json").read_text())
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (copy / file).read_bytes() == (tmp_path / "saved" / file).read_bytes()
+    saved = BLIP3oNext.from_pretrained(tmp_path / "saved", dtype=None)  # its diffusion configs came along
+    assert saved.config.released_model_type == model_type
+
+
+def test_saving_into_its_own_folder_is_safe(broken):
+    """What was loaded does not hang on the files it came from."""
+    before = stored(broken)
+    policy = BLIP3oNext.from_pretrained(broken, dtype=None, parts=("ar", "head", "vision"))
+    policy.save_pretrained(broken)
+    after = stored(broken)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_checkpoint_loads_in_any_dtype_and_says_which_it_is_saved_in(scaled, tmp_path):
+    policy = BLIP3oNext.from_pretrained(scaled, parts=("ar",))
+    assert {parameter.dtype for parameter in policy.parameters()} == {torch.float32}
     policy.save_pretrained(tmp_path)
-    before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert json.loads((folder / "config.json").read_text()) == json.loads((tmp_path / "config.json").read_text())
-    BLIP3oNext.from_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == "float32"
+    policy = BLIP3oNext.from_pretrained(scaled, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in policy.parameters()} == {torch.bfloat16}
+    assert policy.ar.model.rotary_emb.inv_freq.dtype == torch.float32  # as transformers keeps it
+
+
+def test_tensors_of_parts_not_asked_for_are_not_read(broken):
+    """RL ignores the vision tower, even one that would not fit."""
+
+    def edit(tensors):
+        tensors["model.vision_tower.vision_tower.surprise"] = torch.zeros(1)
+
+    edit_weights(broken, edit)
+    BLIP3oNext.from_pretrained(broken)
+    with pytest.raises(CheckpointError, match=r"unexpected: model\.vision_tower\.vision_tower\.surprise"):
+        BLIP3oNext.from_pretrained(broken, parts=("vision",))
+
+
+def test_what_ta_tok_may_hold_beside_the_layout_is_kept(broken, tmp_path):
+    """Its input scaling as buffers, and a learnt temperature: unused here, not lost."""
+    names = ("scale_layer.shift", "scale_layer.scale", "bottleneck.regularizer.stochastic_temperature_inv")
+    prefix = "model.vision_tower.vision_tower."
+    extra = dict(zip(names, (torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1), torch.tensor(10.0)), strict=True))
+    edit_weights(broken, lambda tensors: tensors.update({prefix + name: value for name, value in extra.items()}))
+    policy = BLIP3oNext.from_pretrained(broken, parts=("ar", "head", "vision"))
+    policy.save_pretrained(tmp_path / "saved")
+    after = stored(tmp_path / "saved")
+    assert all(torch.equal(after[prefix + name], value) for name, value in extra.items())
+    assert policy.vision.encode(torch.rand(1, 3, 56, 56)).shape == (1, 49)
 
 
 def test_vocabulary_is_in_the_released_order(folder):
@@ -82,6 +141,9 @@ def test_vocabulary_is_in_the_released_order(folder):
         ({"model_type": "llama"}, "model_type is 'llama', expected one of blip3o_qwen"),
         ({"num_image_tokens": 5}, "image_start_token_id=.* are 1536 ids, but num_image_tokens=5"),
         ({"vocab_size": 600}, "lies outside the vocabulary of 600"),
+        ({"vocab_size": "many"}, "vocab_size is 'many', expected a whole number"),
+        ({"image_start_tag_id": 700}, "image_start_token_id=.* and image_start_tag_id=700 overlap"),
+        ({"scale_end_token_id": 2000, "num_scale_tokens": 1642}, "scale_start_token_id=.* overlap"),
     ],
 )
 def test_a_bad_config_is_named_before_weights_are_read(broken, changes, message):
@@ -91,22 +153,71 @@ def test_a_bad_config_is_named_before_weights_are_read(broken, changes, message)
         load_config(broken)
 
 
-def test_a_missing_folder_file_or_shard_is_named(broken, tmp_path):
-    with pytest.raises(CheckpointError, match="no such folder"):
-        BLIP3oNext.from_pretrained(tmp_path / "nowhere")
+def nothing_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a model was built or a tensor was read")
+
+    monkeypatch.setattr("policies.checkpoint.load_part", refuse)
+    monkeypatch.setattr("policies.blip3o_next.load_part", refuse)
+    monkeypatch.setattr("policies.checkpoint.Weights.read", refuse)
+
+
+@pytest.fixture
+def shards(scaled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sharded copy to break, whose tensors must never be read."""
+    nothing_is_allocated(monkeypatch)
+    return Path(shutil.copytree(scaled, tmp_path / "shards"))
+
+
+def refused(folder: Path, match: str) -> None:
+    """Loading and checking give the same message."""
+    for call in (BLIP3oNext.from_pretrained, BLIP3oNext.check):
+        with pytest.raises(CheckpointError, match=match):
+            call(folder)
+
+
+def edit_index(folder: Path, edit) -> None:
+    file = folder / "model.safetensors.index.json"
+    values = json.loads(file.read_text())
+    edit(values["weight_map"])
+    file.write_text(json.dumps(values))
+
+
+def test_a_missing_folder_or_file_is_named(broken, tmp_path, monkeypatch):
+    nothing_is_allocated(monkeypatch)
+    refused(tmp_path / "nowhere", "no such folder")
     (broken / "model.safetensors").rename(broken / "elsewhere")
-    with pytest.raises(CheckpointError, match="neither model.safetensors nor"):
-        BLIP3oNext.from_pretrained(broken)
-    (broken / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": "shard-7"}}))
-    with pytest.raises(CheckpointError, match="names shard-7, which is missing"):
-        BLIP3oNext.from_pretrained(broken)
+    refused(broken, "neither model.safetensors nor")
 
 
-def test_a_truncated_file_is_named(broken):
-    file = broken / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a complete safetensors file"):
-        BLIP3oNext.from_pretrained(broken)
+def test_an_index_that_names_a_missing_file_is_refused(shards):
+    edit_index(shards, lambda where: where.update({"lm_head.weight": "shard-7.safetensors"}))
+    refused(shards, r"index\.json: names shard-7\.safetensors, which is missing")
+
+
+def test_an_index_that_names_a_file_elsewhere_is_refused(shards):
+    edit_index(shards, lambda where: where.update({"lm_head.weight": "../model.safetensors"}))
+    refused(shards, r"names '\.\./model\.safetensors', which is not a file of this folder")
+
+
+def test_an_index_and_shards_that_disagree_are_refused(shards):
+    edit_index(shards, lambda where: where.update({"model.extra": where["lm_head.weight"]}))
+    refused(shards, r"disagrees with .*not in the file: model\.extra")
+    edit_index(shards, lambda where: [where.pop("model.extra"), where.pop("lm_head.weight")])
+    refused(shards, r"disagrees with .*not in the index: lm_head\.weight")
+
+
+def test_a_broken_index_is_refused(shards):
+    (shards / "model.safetensors.index.json").write_text('{"weight_map": ')
+    refused(shards, "not an index of shards")
+
+
+@pytest.mark.parametrize("kept", [4, 1000, -1])
+def test_a_truncated_shard_is_named(shards, kept):
+    """Cut within the header's length, within the header, and by the last byte."""
+    file = sorted(shards.glob("*.safetensors"))[-1]
+    file.write_bytes(file.read_bytes()[:kept])
+    refused(shards, rf"{file.name}: not a complete safetensors file")
 
 
 def test_missing_unexpected_and_misshapen_keys_are_listed(broken):
@@ -129,9 +240,50 @@ def test_a_missing_diffusion_config_is_named(broken):
         BLIP3oNext.from_pretrained(broken)
 
 
+def test_missing_keys_of_all_parts_come_in_one_message(shards):
+    for file in sorted(shards.glob("*.safetensors")):
+        tensors = load_file(file)
+        tensors.pop("model.norm.weight", None)
+        tensors.pop("model.diffusion_connector.3.weight", None)
+        save_file(tensors, file, metadata={"format": "pt"})
+    edit_index(shards, lambda where: [where.pop("model.norm.weight"), where.pop("model.diffusion_connector.3.weight")])
+    refused(shards, r"missing: model\.diffusion_connector\.3\.weight, model\.norm\.weight$")
+
+
 def test_a_tokenizer_that_disagrees_with_the_config_is_refused(broken):
     config = load_config(broken)
-    shift = {key: getattr(config, key) - 1 for key in ("image_start_token_id", "image_end_token_id")}
-    edit_config(broken, **shift)
-    with pytest.raises(CheckpointError, match="token <I0> has id"):
+    ends = {"image_start_tag_id": config.image_end_tag_id, "image_end_tag_id": config.image_start_tag_id}
+    edit_config(broken, **ends)
+    with pytest.raises(CheckpointError, match="tokenizer's <im_start> has id"):
         PromptEncoder.from_pretrained(broken)
+
+
+def test_a_tokenizer_without_the_image_tokens_is_refused(broken, monkeypatch):
+    """The language model's own, before the image tokens were added."""
+    nothing_is_allocated(monkeypatch)
+    values = json.loads((broken / "tokenizer.json").read_text())
+    values["added_tokens"] = [t for t in values["added_tokens"] if t["content"].startswith("<|")]
+    (broken / "tokenizer.json").write_text(json.dumps(values))
+    refused(broken, "the tokenizer lacks 1541 of the model's image tokens, <im_start> first")
+
+
+def test_a_tokenizer_that_cannot_be_read_is_refused(broken, monkeypatch):
+    nothing_is_allocated(monkeypatch)
+    (broken / "tokenizer.json").write_text("{")
+    refused(broken, "the tokenizer cannot be read")
+
+
+def test_a_context_without_room_for_a_prompt_is_refused(broken, monkeypatch):
+    nothing_is_allocated(monkeypatch)
+    edit_config(broken, max_position_embeddings=49)
+    refused(broken, "max_position_embeddings=49 leaves no room for a prompt beside the 49 tokens of an image")
+
+
+def test_tied_embeddings_in_the_config_do_not_tie(broken, tmp_path):
+    """The released class has a head of its own whatever Qwen3's configuration says."""
+    edit_config(broken, tie_word_embeddings=True)
+    policy = BLIP3oNext.from_pretrained(broken, dtype=None, parts=("ar", "head", "vision"))
+    assert not torch.equal(policy.ar.lm_head.weight, policy.ar.model.embed_tokens.weight)
+    policy.save_pretrained(tmp_path / "saved")
+    assert torch.equal(stored(tmp_path / "saved")["lm_head.weight"], stored(broken)["lm_head.weight"])
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["tie_word_embeddings"] is True

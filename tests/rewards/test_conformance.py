@@ -66,6 +66,11 @@ class Positional(Brightness):
         return [0.0] if len(batch) == 1 else [float(image.mean()) * (i == 0) for i, image in enumerate(batch.images)]
 
 
+class TwoFaced(Brightness):
+    def explained_scores(self, batch):
+        return [(0.0, {"reason": "too dark"})] * len(batch)
+
+
 class FailsOnEmpty(Brightness):
     def __call__(self, batch):
         return super().__call__(batch) or [0.0]
@@ -128,6 +133,7 @@ class Hoarder(Forgetful):
         (Tags, "changes the images, prompts or metadata"),
         (Inconsistent, "not applicable, yet scores it"),
         (Forgetful, "after its state was restored"),
+        (TwoFaced, "explains other scores than it gives"),
         (Hoarder, "state of reward 'Hoarder' cannot be stored"),
     ],
 )

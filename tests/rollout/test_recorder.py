@@ -67,3 +67,14 @@ def test_half_written_step_is_not_read(tmp_path):
     assert read_rollouts(tmp_path) == []
     RolloutRecorder(tmp_path).record(3, make_batch(("a", [{"r": 0.0}])))
     assert len(read_rollouts(tmp_path)) == 1
+
+
+def test_all_images_can_be_kept(tmp_path):
+    members = [{"r": 0.5}, {"r": 0.9}, {"r": 0.0}]
+    RolloutRecorder(tmp_path, all_images=True).record(0, make_batch(("a", members), ("b", members[:2])))
+    first, second = read_rollouts(tmp_path)
+    assert [np.asarray(Image.open(image)).max() for image in first["images"]] == [0, 1, 2]
+    assert first["best"] == {"member": 1, "image": first["images"][1]}
+    assert first["worst"] == {"member": 2, "image": first["images"][2]}
+    assert len(second["images"]) == 2
+    assert len(list((tmp_path / "rollouts/step-000000").glob("*.png"))) == 5  # none twice

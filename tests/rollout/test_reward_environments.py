@@ -234,3 +234,16 @@ def test_a_failure_in_a_batch_costs_only_its_own_group(picky):
     assert sizes == [9, 3, 3, 3]
     np.testing.assert_allclose([scores[0], scores[2]], [[0.0] * 3, [0.4] * 3])
     assert isinstance(scores[1], ScoreFailure) and scores[1].message == "OSError: a fault in this call"
+
+
+def test_explanations_are_given_on_request_and_stay_with_their_images(monkeypatch):
+    """In calls of four images for groups of three; the scores are the same with them and without."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    worker = RewardWorker("reward-guard-0", "guard", "toy_rewards:Explained", {}, 4)
+    images = tuple(np.full((3, 4, 4, 3), 51 * i, np.uint8) for i in range(3))
+    requests = tuple(GroupRequest(Prompt(f"p{i}", "a sign", {}), [], 3, 0, ()) for i in range(3))
+    painted = PaintedChunk(requests, images, Work("decoder-0", 0.0, 0))
+    scored = worker.score(painted, None, explain=True)
+    assert worker.score(painted, None).explanations == ()
+    assert scored.scores == worker.score(painted, None).scores
+    assert scored.explanations == tuple([{"level": 51 * i}] * 3 for i in range(3))

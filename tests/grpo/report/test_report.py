@@ -1,5 +1,6 @@
 """The report of a run: what it shows of finished, unfinished and broken runs."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -52,7 +53,7 @@ def test_head_and_tables_show_the_numbers(page):
 
 def test_every_section_has_its_pictures_and_curves(page):
     found = Resources(page)
-    assert found.tags.count("svg") == 6
+    assert found.tags.count("svg") == 7
     assert found.tags.count("img") == 2 * 3 * 4 + 3 * 3 * 2  # prompts before and after, steps x groups x best and worst
     for title in ("Reward: ocr", "Reward: geneval", "KL to the starting policy", "Mismatch", "Seconds per stage"):
         assert title in found.text
@@ -142,3 +143,16 @@ def test_running_mean_leaves_gaps_out():
 @pytest.mark.parametrize(("seconds", "text"), [(44.6, "45 s"), (711, "11 min 51 s"), (12000, "3 h 20 min")])
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_warnings_and_image_signals_show_where_there_are_any(builder, page, tmp_path):
+    assert 'id="warnings"' not in page and "What the images look like" not in page
+    run = builder.run(tmp_path / "run", images=False)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["image/saturation"] = 0.4 - 0.015 * line["step"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    html = write_report(run).read_text(encoding="utf-8")
+    text = Resources(html[html.index('id="warnings"') :]).text
+    assert re.search(r"Step \d+: image/saturation went from 0\.355 to 0\.\d+ \(-\d+%\), more than", text)
+    assert "What the images look like" in html

@@ -47,6 +47,9 @@ def test_bad_options_are_refused_before_a_model_loads(name, options, message):
 
 def test_a_gpu_that_is_not_there_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(RewardError, match="no weights"):
+        build_detector("transformers", folder=str(tmp_path))
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(RewardError, match="'cuda:99'.*GPUs"):
         build_detector("transformers", folder=str(tmp_path), device="cuda:99")
 

@@ -1,0 +1,246 @@
+"""The typed form of a study's YAML file: a base recipe, named arms that weigh its rewards differently, and seeds.
+
+Every arm measures the same rewards (the base recipe's and the study's own) on the same held-out prompts; an arm's
+`weights` say which of them it is trained on. What decides how an arm is measured cannot differ between arms.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from configs.loader import PATH_KEYS, ConfigError, _apply_override, _describe, _read_yaml, load_run_config
+from configs.schema import RewardSection, RunConfig, Section
+
+START = "start"
+"""Name of the untrained policy among the arms."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+FIXED = {
+    "run_dir": "the study names its run folders",
+    "seed": "list it under `seeds`",
+    "rewards": "give `weights`; another variant of a reward belongs into the study's `rewards` under a name of its own",
+    "prompts.heldout": "name the held-out prompts under `suites`",
+    "evaluation": "arms are compared on the same images per prompt; set it under the study's `overrides`",
+    "policy": "arms start from the same policy; set it under the study's `overrides`",
+    "rollout.temperature": "held-out images are drawn with it; set it under the study's `overrides`",
+    "rollout.noise": "held-out images are drawn with it; set it under the study's `overrides`",
+    "rollout.guidance_scale": "held-out images are drawn with it; set it under the study's `overrides`",
+}
+"""Keys that an arm must not change, and what to do instead."""
+
+
+class ArmSection(Section):
+    """One way to train."""
+
+    name: str = Field(pattern=NAME)
+    """Also a folder name."""
+    weights: dict[str, float] = Field(min_length=1)
+    """Reward name to weight; rewards not named here are measured and not trained on."""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Other changes to the base recipe: `section.key: value`."""
+
+
+class SuiteSection(Section):
+    """Held-out prompts that are reported together."""
+
+    name: str = Field(pattern=NAME)
+    prompts: str
+    """Prompt file; a relative path is resolved against the study file's folder."""
+    num_prompts: int | None = Field(None, ge=1)
+    """Use only the first so many; None: all."""
+
+
+class TrialsSection(Section):
+    """How many arms train at once, and what each reserves in Ray beside the workers of its run."""
+
+    concurrency: int = Field(1, ge=1)
+    cpus: float = Field(0.01, gt=0)
+    """A trial itself only waits for its run; Ray Tune wants more than 0."""
+    gpus: float = Field(0, ge=0)
+
+
+class StudyConfig(Section):
+    """A reward ablation study."""
+
+    study_dir: str
+    base: str
+    """Run recipe (YAML); a relative path is resolved against the study file's folder."""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the base recipe, for all arms."""
+    rewards: tuple[RewardSection, ...] = ()
+    """Rewards beside the base recipe's; arms weigh them, the others only measure them."""
+    suites: tuple[SuiteSection, ...] = ()
+    """None: one suite, `heldout`, of the base recipe's held-out prompts."""
+    arms: tuple[ArmSection, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    baseline: str = START
+    """Arm that the others are compared with; `start` is the untrained policy."""
+    correction: Literal["holm", "benjamini_hochberg"] = "holm"
+    """For multiple comparisons: Holm bounds the chance of any false finding, Benjamini-Hochberg the share of them."""
+    trials: TrialsSection = TrialsSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudyConfig:
+        arms = [arm.name for arm in self.arms]
+        for kind, names in (("arms", arms), ("suites", [suite.name for suite in self.suites]), ("seeds", self.seeds)):
+            repeated = [name for name in names if names.count(name) > 1]
+            if repeated:
+                raise ValueError(f"{kind}: {repeated[0]!r} is used twice")
+        folded = [name.lower() for name in arms]
+        if len(set(folded)) < len(folded):
+            raise ValueError("arms: two names differ only by upper and lower case; they are folder names")
+        if START in folded:
+            raise ValueError(f"arms: the name {START!r} means the untrained policy; take another")
+        if any(not 0 <= seed < 2**31 for seed in self.seeds):
+            raise ValueError("seeds: a seed is a number from 0 to 2147483647")
+        _require_known(self.baseline, [START, *arms], "baseline: unknown arm")
+        for arm in self.arms:
+            for key in flatten(arm.overrides):
+                fixed = next((name for name in FIXED if key == name or key.startswith(f"{name}.")), None)
+                if fixed:
+                    raise ValueError(f"arm {arm.name!r}: {key!r} cannot be an override of an arm: {FIXED[fixed]}")
+        return self
+
+
+SMOKE = {
+    "trainer.max_steps": 2,
+    "trainer.micro_batch_size": None,
+    "rollout.prompts_per_step": 2,
+    "rollout.group_size": 4,
+    "cluster.trainers": 1,
+    "cluster.samplers": 1,
+    "cluster.decoders": 1,
+    "evaluation.images_per_prompt": 2,
+    "evaluation.grid_prompts": 4,
+    "evaluation.every_steps": 0,
+    "checkpoint.every_steps": 1,
+}
+SMOKE_ARMS = 2
+SMOKE_PROMPTS = 4
+
+
+def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
+    """Read a study file.
+
+    Args:
+        smoke: shrink it to a few minutes: two arms, one seed, two small steps, four prompts a suite, in its own folder.
+
+    Raises:
+        ConfigError: naming file and key, with the nearest known key.
+    """
+    path = Path(path).expanduser()
+    values = _read_yaml(path)
+    folder = path.resolve().parent
+    _resolve(values, "base", folder)
+    for suite in _items(values.get("suites")):
+        _resolve(suite, "prompts", folder)
+    for holder in (values, *_items(values.get("arms"))):
+        if isinstance(holder.get("overrides"), dict):
+            holder["overrides"] = flatten(holder["overrides"])
+            for key in (".".join(parts) for parts in PATH_KEYS):
+                if holder["overrides"].get(key) != "tiny":
+                    _resolve(holder["overrides"], key, folder)
+    try:
+        study = StudyConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_describe(StudyConfig, error)}") from None
+    study = study.model_copy(update={"study_dir": str(Path(study.study_dir).expanduser().resolve())})
+    return shrink(study) if smoke else study
+
+
+def shrink(study: StudyConfig) -> StudyConfig:
+    """The same study, small enough to see within minutes that everything works."""
+    arms = tuple(
+        arm.model_copy(update={"overrides": {key: value for key, value in arm.overrides.items() if key not in SMOKE}})
+        for arm in study.arms[:SMOKE_ARMS]
+    )
+    suites = tuple(suite.model_copy(update={"num_prompts": SMOKE_PROMPTS}) for suite in study.suites)
+    return study.model_copy(
+        update={
+            "study_dir": f"{study.study_dir}-smoke",
+            "overrides": {**study.overrides, **SMOKE, "evaluation.num_prompts": SMOKE_PROMPTS},
+            "arms": arms,
+            "suites": suites,
+            "seeds": study.seeds[:1],
+            "baseline": study.baseline if study.baseline in [arm.name for arm in arms] else START,
+        }
+    )
+
+
+def load_base(study: StudyConfig) -> RunConfig:
+    """The base recipe with the study's own overrides and rewards.
+
+    Raises:
+        ConfigError: as `load_run_config`, or a reward of the study that has the name of one of the base's.
+    """
+    base = load_run_config(study.base, as_overrides(study.overrides))
+    names = [reward.name for reward in (*base.rewards, *study.rewards)]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ConfigError(f"rewards: {repeated[0]!r} is used twice; the study's rewards come on top of {study.base}'s")
+    return base.model_copy(update={"rewards": (*base.rewards, *study.rewards)})
+
+
+def arm_config(base: RunConfig, arm: ArmSection, **fixed: Any) -> RunConfig:
+    """The run of an arm: the base recipe with the arm's weights and overrides.
+
+    Args:
+        base: what `load_base` returns.
+        fixed: dotted keys with `__` for the dot, set last: `prompts__heldout="..."`.
+
+    Raises:
+        ConfigError: unknown reward or key, a wrong value, or weights that are all zero; names the arm.
+    """
+    names = [reward.name for reward in base.rewards]
+    for name in arm.weights:
+        _require_known(name, names, f"arm {arm.name!r}: unknown reward")
+    if not any(arm.weights.values()):
+        raise ConfigError(f"arm {arm.name!r}: all weights are 0, so there is nothing to train on")
+    values = base.model_dump(mode="json")
+    for reward in values["rewards"]:
+        reward["weight"] = arm.weights.get(reward["name"], 0.0)
+    try:
+        for override in as_overrides({**arm.overrides, **{key.replace("__", "."): v for key, v in fixed.items()}}):
+            _apply_override(values, override)
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"arm {arm.name!r}: {_describe(RunConfig, error)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"arm {arm.name!r}: {error}") from None
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys: `{"trainer": {"beta": 0}}` is `{"trainer.beta": 0}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def as_overrides(values: Mapping[str, Any]) -> list[str]:
+    """`section.key=value` as the command line takes it; JSON is YAML."""
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def _require_known(name: str, known: Iterable[str], problem: str) -> None:
+    known = list(known)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"{problem} {name!r}; {hint}")
+
+
+def _items(values: Any) -> list[dict]:
+    return [item for item in values if isinstance(item, dict)] if isinstance(values, list) else []
+
+
+def _resolve(values: dict, key: str, folder: Path) -> None:
+    if isinstance(values.get(key), str):
+        values[key] = str((folder / Path(values[key]).expanduser()).resolve())

@@ -1,0 +1,93 @@
+"""`blip3o-grpo ablate` and `rescore`: the commands, without the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from grpo.errors import one_line_errors
+
+console = Console()
+
+
+@one_line_errors
+def ablate(
+    study: Annotated[str, typer.Argument(help="Study (YAML): base recipe, arms, seeds.")],
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="A tiny version of it, in a folder of its own: does everything work?")
+    ] = False,
+) -> None:
+    """Train with several reward sets, measure each on all rewards, and say what is better; resumes by itself."""
+    from configs.study import load_study_config
+
+    config = load_study_config(study, smoke=smoke)
+    from grpo.study.study import run_study
+
+    result = run_study(config, console)
+    if result.matrix:
+        table = Table("arm", *(column.name for column in result.matrix.columns), title="held-out means")
+        for arm in result.matrix.arms:
+            table.add_row(arm, *(_cell(result.matrix, arm, column) for column in result.matrix.columns))
+        console.print(table)
+        console.print(
+            f"[green]+[/green] better, [red]-[/red] worse than {escape(result.matrix.baseline)} "
+            f"after correction for {len(result.matrix.against_baseline)} comparisons"
+        )
+        for sentence in result.conclusions.recommendation:
+            console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+    for name, reason in result.failed.items():
+        log = result.folder / "arms" / name / "train.log"
+        console.print(f"[bold red]failed:[/bold red] {name}: {escape(reason)} ({log})", soft_wrap=True, highlight=False)
+    console.print(f"report: {result.folder / 'report.html'}", soft_wrap=True, highlight=False)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _cell(matrix, arm: str, column) -> str:  # noqa: ANN001 - types of modules that load numpy and more
+    cell, comparison = matrix.cell(arm, column), matrix.comparison(arm, column)
+    mark = {"better": " [green]+[/green]", "worse": " [red]-[/red]"}.get(comparison.verdict if comparison else "", "")
+    return f"{cell.mean:.3f}{mark}"
+
+
+@one_line_errors
+def rescore(
+    run: Annotated[str, typer.Argument(help="Run folder with recorded rollouts.")],
+    rewards: Annotated[
+        str, typer.Option(help="Comma-separated: the run's own rewards, registered names, or module:Class.")
+    ] = "",
+    config: Annotated[Path | None, typer.Option(help="YAML with reward sections, as in a recipe.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON to write, CSV beside it; default: rescore.json in RUN.")
+    ] = None,
+) -> None:
+    """Score a run's recorded images with other rewards: what would they have taught? Trains nothing."""
+    from grpo.study.rescore import rescore as rescore_run
+    from grpo.study.rescore import write_rescored
+
+    names = [name.strip() for name in rewards.split(",") if name.strip()]
+    rescored = rescore_run(run, names, config)
+    table = Table("reward", "mean", "std in a group", "groups without spread", "at 0", "at 1", title="within groups")
+    for reward in rescored.rewards():
+        label = reward.name + (" (recorded)" if reward.name in rescored.recorded else "")
+        shares = (f"{share:.0%}" for share in (reward.without_spread, reward.at_zero, reward.at_one))
+        table.add_row(label, f"{reward.mean:.3f}", f"{reward.within_std:.3f}", *shares)
+    console.print(table)
+    table = Table("rewards", "groups", "Pearson", "Spearman", "same order", "same best", title="agreement")
+    for pair in rescored.pairs():
+        values = (pair.pearson, pair.spearman, pair.same_order, pair.same_best)
+        numbers = ("–" if value is None else f"{value:.2f}" for value in values)
+        table.add_row(f"{pair.first} and {pair.second}", str(pair.num_groups), *numbers)
+    console.print(table)
+    if not rescored.all_images:
+        console.print(
+            "The run kept only the best and the worst image of each group: new rewards are judged on those two, which "
+            "look more alike to rewards than the whole group would. Record with rollout.record_images=all for more.",
+            soft_wrap=True,
+        )
+    written = write_rescored(rescored, out or Path(run) / "rescore.json")
+    console.print(f"written: {written} and {written.with_suffix('.csv')}", soft_wrap=True, highlight=False)

@@ -1,0 +1,112 @@
+"""Runs the trials of a study: Ray Tune decides when each starts, a run folder says whether it is finished.
+
+Tune's own experiment state is thrown away: a run folder resumes by itself, from its checkpoints, and its summary is
+written last. So a study that was killed at any moment continues with the same command.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from rich.console import Console
+
+from grpo.checkpoints import RunFolder
+from grpo.cluster import ray_cluster
+from grpo.study.launch import CHANGED_BY_RAY, LOG, TrialError, last_line, run_trial
+from grpo.study.plan import StudyPlan, Trial
+from grpo.train import interruptible
+
+TRIAL_MODULE = "grpo.study.trial"
+
+
+def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
+    """Run what is not finished yet and return the failed trials' names with their last error line.
+
+    Raises:
+        KeyboardInterrupt: the user stopped the study.
+    """
+    pending = [trial for trial in plan.trials if not trial.finished]
+    done = len(plan.trials) - len(pending)
+    if done:
+        console.print(f"{done} of {len(plan.trials)} trials are finished already")
+    if not pending:
+        return {}
+    for trial in pending:
+        trial.folder.prepare(trial.config)
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # every run logs for itself
+    scratch = plan.folder / ".tune"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with ray_cluster(plan.base), interruptible():
+        jobs = {trial.name: _job(trial, plan.trials) for trial in pending}
+        resources = {"cpu": plan.study.trials.cpus, "gpu": plan.study.trials.gpus}
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(run_trial, jobs=jobs), resources),
+            param_space={"trial": tune.grid_search(list(jobs))},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=plan.study.trials.concurrency,
+                trial_dirname_creator=lambda trial: trial.config["trial"].replace("/", "-"),
+            ),
+            run_config=tune.RunConfig(
+                name="trials", storage_path=str(scratch), verbose=0, callbacks=[_Announcer(console, len(pending))]
+            ),
+        )
+        results = tuner.fit()
+    shutil.rmtree(scratch, ignore_errors=True)
+    failed = {
+        result.config["trial"]: _reason(result.error, jobs[result.config["trial"]])
+        for result in results
+        if result.error is not None
+    }
+    if any(not trial.finished and trial.name not in failed for trial in pending):
+        raise KeyboardInterrupt
+    return failed
+
+
+def _reason(error: Exception, job: dict[str, Any]) -> str:
+    """The run's last words, or Ray's where the run had none."""
+    if TrialError.__name__ in str(error):
+        return last_line(RunFolder(job["run_dir"]).path / LOG)
+    return str(error).strip().splitlines()[-1]
+
+
+def _job(trial: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
+    siblings = [str(t.folder.path) for t in trials if t.seed == trial.seed and t.arm != trial.arm]
+    return {
+        "run_dir": str(trial.folder.path),
+        "siblings": siblings,
+        "module": TRIAL_MODULE,
+        "variables": {key: os.environ[key] for key in CHANGED_BY_RAY if key in os.environ},
+        "folder": os.getcwd(),
+        "address": ray.get_runtime_context().gcs_address,
+        "path": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+    }
+
+
+class _Announcer(tune.Callback):
+    """One line in the study's terminal when a trial starts and ends."""
+
+    def __init__(self, console: Console, total: int):
+        self.console, self.total, self.started = console, total, 0
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+        self.started += 1
+        self._say(f"trial {self.started} of {self.total}: [bold]{trial.config['trial']}[/bold]")
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+        self._say(f"finished: {trial.config['trial']}")
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+        self._say(f"[bold red]failed:[/bold red] {trial.config['trial']}; the other trials go on")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles callbacks to restore an experiment, which a study does from its run folders."""
+        return {}
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)

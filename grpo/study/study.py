@@ -1,0 +1,65 @@
+"""`blip3o-grpo ablate`: check the study, run what is missing, compare what is finished, write it down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from configs.study import StudyConfig
+from grpo.checkpoints import write_atomically
+from grpo.study.conclusions import Conclusions, conclude
+from grpo.study.matrix import Matrix, as_csv, build_matrix, read_scores
+from grpo.study.plan import StudyPlan, plan_study
+from grpo.study.report import write_study_report
+from grpo.study.runner import run_trials
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found, and what it could not find."""
+
+    folder: Path
+    failed: dict[str, str]
+    """Trial name to its last error line."""
+    matrix: Matrix | None
+    conclusions: Conclusions | None
+
+
+def run_study(study: StudyConfig, console: Console) -> StudyResult:
+    """Run or resume a study and write its results; a failed trial does not stop the others.
+
+    Raises:
+        ConfigError, PromptError, RewardError, CheckpointError: before the first trial starts.
+        KeyboardInterrupt: the user stopped it.
+    """
+    plan = plan_study(study)
+    failed = run_trials(plan, console)
+    return write_results(plan, failed)
+
+
+def write_results(plan: StudyPlan, failed: dict[str, str]) -> StudyResult:
+    """Compare the finished trials; write `study.json`, `matrix.csv`, `comparisons.csv` and `report.html`."""
+    matrix = build_matrix(plan, read_scores(plan))
+    conclusions = conclude(matrix) if matrix else None
+    summary = {
+        "trials": {
+            trial.name: "finished" if trial.finished else failed.get(trial.name, "not finished")
+            for trial in plan.trials
+        },
+        "baseline": matrix and matrix.baseline,
+        "correction": plan.study.correction,
+        "matrix": [asdict(cell) for cell in matrix.cells] if matrix else [],
+        "against_baseline": [asdict(c) for c in matrix.against_baseline] if matrix else [],
+        "between_arms": [asdict(c) for c in matrix.between_arms] if matrix else [],
+        "conclusions": conclusions and asdict(conclusions),
+    }
+    write_atomically(plan.folder / "study.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    if matrix:
+        write_atomically(plan.folder / "matrix.csv", as_csv(matrix.cells))
+        comparisons = [*matrix.against_baseline, *matrix.between_arms]
+        write_atomically(plan.folder / "comparisons.csv", as_csv(comparisons))
+    write_study_report(plan, matrix, conclusions, failed)
+    return StudyResult(plan.folder, failed, matrix, conclusions)

@@ -1,0 +1,72 @@
+"""One trainer rank of `test_ranks.py`, started by it: `rank.py CONFIG`, with torch's RANK, WORLD_SIZE, ... set.
+
+Groups come from the in-process stand-in of `conftest.py`; rank 0 passes on the weights it was given. accelerate shards
+on accelerators only, so for FSDP2 on CPUs this process tells it otherwise; what shards and gathers is as on GPUs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+
+from configs import load_run_config
+from grpo.checkpoints import RunFolder
+from grpo.worker import run_training
+from rollout import load_prompts
+
+
+def shard_on_cpus() -> None:
+    """Have accelerate take a CPU process group for one it can shard over."""
+    original = AcceleratorState.__init__
+
+    def init(self, *args, fsdp_plugin=None, **kwargs):
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    AcceleratorState.__init__ = init
+
+
+def main(config_file: str) -> None:
+    """Train, and leave rank 0's view of the trained weights in `RUN/state.pt`."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    shard_on_cpus()
+    spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("conftest.py"))
+    toy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(toy)
+
+    class SharedPipeline(toy.FakePipeline):
+        """All ranks draw with the weights that rank 0 published."""
+
+        def collect(self, *args, **kwargs):
+            news = [self.version, self.ar.state_dict()] if torch.distributed.get_rank() == 0 else [None, None]
+            torch.distributed.broadcast_object_list(news, src=0)
+            self.version, weights = news
+            self.ar.load_state_dict(weights)
+            return super().collect(*args, **kwargs)
+
+    config = load_run_config(config_file)
+    prompts = load_prompts(config.prompts.train)
+    trainer = run_training(config, prompts, prompts, SharedPipeline(config.policy.path, config))
+    trainer.sync_evaluated_weights()
+    if trainer.accelerator.is_main_process:
+        torch.save(trainer.pipeline.ar.state_dict(), RunFolder(config.run_dir).path / "state.pt")
+    local = sum(p.numel() for p in map(to_local, trainer.model.parameters()))
+    (RunFolder(config.run_dir).path / f"values-{trainer.accelerator.process_index}").write_text(str(local))
+    torch.distributed.destroy_process_group()
+
+
+def to_local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a parameter."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,160 @@
+"""The matrix of a study with known effects, what is concluded from it, and its report in a real browser."""
+
+import csv
+import json
+import re
+
+import pytest
+
+from grpo.study.conclusions import conclude
+from grpo.study.matrix import as_csv, build_matrix, read_scores, verdict
+from grpo.study.study import write_results
+from tests.browser import chromium
+
+NOTHING = "<b>nothing</b>"
+
+
+@pytest.fixture(scope="module")
+def matrix(finished_study):
+    return build_matrix(finished_study, read_scores(finished_study))
+
+
+@pytest.fixture(scope="module")
+def page(finished_study):
+    write_results(finished_study, {})
+    return finished_study.folder / "report.html"
+
+
+def found(matrix, arm):
+    return {f"{c.suite}/{c.reward}": c for c in matrix.against_baseline if c.arm == arm}
+
+
+def test_every_arm_is_measured_by_every_reward_that_applies(matrix):
+    assert [column.name for column in matrix.columns] == [
+        "signs/ocr", "signs/guard", "shapes/geneval", "shapes/guard"
+    ]  # fmt: skip
+    assert matrix.arms == ["start", "text", "both", NOTHING]
+    assert len(matrix.cells) == 16 and len(matrix.against_baseline) == 12 and len(matrix.between_arms) == 12
+    cell = matrix.cell("both", matrix.columns[2])
+    assert (cell.weight, set(cell.seeds)) == (0.5, {0, 1})
+    assert cell.mean == pytest.approx(sum(cell.seeds.values()) / 2)
+    assert cell.low < cell.mean < cell.high
+
+
+def test_known_effects_are_found_with_their_intervals(matrix):
+    text, both, nothing = (found(matrix, arm) for arm in ("text", "both", NOTHING))
+    assert {name: c.verdict for name, c in text.items()} == {
+        "signs/ocr": "better", "signs/guard": "worse", "shapes/geneval": "", "shapes/guard": "worse"
+    }  # fmt: skip
+    assert {name: c.verdict for name, c in both.items() if c.verdict} == {
+        "signs/ocr": "better", "shapes/geneval": "better"
+    }  # fmt: skip
+    assert not any(c.verdict for c in nothing.values())
+    for comparison, effect in ((text["signs/ocr"], 0.3), (text["signs/guard"], -0.2), (both["shapes/geneval"], 0.25)):
+        assert comparison.low < effect < comparison.high
+        assert comparison.high - comparison.low < 0.1  # pairing takes the prompts' difficulty out
+        assert comparison.p < comparison.p_adjusted < 0.05
+    whole = next(c for c in matrix.cells if (c.arm, c.suite, c.reward) == ("text", "signs", "ocr"))
+    assert whole.high - whole.low > 1.5 * (text["signs/ocr"].high - text["signs/ocr"].low)
+
+
+def test_a_verdict_needs_the_correction_and_every_seed():
+    assert verdict(0.2, 0.01, [0.1, 0.3]) == "better"
+    assert verdict(-0.2, 0.01, [-0.1, -0.3]) == "worse"
+    assert verdict(0.2, 0.05, [0.1, 0.3]) == ""
+    assert verdict(0.2, 0.01, [0.5, -0.1]) == ""
+
+
+def test_conclusions_name_the_safe_arm_and_the_hacked_reward(matrix):
+    conclusions = conclude(matrix)
+    assert conclusions.recommended == "both"
+    text = " ".join(conclusions.recommendation)
+    assert text.startswith("Train with both: it is better than start in 2 of 4 measures, signs/ocr +0.")
+    assert "both is better than text in" in text and "worse than text in signs/ocr" in text
+    by_arm = {finding.arm: finding for finding in conclusions.findings}
+    assert "ocr was trained on and rose while signs/guard and shapes/guard fell" in by_arm["text"].suspicious
+    assert not by_arm["both"].suspicious
+    assert by_arm[NOTHING].text.startswith("no difference shown in signs/ocr, ")
+
+
+def test_without_a_safe_arm_nothing_is_recommended(finished_study):
+    scores = read_scores(finished_study)
+    del scores["both"]
+    conclusions = conclude(build_matrix(finished_study, scores))
+    assert conclusions.recommended is None and "text gained in some measures and lost" in conclusions.recommendation[0]
+    del scores["text"]
+    conclusions = conclude(build_matrix(finished_study, scores))
+    assert conclusions.recommended is None and "No arm was shown to be better" in conclusions.recommendation[0]
+
+
+def test_an_arm_as_the_baseline_and_seeds_that_are_missing(finished_study):
+    plan = type(finished_study)(
+        finished_study.study.model_copy(update={"baseline": "text"}),
+        finished_study.base,
+        finished_study.suites,
+        finished_study.trials,
+    )
+    scores = read_scores(plan)
+    del scores["both"][0]
+    matrix = build_matrix(plan, scores)
+    assert found(matrix, "both")["shapes/geneval"].verdict == "better"
+    assert set(found(matrix, "both")["shapes/geneval"].seeds) == {1}  # compared on the seed that both have
+    assert found(matrix, "both")["signs/ocr"].difference < 0
+    del scores["text"]
+    assert build_matrix(plan, scores).baseline == "start"
+    assert build_matrix(plan, {"start": {}}) is None
+
+
+def test_results_as_json_and_csv(page, matrix):
+    summary = json.loads((page.parent / "study.json").read_text())
+    assert set(summary["trials"].values()) == {"finished"} and len(summary["trials"]) == 6
+    assert summary["conclusions"]["recommended"] == "both"
+    rows = list(csv.DictReader((page.parent / "matrix.csv").open()))
+    assert len(rows) == 16 and {"arm", "suite", "reward", "mean", "low", "high", "seed_0", "seed_1"} <= rows[0].keys()
+    assert float(rows[0]["mean"]) == pytest.approx(matrix.cells[0].mean)
+    assert len(list(csv.DictReader((page.parent / "comparisons.csv").open()))) == 24
+    assert as_csv([]) == ""
+
+
+def test_the_page_escapes_names_and_marks_only_what_holds(page):
+    html = page.read_text()
+    assert "<b>nothing" not in html and "&lt;b&gt;nothing" in html
+    table = html[html.index('class="matrix"') : html.index("</table>")]
+    assert table.count("▲ better") == 3 and table.count("▼ worse") == 2
+    assert "a sign of reward hacking" in html
+    assert not re.search(r"url\((?!#)", html) and "<script" not in html
+
+
+def test_a_study_without_finished_trials_has_a_page(finished_study, tmp_path):
+    study = finished_study.study.model_copy(update={"study_dir": str(tmp_path / "new")})
+    config = finished_study.trials[0].config.model_copy(update={"run_dir": str(tmp_path / "new/arms/text/seed-0")})
+    trial = type(finished_study.trials[0])("text", 0, config)
+    plan = type(finished_study)(study, finished_study.base, finished_study.suites, [trial])
+    result = write_results(plan, {"text/seed-0": "error: <it> broke"})
+    assert result.matrix is None
+    html = (tmp_path / "new/report.html").read_text()
+    assert "nothing to compare" in html and "error: &lt;it&gt; broke" in html
+    assert json.loads((tmp_path / "new/study.json").read_text())["trials"] == {"text/seed-0": "error: <it> broke"}
+
+
+LOOK = """({
+  width: document.documentElement.scrollWidth,
+  images: [...document.images].map(image => image.naturalWidth),
+  charts: [...document.querySelectorAll("figure svg")].map(svg => svg.getBoundingClientRect().width),
+  scripts: document.scripts.length,
+})"""
+
+
+def test_browser_shows_it_without_errors_and_without_asking_anyone(page, tmp_path):
+    with chromium(tmp_path / "profile") as browser:
+        for width in (1200, 390):
+            for scheme in ("light", "dark"):
+                browser.open(page.as_uri(), width, scheme)
+                look = browser.evaluate(LOOK)
+                assert look["width"] <= width
+                assert len(look["images"]) == 2 * 4 * 2 and all(look["images"])  # prompts x arms x images
+                assert len(look["charts"]) == 9 and min(look["charts"]) > 280  # 3 rewards twice, KL, 2 image signals
+                assert look["scripts"] == 0
+                assert not browser.named("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+                requests = [event["request"]["url"] for event in browser.named("Network.requestWillBeSent")]
+                assert [request for request in requests if not request.startswith("data:")] == [page.as_uri()]

@@ -1,0 +1,177 @@
+"""Studies: what a study file becomes, and every mistake in it is one sentence before anything starts."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import grpo.cluster
+from configs import ConfigError, dump_config
+from configs.study import StudyConfig, as_overrides, flatten, load_study_config
+from grpo.cli import app
+from grpo.study.plan import plan_study
+from policies import BLIP3oNext
+
+SHIPPED = sorted(Path(__file__).parents[3].glob("configs/studies/*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_loads(monkeypatch):
+    """Any attempt to load weights or to start Ray fails the test."""
+
+    def refuse(*_, **__):
+        pytest.fail("a model was loaded or Ray was started before the study was checked")
+
+    monkeypatch.setattr(BLIP3oNext, "from_pretrained", refuse)
+    monkeypatch.setattr(grpo.cluster.ray, "init", refuse)
+
+
+def error_line(path):
+    result = CliRunner().invoke(app, ["ablate", str(path)])
+    assert result.exit_code == 2, result.output + repr(result.exception)
+    lines = [line for line in result.stderr.strip().splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    return lines[0]
+
+
+def arm(name="a", **values):
+    return {"name": name, "weights": {"ocr": 1}, **values}
+
+
+def test_arms_weigh_the_same_rewards_on_the_same_heldout_prompts(study_files):
+    plan = plan_study(load_study_config(study_files.study(rewards=[{"name": "exact", "type": "ocr"}])))
+    assert [trial.name for trial in plan.trials] == ["text/seed-0", "text/seed-1", "both/seed-0", "both/seed-1"]
+    weights = [{r.name: r.weight for r in trial.config.rewards} for trial in plan.trials[::2]]
+    assert weights == [
+        {"ocr": 1, "geneval": 0, "guard": 0, "exact": 0},
+        {"ocr": 1, "geneval": 0.5, "guard": 0, "exact": 0},
+    ]
+    text, both = plan.trials[1].config, plan.trials[3].config
+    assert (text.seed, both.seed, both.trainer.beta) == (1, 1, 0.1)
+    assert text.evaluation == both.evaluation and text.prompts == both.prompts
+    assert text.evaluation.num_prompts == 70
+    assert text.evaluation.num_diffusion_steps == plan.base.rollout.num_diffusion_steps
+    lines = Path(text.prompts.heldout).read_text().splitlines()
+    assert ['"suite": "signs"' in line for line in lines[:4]] == [True, False, True, False]
+    assert [Path(trial.config.run_dir).relative_to(plan.folder) for trial in plan.trials[:1]] == [
+        Path("arms/text/seed-0")
+    ]
+
+
+def test_without_suites_the_base_recipes_heldout_prompts_are_one(study_files):
+    plan = plan_study(load_study_config(study_files.study(suites=[], base="ocr.yaml", arms=[arm()])))
+    assert {name: len(prompts) for name, prompts in plan.suites.items()} == {"heldout": 10}
+
+
+def test_the_same_study_may_come_back_with_more_arms_and_seeds(study_files, tmp_path):
+    first = {"study_dir": str(tmp_path / "s"), "arms": [arm()], "seeds": [0]}
+    plan_study(load_study_config(study_files.study(**first)))
+    plan_study(load_study_config(study_files.study(**first)))
+    more = {**first, "arms": [arm("b", weights={"guard": 1}), arm()], "seeds": [0, 5], "trials": {"concurrency": 2}}
+    assert len(plan_study(load_study_config(study_files.study(**more))).trials) == 4
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_study_is_in_order(path, tmp_path):
+    for smoke in (False, True):
+        study = load_study_config(path, smoke=smoke)
+        study = study.model_copy(update={"study_dir": str(tmp_path / str(smoke))})
+        plan = plan_study(study)
+        if smoke:
+            assert len(plan.trials) == 2 and plan.trials[0].config.trainer.max_steps == 2
+    assert StudyConfig.model_validate(study.model_dump(mode="json")) == study
+    assert dump_config(study)
+
+
+MISTAKES = {
+    "unknown reward": (
+        {"arms": [arm(weights={"ocrr": 1})]},
+        ["arm 'a'", "unknown reward 'ocrr'", "did you mean 'ocr'?"],
+    ),
+    "unknown override": (
+        {"arms": [arm(overrides={"trainer.learning_rte": 1})]},
+        ["arm 'a'", "'trainer.learning_rte'", "did you mean 'learning_rate'?"],
+    ),
+    "unknown section": ({"arms": [arm(overrides={"trainr.beta": 1})]}, ["arm 'a'", "'trainr'", "'trainer'"]),
+    "wrong value": ({"arms": [arm(overrides={"trainer.beta": -1})]}, ["arm 'a'", "'trainer.beta' is -1"]),
+    "duplicate names": ({"arms": [arm(), arm()]}, ["arms: 'a' is used twice"]),
+    "names by case": ({"arms": [arm("Ab"), arm("aB")]}, ["upper and lower case"]),
+    "reserved name": ({"arms": [arm("start")]}, ["'start' means the untrained policy"]),
+    "path as name": ({"arms": [arm("../x")]}, ["arms.0.name"]),
+    "zero weights": ({"arms": [arm(weights={"ocr": 0, "guard": 0})]}, ["arm 'a'", "all weights are 0"]),
+    "no weights": ({"arms": [arm(weights={})]}, ["arms.0.weights"]),
+    "empty suite": ({"suites": [{"name": "e", "prompts": "empty.jsonl"}]}, ["suite 'e'", "holds no prompts"]),
+    "missing suite": ({"suites": [{"name": "e", "prompts": "nowhere.jsonl"}]}, ["suite 'e'", "no such prompt file"]),
+    "unmeasured suite": (
+        {
+            "base": "ocr.yaml",
+            "suites": [{"name": n, "prompts": f"{n}.jsonl"} for n in ("signs", "plain")],
+        },
+        ["suite 'plain'", "no prompt that any reward"],
+    ),
+    "unmeasured reward": (
+        {"suites": [{"name": "signs", "prompts": "signs.jsonl"}]},
+        ["'geneval' applies to no held-out prompt"],
+    ),
+    "shared prompts": ({"suites": [{"name": n, "prompts": "signs.jsonl"} for n in "ab"]}, ["'a' and 'b' share"]),
+    "fixed key": ({"arms": [arm(overrides={"evaluation.num_prompts": 3})]}, ["arm 'a'", "evaluation.num_prompts"]),
+    "reward options": ({"arms": [arm(overrides={"rewards.0.weight": 3})]}, ["arm 'a'", "give `weights`"]),
+    "unknown baseline": ({"baseline": "txt"}, ["unknown arm 'txt'", "did you mean 'text'?"]),
+    "unknown reward type": (
+        {"rewards": [{"name": "x", "type": "ocrr"}]},
+        ["unknown reward 'ocrr'", "did you mean 'ocr'?"],
+    ),
+    "repeated reward": ({"rewards": [{"name": "ocr"}]}, ["'ocr' is used twice"]),
+    "unknown key": ({"sedes": [1]}, ["unknown key 'sedes'", "did you mean 'seeds'?"]),
+    "no base": ({"base": "bse.yaml"}, ["bse.yaml: no such file", "base.yaml"]),
+    "repeated seed": ({"seeds": [1, 1]}, ["seeds: 1 is used twice"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(study_files, name):
+    changes, parts = MISTAKES[name]
+    line = error_line(study_files.study(**changes))
+    assert all(part in line for part in parts), line
+
+
+def test_an_arm_whose_rewards_apply_to_no_training_prompt(study_files):
+    signs = str(study_files.folder / "signs.jsonl")
+    mistake = arm(weights={"geneval": 1}, overrides={"prompts.train": signs})
+    assert "arm 'a': no training prompt has a reward" in error_line(study_files.study(arms=[mistake]))
+
+
+def test_a_folder_of_another_study_is_left_alone(study_files, tmp_path):
+    first = {"study_dir": str(tmp_path / "s"), "arms": [arm()], "seeds": [0]}
+    plan_study(load_study_config(study_files.study(**first)))
+    kept = (tmp_path / "s/study.yaml").read_text()
+    suites = [{"name": name, "prompts": f"{name}.jsonl"} for name in ("signs", "shapes")]
+    for change, part in (
+        ({"arms": [arm(weights={"ocr": 2})]}, "arm 'a'"),
+        ({"seeds": [3]}, "seed 0"),
+        ({"overrides": {"trainer.max_steps": 3}}, "base trainer.max_steps"),
+        ({"suites": [{**suites[0], "num_prompts": 9}, suites[1]]}, "suites"),
+    ):
+        line = error_line(study_files.study(**{**first, **change}))
+        assert "another study" in line and part in line
+    assert (tmp_path / "s/study.yaml").read_text() == kept
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("")
+    assert "no study" in error_line(study_files.study(study_dir=str(tmp_path / "run")))
+
+
+def test_smoke_is_small_and_lives_elsewhere(study_files):
+    path = study_files.study(arms=[arm(n, overrides={"trainer.max_steps": 99}) for n in "abc"])
+    whole, small = load_study_config(path), load_study_config(path, smoke=True)
+    assert small.study_dir == f"{whole.study_dir}-smoke"
+    plan = plan_study(small)
+    assert [trial.name for trial in plan.trials] == ["a/seed-0", "b/seed-0"]
+    assert {trial.config.trainer.max_steps for trial in plan.trials} == {2}
+    assert plan.trials[0].config.evaluation.num_prompts == 8
+
+
+def test_nested_overrides_are_dotted_keys():
+    assert flatten({"trainer": {"beta": 0.1}, "a.b": None}) == {"trainer.beta": 0.1, "a.b": None}
+    assert as_overrides({"a.b": "x: y", "c": None}) == ['a.b="x: y"', "c=null"]
+    with pytest.raises(ConfigError):
+        load_study_config("nowhere.yaml")

@@ -1,0 +1,94 @@
+"""Warnings of reward hacking: when they come, that they come once, and that they are printed."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from configs import RewardSection, WarningsSection
+from grpo.hacking import HackingWatch, find_warnings, heldout_warnings
+from grpo.progress import print_warning
+
+REWARDS = [
+    RewardSection(name="ocr"),
+    RewardSection(name="aesthetic", type="a:B", weight=0),
+    RewardSection(name="guard", type="reference_guard", weight=0.3),
+]
+CALM = {
+    "kl/reference": 0.01,
+    "image/brightness": 0.5,
+    "image/edges": 0.1,
+    "image/saturation": 0.4,
+    "image/entropy": 0.3,
+    "image/diversity": 0.2,
+    "reward/ocr": 0.5,
+    "reward/aesthetic": 0.6,
+    "reward/guard": 0.95,
+}
+
+
+def lines(num_steps=30, **ends):
+    """Metrics that go in a straight line from `CALM` to other values; names with `__` for the slash."""
+    ends = {name.replace("__", "/"): value for name, value in ends.items()}
+    share = [step / (num_steps - 1) for step in range(num_steps)]
+    return [
+        {"step": i + 1, **{name: value + part * (ends.get(name, value) - value) for name, value in CALM.items()}}
+        for i, part in enumerate(share)
+    ]
+
+
+def test_a_run_that_only_learns_what_it_is_trained_on_is_quiet():
+    metrics = lines(reward__ocr=1.0, kl__reference=0.1, image__edges=0.13, reward__guard=0.9)
+    assert find_warnings(WarningsSection(), REWARDS, metrics) == []
+
+
+@pytest.mark.parametrize(
+    ("signal", "end", "words"),
+    [
+        ("kl/reference", 0.6, "above warnings.kl_budget=0.2"),
+        ("image/saturation", 0.05, "warnings.image_change=0.5"),
+        ("image/edges", 0.3, "warnings.image_change=0.5"),
+        ("image/diversity", 0.02, "between the images of a group"),
+        ("reward/aesthetic", 0.3, "warnings.reward_drop=0.1"),
+        ("reward/guard", 0.5, "warnings.reward_drop=0.1"),
+    ],
+)
+def test_each_signal_warns_once_after_it_crosses_its_limit(signal, end, words):
+    metrics = lines(**{signal.replace("/", "__"): end})
+    (warning,) = find_warnings(WarningsSection(), REWARDS, metrics)
+    assert warning.signal == signal and words in warning.text and signal in warning.text
+    assert 5 < warning.step < 30
+    off = WarningsSection(kl_budget=None, image_change=None, reward_drop=None)
+    assert find_warnings(off, REWARDS, metrics) == []
+
+
+def test_a_trained_reward_may_fall_and_one_odd_step_is_no_trend():
+    metrics = lines(reward__ocr=0.1)
+    metrics[12]["image/edges"] = 0.2
+    metrics[13]["reward/guard"] = 0.6
+    metrics[14]["kl/reference"] = None
+    assert find_warnings(WarningsSection(), REWARDS, metrics) == []
+
+
+def test_a_watch_says_step_by_step_what_the_whole_file_says():
+    metrics = lines(kl__reference=0.6, reward__aesthetic=0.2)
+    watch = HackingWatch(WarningsSection(), REWARDS)
+    assert [warning for line in metrics for warning in watch.see(line)] == find_warnings(
+        WarningsSection(), REWARDS, metrics
+    )
+
+
+def test_heldout_rewards_that_should_not_fall():
+    before = {"ocr": 0.5, "aesthetic": 0.6, "guard": 0.95}
+    later = {"ocr": 0.2, "aesthetic": 0.55, "guard": 0.6}
+    (warning,) = heldout_warnings(WarningsSection(), REWARDS, before, later, 40)
+    assert (warning.step, warning.signal) == (40, "heldout/guard")
+    assert "fell from 0.950 to 0.600" in warning.text
+    assert heldout_warnings(WarningsSection(), REWARDS, before, {"ocr": 0.1}, 40) == []
+
+
+def test_a_warning_is_one_line_in_the_terminal():
+    (warning,) = find_warnings(WarningsSection(), REWARDS, lines(reward__guard=0.5))
+    buffer = io.StringIO()
+    print_warning(Console(file=buffer, width=40), warning)
+    assert buffer.getvalue().count("\n") == 1 and buffer.getvalue().startswith(f"warning: step {warning.step}: ")

@@ -1,0 +1,130 @@
+"""Two trainer ranks (gloo) do what one does with the whole batch: DDP, FSDP2, LoRA, EMA, recorded groups."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs import dump_config
+from grpo.checkpoints import RunFolder
+from grpo.metrics import read_metrics
+from grpo.trained import load_trained
+from policies import BLIP3oNext
+from rollout import read_rollouts
+
+ROOT = Path(__file__).parents[2]
+COMPARED = ("reward/mean", "reward/target", "kl/reference", "entropy", "grad_norm", "loss", "image/contrast")
+
+
+def run_ranks(config, ranks=2):
+    """Start the ranks of a run and wait for them."""
+    folder = RunFolder(config.run_dir)
+    folder.prepare(config)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, str(Path(__file__).with_name("rank.py")), str(folder.config)]
+    processes = [
+        subprocess.Popen(
+            command, env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)}, stderr=subprocess.PIPE, text=True
+        )
+        for r in range(ranks)
+    ]
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(errors)[-4000:]
+    return folder
+
+
+def assert_same_run(folder, metrics, trainer):
+    """All steps' metrics within 1e-4 of the single rank's, and its weights."""
+    ours = read_metrics(folder.metrics)
+    assert [line["step"] for line in ours] == [line["step"] for line in metrics]
+    for line, expected in zip(ours, metrics, strict=True):
+        for name in COMPARED:
+            assert line[name] == pytest.approx(expected[name], abs=1e-4), (line["step"], name)
+    trainer.sync_evaluated_weights()
+    for name, tensor in torch.load(folder.path / "state.pt", weights_only=True).items():
+        torch.testing.assert_close(tensor, trainer.pipeline.ar.state_dict()[name], atol=1e-4, rtol=0, msg=name)
+
+
+@pytest.fixture(scope="module")
+def make_pair(make_config):
+    """The same run for one rank and for two."""
+
+    def make(parallel=None, **trainer):
+        sections = {
+            "rollout": {"prompts_per_step": 4, "group_size": 4, "record_every_steps": 1},
+            "trainer": {"max_steps": 3, "learning_rate": 1e-4, "beta": 0.1, "micro_batch_size": 4, **trainer},
+            "checkpoint": {"every_steps": 2},
+        }
+        sharded = {"trainer": sections["trainer"] | {"parallel": parallel or {"type": "ddp"}}}
+        return make_config(**sections), make_config(**sections | sharded, cluster={"trainers": 2})
+
+    return make
+
+
+def test_two_ranks_train_like_one_and_record_the_groups_of_both(make_pair, run_toy):
+    alone, together = make_pair()
+    trainer, _, metrics = run_toy(alone)
+    folder = run_ranks(together)
+    assert_same_run(folder, metrics, trainer)
+    ours, theirs = read_rollouts(folder.path), read_rollouts(alone.run_dir)
+    assert [(r["step"], r["prompt_id"]) for r in ours] == [(r["step"], r["prompt_id"]) for r in theirs]
+    assert len(ours) == 3 * 4
+    for mine, other in zip(ours, theirs, strict=True):
+        assert [r["seed"] for r in mine["rollouts"]] == [r["seed"] for r in other["rollouts"]]
+        assert mine["rollouts"][0]["rewards"] == pytest.approx(other["rollouts"][0]["rewards"])
+        for kind in ("best", "worst"):
+            assert Path(mine[kind]["image"]).read_bytes() == Path(other[kind]["image"]).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gradient_checkpointing": True, "ema": {"decay": 0.5}},
+        {"lora": {"rank": 4}, "ema": {"decay": 0.5, "use": "averaged"}, "learning_rate": 1e-3},
+    ],
+    ids=["plain", "checkpointing and ema", "lora and ema"],
+)
+def test_fsdp2_shards_the_policy_and_trains_like_one_rank(make_pair, run_toy, policy_path, options):
+    alone, together = make_pair(**options, parallel={"type": "fsdp2"})
+    trainer, _, metrics = run_toy(alone)
+    folder = run_ranks(together)
+    assert_same_run(folder, metrics, trainer)
+    held = [int((folder.path / f"values-{rank}").read_text()) for rank in (0, 1)]
+    whole = sum(parameter.numel() for parameter in trainer.model.parameters())
+    assert max(held) < 0.6 * whole  # every rank holds about half
+    saved = load_trained(
+        BLIP3oNext.from_pretrained(policy_path, parts=("ar",)).ar, folder.newest_checkpoint(), together
+    )
+    for name, tensor in torch.load(folder.path / "state.pt", weights_only=True).items():
+        torch.testing.assert_close(saved.state_dict()[name], tensor, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.slow
+def test_an_fsdp2_run_resumes(make_pair, run_toy):
+    alone, together = make_pair(parallel={"type": "fsdp2"}, ema={"decay": 0.5})
+    trainer, _, metrics = run_toy(alone)
+    shorter = together.model_copy(update={"trainer": together.trainer.model_copy(update={"max_steps": 2})})
+    folder = run_ranks(shorter)
+    assert folder.newest_step() == 2
+    folder.config.write_text(dump_config(together), encoding="utf-8")
+    run_ranks(together)
+    assert_same_run(folder, metrics, trainer)

@@ -1,0 +1,111 @@
+"""`eval`: where its settings and prompts come from, its mistakes in one line, and one whole comparison."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import grpo.cluster
+from configs import dump_config
+from grpo.cli import app
+from grpo.suites import suite_config, suite_prompts
+from policies import BLIP3oNext
+from tests.grpo.geneval_groups import check_official_summary
+
+PROMPTS = Path(__file__).parents[2] / "configs/prompts"
+
+
+def test_settings_come_from_the_run_its_comparison_the_recipe_or_the_suite(make_config, tmp_path, policy_path):
+    options = {"detector": "shapes", "threshold": 0.5}
+    trained = {"name": "parts", "type": "geneval", "options": options, "replicas": 2, "on_error": "skip"}
+    run = tmp_path / "run"
+    shutil.copytree(policy_path, run / "policy")
+    (run / "config.yaml").write_text(dump_config(make_config(seed=7, rewards=[trained], run_dir=str(run))))
+    for policies in ((str(run), "tiny"), ("tiny", str(run))):
+        config = suite_config("geneval", policies, None, None, [])
+        assert config.seed == 7
+        (reward,) = config.rewards
+        assert (reward.name, reward.type, reward.replicas, reward.on_error) == ("geneval", None, 2, "stop")
+        assert reward.options == {**options, "score": "strict"}
+    assert suite_config("geneval", ("tiny",), None, None, []).rewards[0].options["detector"] == "shapes"
+    assert suite_config("ocr", ("tiny",), str(run / "config.yaml"), None, ["seed=8"]).seed == 8
+
+
+def test_a_given_prompt_file_counts_whole_unless_told_otherwise():
+    file = PROMPTS / "tiny_geneval_heldout.jsonl"
+    size = len(file.read_text().splitlines())
+    every = suite_config("geneval", ("tiny",), None, file, [])
+    assert len(suite_prompts("geneval", every, whole_file=True)) == size
+    few = suite_config("geneval", ("tiny",), None, file, ["evaluation.num_prompts=5"])
+    assert len(suite_prompts("geneval", few, whole_file=True)) == 5
+
+
+def test_of_a_mixed_heldout_file_each_suite_takes_its_own_prompts():
+    recipe = str(PROMPTS.parent / "tiny_mixed.yaml")
+    for suite, count in (("geneval", 52), ("ocr", 52)):
+        config = suite_config(suite, ("tiny",), recipe, None, [])
+        assert len(suite_prompts(suite, config, whole_file=False)) == count
+
+
+@pytest.fixture
+def nothing_loads(monkeypatch):
+    """Any attempt to load weights or to start Ray fails the test."""
+
+    def refuse(*_, **__):
+        pytest.fail("a model was loaded or Ray was started before the input was checked")
+
+    monkeypatch.setattr(BLIP3oNext, "from_pretrained", refuse)
+    monkeypatch.setattr(grpo.cluster.ray, "init", refuse)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--compare", "nowhere"], "nowhere"),
+        (["--results", "out.csv"], "written as .jsonl, not '.csv'"),
+        (["--suite", "ocr", "--results", "out.jsonl"], "suite 'ocr' has none"),
+        (["--out", "grid.txt"], "written as .png, not '.txt'"),
+        (["--prompts", "signs.txt"], r"cannot score 1 of 1 prompts, the first is 'a sign.*a GenEval record"),
+        (["--prompts", "mixed.jsonl"], r"cannot score 1 of 2 prompts, the first is 'a sign"),
+        (["--prompts", "dogs.jsonl"], r"dogs.jsonl: 'a photo of a dog': .*unknown class 'dog'"),
+        (["--prompts", "mixed.jsonl", "--results", "mixed.jsonl"], "cannot score|does not hold"),
+        (["--config", "nothing.yaml"], "nothing.yaml: no such file"),
+        (["--set", "rewards.0.options.detector=transformers"], "missing a required argument: 'folder'"),
+        (["--set", "rewards.0.options.detectr=ssd"], "did you mean 'detector'"),
+    ],
+)
+def test_mistakes_are_told_before_anything_loads(nothing_loads, tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "signs.txt").write_text("a sign that says nothing\n")
+    star = '{"prompt": "a photo of a star", "tag": "single_object", "include": [{"class": "star", "count": 1}]}\n'
+    (tmp_path / "mixed.jsonl").write_text(star + '{"prompt": "a sign"}\n')
+    (tmp_path / "dogs.jsonl").write_text(star.replace("star", "dog"))
+    result = CliRunner().invoke(app, ["eval", "tiny", "--suite", "geneval", *args])
+    assert result.exit_code == 2, result.output + repr(result.exception)
+    assert re.search(message, result.stderr), result.stderr
+
+
+def test_a_policy_compared_with_itself_end_to_end(tmp_path, monkeypatch):
+    """The shipped policy, its real sampler, decoder and reward, in one cluster for both: exactly no difference."""
+    monkeypatch.chdir(tmp_path)
+    prompts = [line for line in (PROMPTS / "tiny_geneval_heldout.jsonl").read_text().splitlines() if "single_o" in line]
+    counting = next(p for p in (PROMPTS / "tiny_geneval_heldout.jsonl").read_text().splitlines() if "exclude" in p)
+    Path("prompts.jsonl").write_text("\n".join([*prompts[:2], counting]) + "\n")
+    args = ["--suite", "geneval", "--compare", "tiny", "--prompts", "prompts.jsonl", "--images", "2", "--json"]
+    few = ["--set", "cluster.samplers=1", "--set", "cluster.decoders=1"]
+    result = CliRunner().invoke(app, ["eval", "tiny", *args, *few, "--results", "r.jsonl", "--out", "grid.png"])
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    values = json.loads(result.stdout)
+    assert (values["num_prompts"], values["images_per_prompt"]) == (3, 2)
+    assert set(values["difference"]["means"].values()) == {0.0}
+    assert all(interval == [0.0, 0.0] for interval in values["difference"]["intervals"].values())
+    assert values["means"]["geneval"] > 0
+    for policy, name in ((values, "r"), (values["compare"], "r-other")):
+        check_official_summary(Path(f"{name}.jsonl"), policy)
+    assert Path("r.jsonl").read_text().replace('"r/', '"r-other/') == Path("r-other.jsonl").read_text()
+    pictures = [path.read_bytes() for path in sorted(Path().glob("r*/00000/samples/0001.png"))]
+    assert len(pictures) == 2 and pictures[0] == pictures[1]
+    assert Path("grid.png").read_bytes() == Path("grid-other.png").read_bytes()

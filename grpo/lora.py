@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import Qwen3ForCausalLM
 
-from configs.schema import LoRASection
+from configs.training import LoRASection
 
 PREFIX = "base_model.model."
 ADAPTER_FILE = "adapter_model.safetensors"

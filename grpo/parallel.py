@@ -6,7 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from configs import ConfigError, RunConfig
-from configs.schema import DDPSection, DeepSpeedSection, FSDP2Section
+from configs.training import DDPSection, DeepSpeedSection, FSDP2Section
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

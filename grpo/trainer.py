@@ -35,6 +35,7 @@ from grpo.checkpoints import RunFolder, finish_checkpoint
 from grpo.image_signals import image_signals
 from grpo.lora import merge_adapter, peft_config
 from grpo.metrics import rename
+from grpo.mismatch import check_mismatch, mismatch, mismatch_sums
 from grpo.parallel import prepare_reference
 from grpo.schedule import prompt_schedule
 from policies import ImageTokens, PromptEncoder, image_logprobs
@@ -44,10 +45,6 @@ if TYPE_CHECKING:
     from rollout import RolloutPipeline, RolloutRecorder
 
 STAGES = ("sample", "decode", "score")
-
-
-class MismatchError(ValueError):
-    """Sampler and trainer disagree about log-probabilities by more than the configured bound."""
 
 
 class ImageGRPOTrainer(GRPOTrainer):
@@ -242,23 +239,9 @@ class ImageGRPOTrainer(GRPOTrainer):
             self._metrics["train"][name].append(value)
 
     def _check_mismatch(self, batch: dict[str, Any]) -> None:
-        """Log how far sampler and trainer disagree about the very tokens just drawn, and stop beyond the bound.
-
-        `mismatch/mean_abs` is mean |log p_sampler - log p_trainer| per token (nats); `kl/mismatch` estimates
-        KL(sampler || trainer) per token without bias as E[r - 1 - log r], r = p_trainer / p_sampler (Schulman's k3).
-        """
-        mask = batch["completion_mask"] * batch["tool_mask"]
-        delta = (batch["old_per_token_logps"] - batch["sampling_per_token_logps"]).double() * mask
-        sums = [delta.abs().sum().item(), (delta.expm1() - delta).sum().item(), mask.sum().item()]
-        mean_abs, kl, count = self._sum_over_ranks(sums)
-        mean_abs, kl = mean_abs / count, kl / count
-        self.add_metrics({"mismatch/mean_abs": mean_abs, "kl/mismatch": kl})
-        bound = self.run.trainer.mismatch_bound
-        if not mean_abs <= bound:
-            raise MismatchError(
-                f"step {self.state.global_step}: sampler and trainer log-probabilities differ by {mean_abs:.2g} nats "
-                f"per token on average, more than trainer.mismatch_bound={bound}; training would learn the difference"
-            )
+        measured = mismatch(self._sum_over_ranks(mismatch_sums(batch)))
+        self.add_metrics(measured)
+        check_mismatch(measured, self.run.trainer.mismatch_bound, self.state.global_step)
 
     def _sum_over_ranks(self, values: Sequence[float]) -> list[float]:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)

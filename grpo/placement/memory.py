@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from configs import RunConfig
-from configs.schema import DDPSection, DeepSpeedSection, FSDP2Section
+from configs.training import DDPSection, DeepSpeedSection, FSDP2Section
 from policies import BLIP3oNext, load_config
 from policies.hub import diffusion_folder
 from policies.logprobs import LOGITS_AT_ONCE

@@ -19,6 +19,9 @@ LOG = "train.log"
 CHANGED_BY_RAY = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """Variables that Ray sets in its workers; a trial's process gets the study's own."""
 
+NEEDED_TO_JOIN = "RAY_AUTH_"
+"""Start of the variables without which a Ray cluster with token authentication refuses a new driver."""
+
 
 class TrialError(RuntimeError):
     """A run ended with an error; its last words."""
@@ -41,7 +44,7 @@ def run_trial(config: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> None:
     inherited = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("RAY_", "TUNE_")) and key not in CHANGED_BY_RAY
+        if not (key.startswith(("RAY_", "TUNE_")) or key in CHANGED_BY_RAY) or key.startswith(NEEDED_TO_JOIN)
     }
     own = {"RAY_ADDRESS": job["address"], "PYTHONPATH": job["path"], "COLUMNS": "200"}
     with (run.path / LOG).open("a", encoding="utf-8") as log:

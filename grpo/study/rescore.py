@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from configs import ConfigError, RewardSection, load_run_config
 from grpo.checkpoints import RunFolder, write_atomically
 from grpo.study.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
+from grpo.study.results import write_json
 from rewards import RewardBatch, build_reward, check_options, reward_class, score
 from rollout import read_rollouts
 
@@ -191,7 +191,7 @@ def write_rescored(rescored: Rescored, out: Path) -> Path:
         "recorded": rescored.recorded,
         "pairs": [asdict(pair) for pair in rescored.pairs()],
     }
-    write_atomically(out, json.dumps(_finite(summary), indent=1) + "\n")
+    write_json(out, summary)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["step", "prompt_id", "prompt", "member", *rescored.scores])
@@ -208,12 +208,3 @@ def _column(name: str) -> str:
     """A column name for `module:Class` or a registered name."""
     last = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.rpartition(":")[2]).lower()
     return re.sub(r"^[^a-z]+|[^a-z0-9_]", "", last) or "reward"
-
-
-def _finite(value: Any) -> Any:
-    """NaN, which JSON cannot say, as null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

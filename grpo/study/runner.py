@@ -6,6 +6,7 @@ written last. So a study that was killed at any moment continues with the same c
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -39,7 +40,8 @@ def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
         return {}
     for trial in pending:
         trial.folder.prepare(trial.config)
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # every run logs for itself
+    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0")  # every run logs for itself
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are reported in one line each
     scratch = plan.folder / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
     with ray_cluster(plan.base), interruptible():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from grpo.study.conclusions import Conclusions, conclude
 from grpo.study.matrix import Matrix, as_csv, build_matrix, read_scores
 from grpo.study.plan import StudyPlan, plan_study
 from grpo.study.report import write_study_report
+from grpo.study.results import write_json
 from grpo.study.runner import run_trials
 
 
@@ -56,7 +56,7 @@ def write_results(plan: StudyPlan, failed: dict[str, str]) -> StudyResult:
         "between_arms": [asdict(c) for c in matrix.between_arms] if matrix else [],
         "conclusions": conclusions and asdict(conclusions),
     }
-    write_atomically(plan.folder / "study.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    write_json(plan.folder / "study.json", summary)
     if matrix:
         write_atomically(plan.folder / "matrix.csv", as_csv(matrix.cells))
         comparisons = [*matrix.against_baseline, *matrix.between_arms]

@@ -28,7 +28,9 @@ def shard_on_cpus() -> None:
     def init(self, *args, fsdp_plugin=None, **kwargs):
         original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
         if fsdp_plugin is not None:
-            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            self.fsdp_plugin = fsdp_plugin
+        if self.fsdp_plugin is not None:
+            self.distributed_type = DistributedType.FSDP  # again each time: all states share what one of them resets
 
     AcceleratorState.__init__ = init
 

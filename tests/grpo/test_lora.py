@@ -8,7 +8,7 @@ from peft import get_peft_model
 from safetensors import safe_open
 from transformers import Qwen3ForCausalLM
 
-from configs.schema import LoRASection
+from configs.training import LoRASection
 from grpo.checkpoints import RunFolder
 from grpo.lora import merge_adapter, peft_config
 from grpo.trained import load_trained

@@ -6,7 +6,7 @@ from transformers import Qwen3ForCausalLM
 
 from grpo.checkpoints import RunFolder
 from grpo.metrics import read_metrics
-from grpo.trainer import MismatchError
+from grpo.mismatch import MismatchError
 from policies import load_config
 
 

@@ -1,21 +1,18 @@
 """In the place of `grpo.study.trial`: a run that trains nothing, for tests about who runs when, and what survives.
 
-Arm `bad` fails; arm `slow` works until the file `hold` in the study folder is gone.
+Arm `bad` fails; arm `slow` works until the file `hold` in the study folder is gone. Imports no model library.
 """
 
 import json
 import sys
 import time
+from pathlib import Path
 
-import numpy as np
-import torch
+from PIL import Image
 
 from configs import load_run_config
 from grpo.checkpoints import RunFolder
-from grpo.evaluation import Evaluation, save_images
-from grpo.grids import save_grid
 from grpo.study.trial import die_with
-from rollout import Completion, Prompt, Rollout, RolloutGroup, load_prompts
 
 
 def main():
@@ -27,6 +24,7 @@ def main():
         file.write("with start\n" if (run.evaluations / "before.json").is_file() else "without start\n")
     if arm == "bad":
         sys.exit("error: [no] luck")
+    run.reward_state.touch()
     save(run, config, "before", 0.2)
     while arm == "slow" and (study / "hold").exists():
         (run.path / "heartbeat").write_text(str(time.time()))
@@ -37,17 +35,24 @@ def main():
 
 
 def save(run, config, name, level):
-    prompts = load_prompts(config.prompts.heldout)
-    rng = np.random.default_rng(0)
-    per_prompt = {p.id: {r.name: level + rng.normal(0, 0.1) for r in config.rewards} for p in prompts}
-    rollout = Rollout(
-        Completion(np.zeros(1, np.int32), np.zeros(1, np.float32), 0, 0), np.zeros((8, 8, 3), np.uint8), {}
-    )
-    groups = [RolloutGroup(Prompt("p", "p"), [], (rollout,))]
-    torch.save({}, run.reward_state)
-    save_images(run.evaluations / f"{name}-images", groups)
-    save_grid(run.grids / f"{name}.png", groups)
-    Evaluation(0, len(prompts), 1, {}, {}, per_prompt).save(run.evaluations / f"{name}.json")
+    """An evaluation in which later prompts score a little higher."""
+    lines = [json.loads(line) for line in Path(config.prompts.heldout).read_text().splitlines()]
+    per_prompt = {
+        line["id"]: {reward.name: level + 0.01 * (index % 7) for reward in config.rewards}
+        for index, line in enumerate(lines)
+    }
+    pictures = run.evaluations / f"{name}-images"
+    for folder in (pictures, run.grids):
+        folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(pictures / "0.png")
+    Image.new("RGB", (8, 8)).save(run.grids / f"{name}.png")
+    shown = {"prompt_id": lines[0]["id"], "prompt": lines[0]["prompt"], "images": ["0.png"], "rewards": {}}
+    (pictures / "index.jsonl").write_text(json.dumps(shown) + "\n")
+    evaluation = {
+        "step": 0, "num_prompts": len(lines), "images_per_prompt": 1, "means": {}, "intervals": {},
+        "per_prompt": per_prompt,
+    }  # fmt: skip
+    (run.evaluations / f"{name}.json").write_text(json.dumps(evaluation))
 
 
 if __name__ == "__main__":

@@ -158,3 +158,18 @@ def test_browser_shows_it_without_errors_and_without_asking_anyone(page, tmp_pat
                 assert not browser.named("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
                 requests = [event["request"]["url"] for event in browser.named("Network.requestWillBeSent")]
                 assert [request for request in requests if not request.startswith("data:")] == [page.as_uri()]
+
+
+def test_a_handful_of_prompts_has_no_intervals_and_no_verdicts(finished_study, tmp_path):
+    plan = type(finished_study)(
+        finished_study.study.model_copy(update={"study_dir": str(tmp_path)}),
+        finished_study.base,
+        {name: prompts[:4] for name, prompts in finished_study.suites.items()},
+        finished_study.trials,
+    )
+    result = write_results(plan, {})
+    assert not any(c.verdict for c in result.matrix.against_baseline)
+    summary = json.loads((tmp_path / "study.json").read_text(), parse_constant=pytest.fail)
+    assert summary["matrix"][0]["low"] is None
+    html = (tmp_path / "report.html").read_text()
+    assert "too few prompts for an interval" in html and "nan" not in html.split("<svg")[0]

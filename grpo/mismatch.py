@@ -1,0 +1,42 @@
+"""How far sampler and trainer disagree about the very tokens just drawn, and where a run stops because of it.
+
+`mismatch/mean_abs` is mean |log p_sampler - log p_trainer| per token (nats); `kl/mismatch` estimates
+KL(sampler || trainer) per token without bias as E[r - 1 - log r], r = p_trainer / p_sampler (Schulman's k3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+
+class MismatchError(ValueError):
+    """Sampler and trainer disagree about log-probabilities by more than the configured bound."""
+
+
+def mismatch_sums(batch: Mapping[str, torch.Tensor]) -> list[float]:
+    """Sums over a rank's tokens that count: |difference|, the KL estimate, and how many they are."""
+    mask = batch["completion_mask"] * batch["tool_mask"]  # [B, T]
+    delta = (batch["old_per_token_logps"] - batch["sampling_per_token_logps"]).double() * mask
+    return [delta.abs().sum().item(), (delta.expm1() - delta).sum().item(), mask.sum().item()]
+
+
+def mismatch(sums: Sequence[float]) -> dict[str, float]:
+    """The metrics, from sums over all ranks."""
+    difference, kl, count = sums
+    return {"mismatch/mean_abs": difference / count, "kl/mismatch": kl / count}
+
+
+def check_mismatch(measured: Mapping[str, float], bound: float, step: int) -> None:
+    """Stop beyond the bound.
+
+    Raises:
+        MismatchError: naming step, difference and bound.
+    """
+    mean_abs = measured["mismatch/mean_abs"]
+    if not mean_abs <= bound:
+        raise MismatchError(
+            f"step {step}: sampler and trainer log-probabilities differ by {mean_abs:.2g} nats per token on average, "
+            f"more than trainer.mismatch_bound={bound}; training would learn the difference"
+        )

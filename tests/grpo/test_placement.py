@@ -1,0 +1,178 @@
+"""`blip3o-grpo plan`: who goes where, bytes from shapes, times only from measurements, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import get_peft_model
+from typer.testing import CliRunner
+
+from configs import ConfigError, load_run_config
+from grpo.checkpoints import RunFolder
+from grpo.cli import app
+from grpo.lora import peft_config
+from grpo.placement import check_placement, make_plan
+from grpo.placement.memory import _kept, footprints, kept_activations, num_adapter_values
+from grpo.placement.nodes import place
+from grpo.placement.times import measure_run, measured_times, predict
+from policies import BLIP3oNext, load_config, resolve_policy_path
+from scripts.make_full_size import write_folder
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+EIGHT = {"trainers": 4, "samplers": 2, "decoders": 2, "gpus_per_trainer": 1, "gpus_per_sampler": 1}
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """Configs of the released sizes, without weights."""
+    folder = tmp_path_factory.mktemp("released")
+    write_folder(folder, 1)
+    return folder
+
+
+def recipe(name, released, *overrides):
+    return load_run_config(CONFIGS / f"{name}.yaml", [f"policy.path={released}", *overrides])
+
+
+def test_whole_gpus_fill_node_after_node(make_config):
+    config = make_config(
+        rollout={"prompts_per_step": 4}, cluster={**EIGHT, "gpus_per_decoder": 1, "nodes": 2, "gpus_per_node": 4}
+    )
+    first, second = place(config).nodes
+    assert [list(gpu) for gpu in first] == [["sampler"], ["sampler"], ["decoder"], ["decoder"]]
+    assert [list(gpu) for gpu in second] == [["trainer"]] * 4
+    assert place(config).on_cpu == {"reward": 1}
+
+
+def test_shares_are_packed_onto_few_gpus(make_config):
+    shares = {"gpus_per_trainer": 0.4, "gpus_per_sampler": 0.3, "gpus_per_decoder": 0.3}
+    assert place(make_config(cluster=shares)).nodes == (({"sampler": 1, "decoder": 1, "trainer": 1},),)
+    config = make_config(
+        rewards=[{"name": "a"}, {"name": "b"}], cluster={"gpus_per_trainer": 1, "gpus_per_reward": 0.5}
+    )
+    assert place(config).nodes == (({"reward": 2}, {"trainer": 1}),)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ({**EIGHT, "gpus_per_node": 4}, r"asks for 6 GPUs in all \(2 x 1 for samplers, 4 x 1 for trainers\).* have 4"),
+        ({**EIGHT, "gpus_per_trainer": 0.5}, "4 trainer ranks could land on the same GPU"),
+        ({"samplers": 3, "gpus_per_sampler": 0.6, "gpus_per_node": 2}, "no GPU has 0.6 left for a sampler"),
+        ({"gpus_per_trainer": 1, "gpu_memory_gb": 0.01}, r"gpu_memory_gb=0\.01 cannot hold trainer"),
+        ({"gpus_per_sampler": 0.1, "gpu_memory_gb": 0.05}, r"sampler need at least .* GB"),
+    ],
+)
+def test_what_cannot_fit_is_refused(make_config, policy_path, cluster, message):
+    config = make_config(rollout={"prompts_per_step": 4}, cluster=cluster)
+    with pytest.raises(ConfigError, match=message):
+        check_placement(config, policy_path)
+
+
+@pytest.mark.parametrize("name", ["blip3o_next_1gpu", "blip3o_next_ocr", "blip3o_next_geneval", "blip3o_next_4nodes"])
+def test_shipped_gpu_recipes_fit_the_released_model_on_80_gb(released, name):
+    plan = make_plan(recipe(name, released, "cluster.gpu_memory_gb=80"))
+    assert plan["gpus"] == {"blip3o_next_1gpu": 1, "blip3o_next_4nodes": 32}.get(name, 8)
+    assert max(sum(gpu.values()) for node in plan["gpu_memory_bytes"] for gpu in node) <= 80e9
+    assert plan["seconds"] is None  # nothing measured on GPUs, so nothing predicted
+
+
+def test_weights_are_counted_exactly(make_config, policy_path):
+    policy = BLIP3oNext.from_pretrained(policy_path)
+    numel = {name: sum(p.numel() for p in module.parameters()) for name, module in policy.parts().items()}
+    items = {kind: size.items for kind, size in footprints(make_config(), policy_path).items()}
+    assert items["trainer"]["weights"] == items["trainer"]["gradients"] == items["trainer"]["reference"]
+    assert items["trainer"]["Adam"] == 2 * items["trainer"]["weights"] == 8 * numel["ar"]
+    assert items["decoder"] == {name: 4 * count for name, count in numel.items()}
+
+
+def test_adapters_are_counted_exactly(make_config, policy_path):
+    config = make_config(trainer={"lora": {"rank": 3, "targets": ["q_proj", "down_proj"]}})
+    policy = BLIP3oNext.from_pretrained(policy_path)
+    counted = num_adapter_values(policy, config)
+    model = get_peft_model(policy.ar, peft_config(config.trainer.lora))
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert counted == learning
+    items = footprints(config, policy_path)["trainer"].items
+    assert items["gradients"] == 4 * learning and "reference" not in items
+
+
+@pytest.mark.parametrize(("parallel", "parts"), [("ddp", 1), ("fsdp2", 4)])
+def test_sharding_divides_what_it_shards(released, parallel, parts):
+    config = recipe("blip3o_next_ocr", released, f"trainer.parallel.type={parallel}")
+    items = footprints(config, released)["trainer"].items
+    numel = footprints(config, released)["decoder"].items["ar"] // 2
+    assert items["weights"] == 4 * numel // parts and items["Adam"] == 8 * numel // parts
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_counted_from_shapes_are_those_really_kept(policy_path, checkpointing):
+    config = load_config(policy_path)
+    counted = [_kept(config, 4, 2, 30, torch.float32, checkpointing, device) for device in ("meta", "cpu")]
+    assert counted[0] == counted[1] > 0
+
+
+def test_checkpointing_and_smaller_batches_keep_less(released):
+    config = load_config(released)
+    whole, half = (kept_activations(config, batch, 800, 2, False) for batch in (4, 2))
+    assert whole == pytest.approx(2 * half, rel=0.01)  # positions are shared by the rows
+    assert kept_activations(config, 4, 800, 2, True) < whole / 5
+
+
+def write_run(config, seconds):
+    """A run folder with these stage seconds in every step."""
+    folder = RunFolder(config.run_dir)
+    folder.prepare(config)
+    lines = [{"step": step, **{f"time/{name}": value for name, value in seconds.items()}} for step in (1, 2, 3, 4)]
+    folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder.path
+
+
+def test_times_scale_from_a_measured_run(make_config, policy_path):
+    run = write_run(
+        make_config(rollout={"num_diffusion_steps": 4}), {"sample": 0.8, "decode": 3.2, "score": 1.6, "train": 2.4}
+    )  # 8 images, one worker each
+    larger = make_config(
+        rollout={"prompts_per_step": 8, "num_diffusion_steps": 8}, cluster={"samplers": 2, "decoders": 4, "trainers": 2}
+    )
+    seconds = predict(larger, measured_times(larger, policy_path, run))
+    assert seconds == pytest.approx(
+        {
+            "sample": 0.8 * 4 / 2,
+            "decode": 3.2 * 4 * 2 / 4,
+            "score": 1.6 * 4,
+            "train": 2.4 * 4 / 2,
+            "step at best": 6.4 + 4.8,
+            "step at worst": 1.6 + 6.4 + 6.4 + 4.8,
+        }
+    )
+    assert measure_run(run).source.endswith("medians of 2 steps")
+
+
+def test_a_run_of_another_device_measures_nothing_here(make_config, policy_path):
+    run = write_run(make_config(), {"sample": 1, "decode": 1, "score": 1, "train": 1})
+    on_gpus = {f"gpus_per_{kind}": 1 for kind in ("trainer", "sampler", "decoder")}
+    with pytest.raises(ConfigError, match="its device is cpu, this run's is gpu"):
+        measured_times(make_config(cluster=on_gpus), policy_path, run)
+
+
+def test_shipped_constants_are_of_the_shipped_policy_and_name_their_source():
+    config = load_run_config(CONFIGS / "tiny_ocr.yaml")
+    times = measured_times(config, resolve_policy_path("tiny"))
+    assert times is not None and times.source
+    assert measured_times(config.model_copy(update={"policy": config.policy.model_copy(update={"dtype": "bfloat16"})}),
+                          resolve_policy_path("tiny")) is None  # fmt: skip
+
+
+def test_the_command_prints_tables_or_json(released):
+    runner, file = CliRunner(), str(CONFIGS / "blip3o_next_ocr.yaml")
+    shown = runner.invoke(app, ["plan", file, f"policy.path={released}"])
+    assert shown.exit_code == 0, shown.output
+    assert "trainer" in shown.output and "none measured for this policy" in shown.output
+    plan = runner.invoke(app, ["plan", file, f"policy.path={released}", "--json"])
+    assert json.loads(plan.output)["gpus"] == 8
+    refused = runner.invoke(app, ["plan", file, f"policy.path={released}", "cluster.gpus_per_node=4"])
+    assert refused.exit_code == 2 and "asks for 8 GPUs in all" in refused.output.replace("\n", " ")
+    rest = runner.invoke(app, ["plan", file, f"policy.path={released}", "cluster.trainers=5"])
+    assert rest.exit_code == 2 and "does not divide over" in rest.output.replace("\n", " ")

@@ -25,10 +25,10 @@ def parallel_arguments(config: RunConfig) -> dict[str, Any]:
             "transformer_layer_cls_to_wrap": [LAYER],
             "reshard_after_forward": section.reshard_after_forward,
             "cpu_offload": section.cpu_offload,
-            "activation_checkpointing": checkpointing,  # inside the shards: a recomputed layer is gathered once
             "state_dict_type": "FULL_STATE_DICT",  # checkpoints hold model.safetensors, as without sharding
         }
-        return {"fsdp": True, "fsdp_config": sharding, "gradient_checkpointing": False}
+        # transformers' checkpointing, not accelerate's: that one puts its wrapper's name into every parameter's name.
+        return {"fsdp": True, "fsdp_config": sharding, "gradient_checkpointing": checkpointing}
     if isinstance(section, DeepSpeedSection):
         return {"deepspeed": deepspeed_config(section), "gradient_checkpointing": checkpointing}
     return {"gradient_checkpointing": checkpointing}

@@ -108,7 +108,7 @@ def draw(
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")  # the default is mathtext, which is not text in an SVG
-        axes.xaxis.set_major_locator(MaxNLocator(integer=xlabel == "step", nbins=6))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=xlabel == "step", nbins=6 if xlabel == "step" else 4))
         axes.grid(axis="y")
         axes.set_xlabel(xlabel)
         handles, labels = axes.get_legend_handles_labels()

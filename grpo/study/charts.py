@@ -43,12 +43,12 @@ def draw_bands(name: str, runs: Runs, metric: str, against: str = "step", xlabel
             smooth = np.stack([running_mean(row, window) for row in values])
             known = np.isfinite(smooth).any(axis=0)
             mean = np.nanmean(smooth[:, known], axis=0)
-            axes.plot(x[known], mean, color=color, linestyle=dash, linewidth=1.8, label=arm)
+            marker = "o" if known.sum() == 1 else ""
+            axes.plot(x[known], mean, color=color, linestyle=dash, linewidth=1.8, label=arm, marker=marker)
             if against == "step" and len(values) > 1:
                 low, high = np.nanmin(smooth[:, known], axis=0), np.nanmax(smooth[:, known], axis=0)
                 axes.fill_between(x[known], low, high, color=color, alpha=0.18, linewidth=0)
-        if against == "step":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=against == "step", nbins=6 if against == "step" else 4))
         axes.grid(axis="y")
         axes.set_xlabel(xlabel)
         handles, labels = axes.get_legend_handles_labels()

@@ -29,7 +29,7 @@ def shard_on_cpus() -> None:
         original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
         if fsdp_plugin is not None:
             self.fsdp_plugin = fsdp_plugin
-        if self.fsdp_plugin is not None:
+        if getattr(self, "fsdp_plugin", None) is not None:
             self.distributed_type = DistributedType.FSDP  # again each time: all states share what one of them resets
 
     AcceleratorState.__init__ = init

@@ -15,17 +15,13 @@ def test_ddp_needs_no_arguments(make_config):
     assert parallel_arguments(make_config()) == {"gradient_checkpointing": False}
 
 
-def test_fsdp2_shards_layers_and_checkpoints_inside_the_shards(make_config):
+def test_fsdp2_shards_layers_and_keeps_parameter_names(make_config):
     section = {"type": "fsdp2", "cpu_offload": True, "reshard_after_forward": False}
     arguments = parallel_arguments(configure(make_config, section, gradient_checkpointing=True))
-    assert arguments["fsdp"] is True and arguments["gradient_checkpointing"] is False
+    assert arguments["fsdp"] is True and arguments["gradient_checkpointing"] is True
     plugin = arguments["fsdp_config"]
     assert plugin["version"] == 2 and plugin["transformer_layer_cls_to_wrap"] == ["Qwen3DecoderLayer"]
-    assert (plugin["cpu_offload"], plugin["reshard_after_forward"], plugin["activation_checkpointing"]) == (
-        True,
-        False,
-        True,
-    )
+    assert (plugin["cpu_offload"], plugin["reshard_after_forward"]) == (True, False)
 
 
 def test_transformers_understands_the_fsdp2_arguments(make_config, tmp_path):
@@ -35,7 +31,7 @@ def test_transformers_understands_the_fsdp2_arguments(make_config, tmp_path):
     arguments = parallel_arguments(configure(make_config, {"type": "fsdp2"}, gradient_checkpointing=True))
     args = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, num_generations=2, **arguments)
     plugin = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
-    assert plugin.fsdp_version == 2 and plugin.activation_checkpointing and plugin.reshard_after_forward
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward and not plugin.activation_checkpointing
     assert plugin.transformer_cls_names_to_wrap == ["Qwen3DecoderLayer"]
     assert "FULL" in str(plugin.state_dict_type)
 

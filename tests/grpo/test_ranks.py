@@ -78,6 +78,7 @@ def make_pair(make_config):
     return make
 
 
+@pytest.mark.slow
 def test_two_ranks_train_like_one_and_record_the_groups_of_both(make_pair, run_toy):
     alone, together = make_pair()
     trainer, _, metrics = run_toy(alone)
@@ -99,7 +100,7 @@ def test_two_ranks_train_like_one_and_record_the_groups_of_both(make_pair, run_t
     [
         {},
         {"gradient_checkpointing": True, "ema": {"decay": 0.5}},
-        {"lora": {"rank": 4}, "ema": {"decay": 0.5, "use": "averaged"}, "learning_rate": 1e-3},
+        {"lora": {"rank": 4}, "ema": {"decay": 0.5}, "learning_rate": 1e-3, "gradient_checkpointing": True},
     ],
     ids=["plain", "checkpointing and ema", "lora and ema"],
 )

@@ -31,6 +31,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        torch.manual_seed(0)
         model = init_detector(str(Path(mmdet.__file__).parent / CONFIG), None, device="cpu")
     generator = torch.Generator().manual_seed(0)
     for name, weight in model.named_parameters():

@@ -70,7 +70,7 @@ def test_both_find_the_same(mmdet_detector, transformers_detector, picture):
     (theirs,), (ours,) = mmdet_detector([picture]), transformers_detector([picture])
     score, edge, pixels = largest_differences(theirs, ours)
     assert score < 1e-3 and edge <= 1 and pixels < 1e-3
-    assert len(set(ours.classes)) > 10 and 0.1 < ours.masks.mean() < 0.9  # so this was no trivial match
+    assert len(set(ours.classes)) > 10 and 0.02 < ours.masks.mean() < 0.98  # so this was no trivial match
 
 
 @pytest.mark.slow

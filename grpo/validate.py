@@ -9,7 +9,7 @@ from configs import ConfigError, RunConfig
 from grpo.checkpoints import RunFolder
 from grpo.placement import check_placement
 from policies import BLIP3oNext, PromptEncoder, PromptError, resolve_policy_path
-from rewards import RewardError, check_options, check_prompt, is_applicable, reward_class
+from rewards import RewardError, check_options, check_prompt, is_applicable, prompt_needs, reward_class
 from rollout import Prompt, load_prompts
 from rollout.environments import check_environment
 
@@ -85,7 +85,5 @@ def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, conf
             reward.runtime_env or is_applicable(reward.target, prompt.text, prompt.metadata)
             for reward in config.rewards
         ):
-            raise PromptError(
-                f"{file}: no reward ({', '.join(r.name for r in config.rewards)}) applies to {prompt.text!r}; "
-                'the OCR reward needs the words to write in double quotes, as in: a sign that says "TAXI"'
-            )
+            needs = "; ".join(dict.fromkeys(f"{r.name} needs {prompt_needs(r.target)}" for r in config.rewards))
+            raise PromptError(f"{file}: no reward applies to {prompt.text!r}: {needs}")

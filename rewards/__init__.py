@@ -4,7 +4,15 @@ Importing this package loads no model and no model library.
 """
 
 from rewards.conformance import check_reward, example_batch
-from rewards.registry import available_rewards, build_reward, check_options, check_prompt, is_applicable, reward_class
+from rewards.registry import (
+    available_rewards,
+    build_reward,
+    check_options,
+    check_prompt,
+    is_applicable,
+    prompt_needs,
+    reward_class,
+)
 from rewards.types import Reward, RewardBatch, RewardError, explained_scores, score
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "example_batch",
     "explained_scores",
     "is_applicable",
+    "prompt_needs",
     "reward_class",
     "score",
 ]

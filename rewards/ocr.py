@@ -46,6 +46,8 @@ class OCRReward:
         RewardError: an option out of range, or the models are missing.
     """
 
+    needs = 'the words to write in double quotes, as in: a sign that says "TAXI"'
+
     def __init__(
         self,
         variant: Variant = "blip3o",

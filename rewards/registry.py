@@ -101,6 +101,11 @@ def is_applicable(target: str, prompt: str, metadata: Mapping[str, Any]) -> bool
     return applicable is None or bool(applicable(prompt, metadata))
 
 
+def prompt_needs(target: str) -> str:
+    """What a prompt must have for the reward to apply, in the words of its class."""
+    return getattr(reward_class(target), "needs", "a prompt that its `applicable` accepts")
+
+
 def check_prompt(target: str, prompt: str, metadata: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Let a reward refuse a prompt it could never score as asked, as far as its class says so; loads no model.
 

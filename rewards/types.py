@@ -51,7 +51,8 @@ class Reward(Protocol):
     - `check_options(**options) -> None`, static or class method with the constructor's parameters: raises RewardError
       for values out of range, before any model loads.
     - `applicable(prompt: str, metadata: Mapping) -> bool`, static or class method: whether the reward can score this
-      prompt at all. Used to refuse prompts before any model loads.
+      prompt at all. Used to refuse prompts before any model loads; the message then says what the reward `needs`, a
+      class attribute in words.
     - `check_prompt(prompt: str, metadata: Mapping, **options) -> None`, static or class method: raises RewardError for
       a prompt whose metadata is wrong, before any model loads.
     - `fit_reference(batch) -> None` with `state_dict() -> dict` and `load_state_dict(dict) -> None`, for rewards that

@@ -34,6 +34,8 @@ class GenEvalReward:
         RewardError: an option out of range, or the detector cannot be built.
     """
 
+    needs = 'a GenEval record: "tag" and "include" beside the prompt in its JSONL line'
+
     def __init__(
         self,
         score: Literal["dense", "strict"] = "dense",

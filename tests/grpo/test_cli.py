@@ -84,7 +84,7 @@ def test_reward_mistakes(nothing_loads, recipe):
     [
         (b"", ["the file holds no prompts"]),
         (b'{"prompt": "caf\xe9"}\n', [":1", "UTF-8"]),
-        (b'{"prompt": "a red circle"}\n', ["ocr", "'a red circle'", "double quotes"]),
+        (b'{"prompt": "a red circle"}\n', ["ocr needs", "'a red circle'", "double quotes"]),
         (b'{"text": "x"}\n', [":1", "`prompt` is missing"]),
         (json.dumps({"prompt": 'a sign that says "OK" ' + "very " * 300}).encode(), ["tokens long", "leaves room for"]),
         (b'{"prompt": "a sign that says \\"OK\\""}\n', ["1 prompts cannot fill a step", "prompts_per_step=2"]),
@@ -97,6 +97,14 @@ def test_prompt_file_mistakes(nothing_loads, recipe, tmp_path, content, parts):
     line = error_line("train", recipe(prompts={"train": str(file)}))
     assert "spoilt.jsonl" in line
     assert all(part in line for part in parts), line
+
+
+def test_a_prompt_that_no_reward_applies_to_is_told_what_each_needs(nothing_loads, recipe, tmp_path):
+    file = tmp_path / "plain.jsonl"
+    file.write_text('{"prompt": "a red circle"}\n')
+    rewards = [{"name": "shapes", "type": "geneval", "options": {"detector": "shapes", "colors": "nearest"}}]
+    line = error_line("train", recipe(prompts={"train": str(file)}, rewards=rewards))
+    assert "shapes needs a GenEval record" in line and "double quotes" not in line
 
 
 def test_checkpoint_mistakes(nothing_loads, recipe, checkpoint, tmp_path):

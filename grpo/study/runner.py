@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from rich.console import Console
 
 from grpo.checkpoints import RunFolder
@@ -90,15 +91,19 @@ def _job(trial: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
     }
 
 
-class _Announcer(tune.Callback):
-    """One line in the study's terminal when a trial starts and ends."""
+class _Announcer(TrialProgressCallback):
+    """One line in the study's terminal when a trial starts and ends, in place of Tune's own lines."""
 
     def __init__(self, console: Console, total: int):
+        super().__init__()
         self.console, self.total, self.started = console, total, 0
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
         self.started += 1
         self._say(f"trial {self.started} of {self.total}: [bold]{trial.config['trial']}[/bold]")
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **_: Any) -> None:
+        """Nothing: a run reports its steps in its own log."""
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
         self._say(f"finished: {trial.config['trial']}")

@@ -73,7 +73,7 @@ def test_a_failed_trial_stops_nothing_and_a_killed_study_goes_on(study_files, tm
     process = start(STUBBED, path)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1, output
-    assert "1 of 3 trials are finished already" in output
+    assert "1 of 3 trials are finished already" in output and "Last result" not in output
     assert "failed: bad/seed-0" in output and "error: [no] luck" in output
     assert "finished: slow/seed-0" in output
     assert starts(folder, "good") == ["without start"]  # not repeated

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.guards import GuardsSection
 from configs.section import Section
 from configs.training import TrainerSection
 
@@ -118,6 +119,8 @@ class ClusterSection(Section):
     address: str | None = None
     """Ray address to join; None joins a running cluster if there is one, else starts a local one."""
     trainers: int = Field(1, ge=1)
+    trainer_restarts: int = Field(3, ge=0)
+    """How often all trainer ranks may be started again, from the newest checkpoint, because one of them died."""
     samplers: int = Field(1, ge=1)
     decoders: int = Field(1, ge=1)
     rewards: int = Field(1, ge=1)
@@ -166,6 +169,10 @@ class CheckpointSection(Section):
 
     every_steps: int = Field(25, ge=1)
     keep: int = Field(2, ge=1)
+    """The newest so many stay."""
+    keep_best: int = Field(1, ge=0)
+    """So do the best so many: by held-out reward if `evaluation.every_steps` is set (checkpoints of other steps do not
+    compete), else by the mean training reward of the `every_steps` steps before."""
 
 
 class WarningsSection(Section):
@@ -199,6 +206,7 @@ class RunConfig(Section):
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     warnings: WarningsSection = WarningsSection()
+    guards: GuardsSection = GuardsSection()
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
 
     @model_validator(mode="after")

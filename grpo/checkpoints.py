@@ -1,7 +1,8 @@
 """The run folder: where everything of a run lies, what makes a checkpoint complete, and when a run may resume.
 
 RUN/config.yaml            resolved configuration, written once
-RUN/checkpoints/checkpoint-N   AR weights, optimizer, scheduler, RNG and trainer state after step N
+RUN/checkpoints/checkpoint-N   AR weights, optimizer, scheduler, RNG and trainer state after step N, and their manifest
+RUN/checkpoints/refused-...    what looked like a checkpoint and was not complete
 RUN/metrics.jsonl          one line per step
 RUN/tensorboard/           the same, for TensorBoard
 RUN/evaluations/*.json     held-out results (before, step-N, after)
@@ -10,17 +11,33 @@ RUN/rollouts/              each group's best and worst image
 RUN/reward_state.pt        what rewards remember of the starting policy
 RUN/policy/                the trained policy in the released layout
 RUN/summary.json           the result
+RUN/failures/              what was saved of steps that failed or that a guard stopped
+RUN/.lock, .lock-trainer   who works here (`grpo.locks`)
+RUN/.stop                  a stop was asked for (`grpo.stopping`)
+
+A checkpoint is written into a staging folder, hashed, completed by its manifest and renamed. Seeds of rollouts derive
+from the step, so there is no rollout state to save; the data position is the step, and `metrics.jsonl` is cut at it.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from configs import ConfigError, RunConfig, differing_keys, dump_config, load_run_config
+from configs.atomic import storage_errors, sync, write_atomically
+from grpo.manifest import fault, read_manifest, write_manifest
+from grpo.retention import superfluous
 
 STAGING = ".incomplete"
+MAY_CHANGE = ("run_dir", "checkpoint.", "guards.")
+"""Keys that a resumed run may give other values: none of them changes what a step computes."""
+
+
+class CheckpointRefusedError(ValueError):
+    """A run has checkpoints and none of them is complete."""
 
 
 class RunFolder:
@@ -31,6 +48,9 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
         self.staging = self.checkpoints / STAGING
+        self.lock = self.path / ".lock"
+        self.trainer_lock = self.path / ".lock-trainer"
+        self.stop = self.path / ".stop"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.evaluations = self.path / "evaluations"
@@ -38,6 +58,7 @@ class RunFolder:
         self.reward_state = self.path / "reward_state.pt"
         self.policy = self.path / "policy"
         self.summary = self.path / "summary.json"
+        self.failures = self.path / "failures"
 
     def check(self, config: RunConfig) -> None:
         """Refuse to continue a run under another configuration.
@@ -48,7 +69,7 @@ class RunFolder:
         if not self.config.is_file():
             return
         differing = differing_keys(load_run_config(self.config), config)
-        differing = [key for key in differing if key != "run_dir"]  # a run folder may have been moved
+        differing = [key for key in differing if not key.startswith(MAY_CHANGE)]
         if differing:
             raise ConfigError(
                 f"{self.path} holds a run with another configuration (differs in {', '.join(differing)}); "
@@ -56,31 +77,77 @@ class RunFolder:
             )
 
     def prepare(self, config: RunConfig) -> None:
-        """Create the folder, write its configuration, remove what an interrupted save left behind."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.staging, ignore_errors=True)
-        if not self.config.is_file():
-            write_atomically(self.config, dump_config(config))
+        """Create the folder, write its configuration, remove what an interrupted save or deletion left behind."""
+        with storage_errors(self.checkpoints):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for leftover in self.checkpoints.glob(".*"):
+                shutil.rmtree(leftover)
+            self.stop.unlink(missing_ok=True)
+        text = dump_config(config)
+        if not self.config.is_file() or self.config.read_text(encoding="utf-8") != text:
+            write_atomically(self.config, text)
 
     def newest_checkpoint(self) -> Path | None:
-        """The complete checkpoint with the highest step, or None."""
-        found = _checkpoints(self.checkpoints)
-        return found[max(found)] if found else None
+        """The checkpoint with the highest step whose files have the sizes its manifest names, or None."""
+        step = self.newest_step()
+        return _checkpoints(self.checkpoints)[step] if step else None
 
     def newest_step(self) -> int:
-        """Optimiser steps done by the newest complete checkpoint (0: none)."""
-        return max(_checkpoints(self.checkpoints), default=0)
+        """Optimiser steps done by `newest_checkpoint` (0: none)."""
+        found = _checkpoints(self.checkpoints)
+        return next((step for step in sorted(found, reverse=True) if not fault(found[step], step, full=False)), 0)
+
+    def verified_checkpoint(self, warn: Callable[[str], None]) -> Path | None:
+        """The newest checkpoint whose files have the hashes its manifest names; None: the run has none yet.
+
+        Newer ones that are not complete are renamed to `refused-checkpoint-N`, with a warning that says why.
+
+        Raises:
+            CheckpointRefusedError: there are only refused ones. Starting over would throw the run away.
+        """
+        found = _checkpoints(self.checkpoints)
+        for step in sorted(found, reverse=True):
+            reason = fault(found[step], step, full=True)
+            if not reason:
+                return found[step]
+            warn(f"{found[step]} is not resumed from: {reason}")
+            refused = found[step].with_name(f"refused-{found[step].name}")
+            with storage_errors(refused):
+                shutil.rmtree(refused, ignore_errors=True)
+                found[step].rename(refused)
+        refused = sorted(path.name for path in self.checkpoints.glob("refused-checkpoint-*"))
+        if refused:
+            raise CheckpointRefusedError(
+                f"{self.checkpoints}: no complete checkpoint, only {', '.join(refused)}; delete these to start the run "
+                "over, or give another run_dir"
+            )
+        return None
 
 
-def finish_checkpoint(staging: Path, step: int, keep: int) -> None:
-    """Move `staging/checkpoint-step` beside the others and delete all but the newest `keep`."""
+def finish_checkpoint(staging: Path, step: int, keep: int, keep_best: int = 0, score: float | None = None) -> None:
+    """Complete `staging/checkpoint-step` by its manifest, move it beside the others, delete those that need not stay.
+
+    A complete checkpoint of the same step is left as it is: the same step of the same run holds the same values.
+
+    Raises:
+        StorageError: the disk is full, for example; the other checkpoints are as they were.
+    """
     folder = staging.parent
     target = folder / f"checkpoint-{step}"
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(staging / target.name, target)
+    with storage_errors(target):
+        write_manifest(staging / target.name, step, score)
+        if target.exists() and fault(target, step, full=True):
+            _delete(target)
+        if target.exists():
+            shutil.rmtree(staging / target.name)
+        else:
+            os.replace(staging / target.name, target)
+        sync(folder)
     found = _checkpoints(folder)
-    for old in sorted(found)[:-keep]:
-        shutil.rmtree(found[old])
+    manifests = {kept: read_manifest(path) for kept, path in found.items()}
+    scores = {kept: manifest.score for kept, manifest in manifests.items() if manifest}
+    for old in superfluous(scores, keep, keep_best):
+        _delete(found[old])
 
 
 def policy_folder(name: str) -> Path:
@@ -95,12 +162,11 @@ def policy_folder(name: str) -> Path:
     return run.policy if run.config.is_file() and run.policy.is_dir() else resolve_policy_path(name)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that readers see the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.tmp")
-    staged.write_text(text, encoding="utf-8")
-    os.replace(staged, path)
+def _delete(checkpoint: Path) -> None:
+    """Delete under another name: half a deletion does not look like a checkpoint."""
+    doomed = checkpoint.with_name(f".{checkpoint.name}")
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:

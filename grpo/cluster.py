@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 import huggingface_hub  # noqa: F401 - imported before Ray Train's thread starts: its lazy imports are not thread-safe
 import ray
 import transformers  # noqa: F401 - likewise
+from ray.train import FailureConfig, ScalingConfig, UserCallback
 from ray.train import RunConfig as RayRunConfig
-from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 from rich.console import Console
 
 from configs import RunConfig
+from grpo.errors import WorkerDiedError, last_line, user_error
 from grpo.hacking import HackingWatch
 from grpo.metrics import read_metrics
 from grpo.progress import ProgressDisplay
+from grpo.stopping import StopSignals, interruptible
 
 if TYPE_CHECKING:
     from grpo.validate import CheckedRun
@@ -55,12 +56,29 @@ def trainer_threads(config: RunConfig) -> int:
     return config.cluster.threads or max(1, (os.cpu_count() or 1) // config.cluster.trainers)
 
 
-def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
+class TrainerFaults(UserCallback):
+    """In Ray Train's controller: ranks that died are started again, errors meant for the user stop the run at once."""
+
+    def __init__(self, queue: Queue):
+        self.queue = queue
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raise the user's error, which the controller does not retry; announce anything else."""
+        for error in worker_exceptions.values():
+            ours = user_error(error)
+            if ours is not None and not isinstance(ours, WorkerDiedError):
+                raise ours
+        ranks = ", ".join(str(rank) for rank in sorted(worker_exceptions))
+        cause = last_line(next(iter(worker_exceptions.values())))
+        self.queue.put({"notice": f"trainer rank {ranks} failed ({cause}); restarting from the newest checkpoint"})
+
+
+def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console, signals: StopSignals) -> None:
     """Train from the newest checkpoint to the last step in `cluster.trainers` Ray Train workers.
 
     Raises:
         ray.train.TrainingFailedError: a worker failed; `grpo.errors.user_error` finds our own error in it.
-        KeyboardInterrupt: the user stopped the training.
+        RunStopped: a signal stopped the training; a checkpoint holds all finished steps.
     """
     config = run.config
     queue = Queue(actor_options={"num_cpus": 0})
@@ -89,20 +107,19 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> None:
         run_config=RayRunConfig(
             name="train",
             storage_path=str(scratch),
+            failure_config=FailureConfig(max_failures=config.cluster.trainer_restarts),
+            callbacks=[TrainerFaults(queue)],
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}},
         ),
     )
-    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        with ProgressDisplay(queue, config.trainer.max_steps, run.folder.newest_step(), console, watch=_watch(run)):
-            trainer.fit()
-    except SystemExit:  # how Ray Train's own interrupt handler leaves, once it has aborted the training
-        raise KeyboardInterrupt from None
+        with (
+            signals.graceful(run.folder.stop),
+            ProgressDisplay(queue, config.trainer.max_steps, run.folder.newest_step(), console, watch=_watch(run)),
+        ):
+            interruptible(trainer.fit)  # in a thread: in the main one Ray Train would take SIGINT for itself
     finally:
-        signal.signal(signal.SIGINT, on_interrupt)
         shutil.rmtree(scratch, ignore_errors=True)
-    if run.folder.newest_step() < config.trainer.max_steps:
-        raise KeyboardInterrupt
 
 
 def _watch(run: CheckedRun) -> HackingWatch:

@@ -1,8 +1,12 @@
-"""Finds, inside what Ray raises, the error that our own code meant for the user, and shows it in one line."""
+"""Finds, inside what Ray raises, the error that our own code meant for the user, and shows it in one line.
+
+What a machine lacks (memory, disk) and a process that was killed are told in one line too; bugs keep their traceback.
+"""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,40 +14,106 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from configs.atomic import REFUSALS
+
 PACKAGES = ("configs", "policies", "rewards", "rollout", "grpo")
+DEATHS = (
+    "ActorDiedError",
+    "WorkerCrashedError",
+    "WorkerHealthCheckFailedError",
+    "NodeDiedError",
+    "LocalRayletDiedError",
+)
+
+
+class OutOfMemory(ValueError):
+    """A process needed more memory than there is."""
+
+
+class OutOfDisk(ValueError):
+    """The file system refused a write of a library."""
+
+
+class WorkerDiedError(ValueError):
+    """A process died without saying why."""
 
 
 def user_error(error: BaseException) -> ValueError | None:
-    """The first error in the chain that one of our packages defined for users, or None if it is a bug or a crash.
+    """The error to show in one line, or None if it is a bug.
 
-    Ray wraps a worker's exception in its own classes (`cause`, `worker_failures`); those are opened.
+    The first in the chain that one of our packages defined for users; else what the machine lacked; else that a process
+    died. Ray wraps a worker's exception in its own classes (`cause`, `worker_failures`); those are opened.
     """
-    for link in _chain(error):
+    links = list(_chain(error))
+    for link in links:
         if isinstance(link, ValueError) and type(link).__module__.split(".")[0] in PACKAGES:
             return link
-    return None
+    return next((found for link in links if (found := _shortage(link))), None) or next(
+        (found for link in links if (found := _death(link))), None
+    )
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's text that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors that our packages raise for users into one red line and exit code 2."""
+    """Turn the errors that our packages raise for users into one red line and exit code 2, a signal into 128 plus it."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             Console(stderr=True).print("stopped; the same command resumes from the last checkpoint")
-            raise typer.Exit(130) from None
+            raise typer.Exit(getattr(stop, "exit_code", 130)) from None
         except Exception as error:
             ours = user_error(error)
             if ours is None:
                 raise
             lines = [line.strip() for line in str(ours).splitlines() if line.strip()]
             text = lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"  # between them: a worker's traceback
+            shortage = next((found for link in _chain(error) if (found := _shortage(link))), None)
+            if shortage and shortage is not ours and isinstance(shortage, OutOfMemory):
+                text = f"{lines[0]}: {shortage}"
             Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
             raise typer.Exit(2) from None
 
     return wrapped
+
+
+def _shortage(error: BaseException) -> ValueError | None:
+    """What the machine lacked, by the words of Python, torch and Ray; no library of theirs is imported for it."""
+    kind, text = type(error), str(error)
+    if kind.__name__ == "OutOfMemoryError" and kind.__module__.startswith("torch"):
+        return OutOfMemory(
+            f"GPU memory is full: {text.splitlines()[0]} Lower trainer.micro_batch_size or rollout.prompts_per_chunk, "
+            "shard, or give a larger GPU"
+        )
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return OutOfMemory(f"out of memory: {text.splitlines()[-1] if text else 'Python could not allocate any'}")
+    if kind.__name__ == "OutOfMemoryError" or (
+        kind.__module__.startswith("ray") and re.search(r"running low on memory|due to memory pressure", text)
+    ):
+        return OutOfMemory(
+            "a worker was killed because its machine ran out of memory (Ray's memory monitor); use fewer workers, "
+            "smaller batches, or more memory"
+        )
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        where = f"{error.filename}: " if error.filename else ""
+        return OutOfDisk(f"{where}{error.strerror}")
+    return None
+
+
+def _death(error: BaseException) -> ValueError | None:
+    if type(error).__name__ not in DEATHS:
+        return None
+    return WorkerDiedError(
+        "a process of the run died: it was killed (by hand, or by the kernel for want of memory), it crashed, or its "
+        "machine was lost; the same command resumes from the last checkpoint"
+    )
 
 
 def _chain(error: BaseException | None, seen: frozenset[int] = frozenset()) -> Iterator[BaseException]:
@@ -52,6 +122,7 @@ def _chain(error: BaseException | None, seen: frozenset[int] = frozenset()) -> I
     seen |= {id(error)}
     yield error
     inner = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
-    for link in (*inner, getattr(error, "cause", None), getattr(error, "_base_exc", None), error.__cause__):
+    wrapped = (getattr(error, name, None) for name in ("cause", "_base_exc", "health_check_failure"))
+    for link in (*inner, *wrapped, error.__cause__):
         if isinstance(link, BaseException):
             yield from _chain(link, seen)

@@ -8,7 +8,6 @@ reported per tag too, and as `NAME/overall`: the unweighted mean of the tags, as
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 from transformers import TrainerCallback
 
 from configs import RewardSection, RunConfig
+from configs.atomic import staged_folder
 from grpo.checkpoints import RunFolder, write_atomically
 from grpo.grids import save_grid
 from grpo.statistics import bootstrap_interval, stratified_mean
@@ -177,20 +177,18 @@ def evaluate(
 
 def save_images(folder: Path, groups: Sequence[RolloutGroup]) -> None:
     """Write every image of these groups as a PNG, and `index.jsonl`: prompt, files and scores of each group."""
-    staged = folder.with_name(f".{folder.name}")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    lines = []
-    for index, group in enumerate(groups):
-        files = [f"{index:03d}-{member}.png" for member in range(len(group.rollouts))]
-        for file, rollout in zip(files, group.rollouts, strict=True):
-            Image.fromarray(rollout.image).save(staged / file)
-        rewards = {name: [rollout.rewards[name] for rollout in group.rollouts] for name in group.rollouts[0].rewards}
-        record = {"prompt_id": group.prompt.id, "prompt": group.prompt.text, "images": files, "rewards": rewards}
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    (staged / "index.jsonl").write_text("".join(lines), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    staged.rename(folder)
+    with staged_folder(folder) as staged:
+        lines = []
+        for index, group in enumerate(groups):
+            files = [f"{index:03d}-{member}.png" for member in range(len(group.rollouts))]
+            for file, rollout in zip(files, group.rollouts, strict=True):
+                Image.fromarray(rollout.image).save(staged / file)
+            rewards = {
+                name: [rollout.rewards[name] for rollout in group.rollouts] for name in group.rollouts[0].rewards
+            }
+            record = {"prompt_id": group.prompt.id, "prompt": group.prompt.text, "images": files, "rewards": rewards}
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        (staged / "index.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def heldout_metrics(evaluation: Evaluation) -> Mapping[str, float]:

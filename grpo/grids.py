@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from configs.atomic import staged_file
 from rollout.types import RolloutGroup
 
 CELL = 160
@@ -95,8 +96,8 @@ def save_grid(path: Path, groups: Sequence[RolloutGroup]) -> None:
         )
         for group in groups
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_grid(rows).save(path)
+    with staged_file(path) as staged:
+        draw_grid(rows).save(staged)
 
 
 def _label(rewards: dict[str, float | None]) -> str:

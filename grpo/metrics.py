@@ -14,6 +14,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from configs.atomic import storage_errors, write_atomically
+
 RENAMED = {
     "reward": "reward/mean",
     "reward_std": "reward/std",
@@ -52,15 +54,15 @@ class MetricsFile(TrainerCallback):
         """Forget the steps after the checkpoint that the run resumes from: they will be repeated."""
         if state.is_world_process_zero:
             kept = [line for line in read_metrics(self.path) if line["step"] <= state.global_step]
-            staged = self.path.with_suffix(".tmp")
-            staged.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            os.replace(staged, self.path)
+            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
         if state.is_world_process_zero and "reward/mean" in logs:
             line = json.dumps({"step": state.global_step, **finite(logs)})
-            with self.path.open("a", encoding="utf-8") as file:
+            with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # before the checkpoint of this step, which promises that the line is there
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float | None]:

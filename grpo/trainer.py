@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -29,15 +30,20 @@ from transformers import PrinterCallback, Qwen3ForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from configs import RunConfig
+from configs.atomic import storage_errors
 from grpo.averaging import FILE as AVERAGED_FILE
 from grpo.averaging import AveragedWeights
 from grpo.checkpoints import RunFolder, finish_checkpoint
+from grpo.guarding import Guards
 from grpo.image_signals import image_signals
 from grpo.lora import merge_adapter, peft_config
 from grpo.metrics import rename
-from grpo.mismatch import check_mismatch, mismatch, mismatch_sums
+from grpo.mismatch import MismatchError, check_mismatch, mismatch, mismatch_sums
 from grpo.parallel import prepare_reference
+from grpo.retention import checkpoint_score
+from grpo.rows import group_rows, masked_row, reward_column
 from grpo.schedule import prompt_schedule
+from grpo.stopping import StopAfterStep, StopRequested, interruptible
 from policies import ImageTokens, PromptEncoder, image_logprobs
 from rollout import Prompt, RolloutBatch, RolloutGroup
 
@@ -83,21 +89,27 @@ class ImageGRPOTrainer(GRPOTrainer):
         self.step_seconds = 0.0
         self.rollout_seconds = 0.0
         self._pending: list[Prompt] = []
+        self.folder = RunFolder(config.run_dir)
+        self.guards = Guards(self, self.folder.failures)
         section = config.trainer
         reference = copy.deepcopy(ar) if section.beta and not section.lora else None
-        self.averaged = (
-            AveragedWeights(section.ema.decay, RunFolder(config.run_dir).checkpoints) if section.ema else None
-        )
+        self.averaged = AveragedWeights(section.ema.decay, self.folder.checkpoints) if section.ema else None
         schedule = prompt_schedule(len(prompts), config.rollout.prompts_per_step, config.trainer.max_steps, config.seed)
         super().__init__(
             model=ar,
-            reward_funcs=[_reward_column(reward.name) for reward in config.rewards if reward.weight],
+            reward_funcs=[reward_column(reward.name) for reward in config.rewards if reward.weight],
             args=args,
             train_dataset=Dataset.from_dict({"prompt": [prompts[i].text for i in schedule], "index": schedule}),
             processing_class=encoder.tokenizer,
             rollout_func=_collect,
             peft_config=peft_config(section.lora) if section.lora else None,
-            callbacks=[_StepClock(self), *([self.averaged] if self.averaged else []), *callbacks],
+            callbacks=[
+                _StepClock(self),
+                self.guards,
+                *([self.averaged] if self.averaged else []),
+                *callbacks,
+                StopAfterStep(lambda: self.any_rank(self.folder.stop.exists())),
+            ],
         )
         self.remove_callback(PrinterCallback)
         self.use_vllm, self.vllm_generation, self._last_loaded_step = True, self, -1  # TRL calls our `sync_weights`
@@ -166,10 +178,19 @@ class ImageGRPOTrainer(GRPOTrainer):
 
         A group that was dropped (`on_error: skip`) keeps its place with every token masked and no reward, so it adds
         nothing to loss, advantages, KL or metrics of the others.
+
+        Raises:
+            StopRequested: on all ranks, once one of them has seen the request.
         """
         started = time.perf_counter()
         version = self.state.global_step
-        batch = self.pipeline.collect(self._pending, step=version, turn=self.accelerator.process_index)
+        batch = interruptible(
+            lambda: self.pipeline.collect(self._pending, step=version, turn=self.accelerator.process_index),
+            self.folder.stop.exists,
+        )
+        if self.any_rank(batch is None):
+            raise StopRequested
+        self.guards.batch = batch
         self.rollout_seconds = time.perf_counter() - started
         versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
         if versions - {version}:
@@ -188,26 +209,11 @@ class ImageGRPOTrainer(GRPOTrainer):
         return bool(every) and step % every == 0
 
     def _rows(self, prompt: Prompt, group: RolloutGroup | None) -> list[dict[str, Any]]:
-        length = self.action_space.num_tokens
-        if group is None:
-            masked = {
-                "prompt_ids": self.encoder.encode(prompt.text),
-                "completion_ids": [self.action_space.start] * length,
-                "logprobs": [0.0] * length,
-                "env_mask": [0] * length,
-                **{f"reward/{reward.name}": None for reward in self.run.rewards},
-            }
-            return [masked] * self.num_generations
-        return [
-            {
-                "prompt_ids": group.prompt_ids,
-                "completion_ids": rollout.completion.token_ids.tolist(),
-                "logprobs": rollout.completion.logprobs.tolist(),
-                "env_mask": [1] * length,
-                **{f"reward/{reward.name}": rollout.rewards[reward.name] for reward in self.run.rewards},
-            }
-            for rollout in group.rollouts
-        ]
+        if group is not None:
+            return group_rows(group, self.run.rewards)
+        tokens = self.action_space
+        row = masked_row(self.encoder.encode(prompt.text), tokens.start, tokens.num_tokens, self.run.rewards)
+        return [row] * self.num_generations
 
     def _log_batch(self, batch: RolloutBatch) -> None:
         rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
@@ -241,7 +247,25 @@ class ImageGRPOTrainer(GRPOTrainer):
     def _check_mismatch(self, batch: dict[str, Any]) -> None:
         measured = mismatch(self._sum_over_ranks(mismatch_sums(batch)))
         self.add_metrics(measured)
-        check_mismatch(measured, self.run.trainer.mismatch_bound, self.state.global_step)
+        self.guards.measured = measured
+        try:
+            check_mismatch(measured, self.run.trainer.mismatch_bound, self.state.global_step)
+        except MismatchError as error:
+            self.guards.on_mismatch(error, measured)
+
+    def any_rank(self, value: bool) -> bool:
+        """Whether it is so on any rank; all ranks must ask."""
+        return self._sum_over_ranks([float(value)])[0] > 0
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As transformers; the guards see every loss."""
+        loss = super().training_step(*args, **kwargs)
+        self.guards.losses.append(loss)
+        return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        self.guards.gradient_norm = super()._get_grad_norm(*args, **kwargs)
+        return self.guards.gradient_norm
 
     def _sum_over_ranks(self, values: Sequence[float]) -> list[float]:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
@@ -262,15 +286,31 @@ class ImageGRPOTrainer(GRPOTrainer):
         self._metrics["train"].update({name: values for name, values in named.items() if name})
         super().log(logs, start_time)
 
+    def save_now(self) -> None:
+        """Checkpoint the last finished step, unless there is one or nothing was done yet."""
+        if self.state.global_step > self.folder.newest_step():
+            self._save_checkpoint(self.model, None)
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Write into the staging folder `args.output_dir`, then move the complete checkpoint into place."""
-        super()._save_checkpoint(model, trial)
-        averages = self.averaged.full() if self.averaged else {}
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            if averages:
-                save_file(averages, Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / AVERAGED_FILE)
-            finish_checkpoint(Path(self.args.output_dir), self.state.global_step, self.run.checkpoint.keep)
+        """Write into the staging folder `args.output_dir`, then complete the checkpoint and move it into place.
+
+        Raises:
+            StorageError: the disk is full, for example; what was staged is removed, older checkpoints are untouched.
+        """
+        staging, step = Path(self.args.output_dir), self.state.global_step
+        try:
+            with storage_errors(self.folder.checkpoints / f"checkpoint-{step}"):
+                super()._save_checkpoint(model, trial)
+                averages = self.averaged.full() if self.averaged else {}
+                self.accelerator.wait_for_everyone()
+                if self.accelerator.is_main_process:
+                    if averages:
+                        save_file(averages, staging / f"checkpoint-{step}" / AVERAGED_FILE)
+                    score = checkpoint_score(self.state.log_history, self.run, step)
+                    finish_checkpoint(staging, step, self.run.checkpoint.keep, self.run.checkpoint.keep_best, score)
+        except Exception:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
         self.accelerator.wait_for_everyone()
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
@@ -293,13 +333,3 @@ class _StepClock(TrainerCallback):
 
 def _collect(prompts: list[str], trainer: ImageGRPOTrainer) -> dict[str, list]:
     return trainer.collect()
-
-
-def _reward_column(name: str) -> Callable[..., list[float | None]]:
-    """A TRL reward function that returns the scores the pipeline already computed."""
-
-    def column(**fields: Any) -> list[float | None]:
-        return fields[f"reward/{name}"]
-
-    column.__name__ = name
-    return column

@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from accelerate.utils import broadcast_object_list
 from torch.utils.tensorboard import SummaryWriter
 from transformers.integrations import TensorBoardCallback
 
 from configs import RunConfig
 from grpo.checkpoints import RunFolder
 from grpo.evaluation import HeldoutCallback
+from grpo.locks import hold
 from grpo.metrics import MetricsFile
 from grpo.parallel import parallel_arguments
 from grpo.progress import ProgressReporter
+from grpo.stopping import StopRequested
 from policies import BLIP3oNext, resolve_policy_path
 from rollout import Prompt, RolloutPipeline, RolloutRecorder
 
@@ -28,6 +33,9 @@ warnings.filterwarnings("ignore", message="TRL currently supports vLLM versions"
 from trl import GRPOConfig  # noqa: E402
 
 from grpo.trainer import ImageGRPOTrainer  # noqa: E402
+
+GONE_WITHIN_S = 60.0
+"""How long a killed run's trainer may take to notice that its driver is gone."""
 
 
 def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConfig:
@@ -87,7 +95,10 @@ def run_training(
     pipeline: RolloutPipeline,
     queue: Any = None,
 ) -> ImageGRPOTrainer:
-    """Train from the newest checkpoint of the run folder (or the starting policy) to the last step."""
+    """Train from the newest complete checkpoint of the run folder (or the starting policy) to the last step.
+
+    A requested stop ends it earlier, with a checkpoint.
+    """
     folder = RunFolder(config.run_dir)
     # What learns stays in float32 (autocast computes in bfloat16); a base that LoRA freezes need not.
     dtype = getattr(torch, config.policy.dtype) if config.trainer.lora else torch.float32
@@ -108,12 +119,27 @@ def run_training(
         ),
         callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue is not None else [])],
     )
-    if "tensorboard" in config.report_to and trainer.is_world_process_zero():
-        # A writer of our own, because transformers' would show repeated steps twice after a resume.
-        writer = SummaryWriter(str(folder.tensorboard), purge_step=folder.newest_step() + 1)
-        trainer.add_callback(TensorBoardCallback(writer))
-    if config.evaluation.every_steps:
-        trainer.add_callback(HeldoutCallback(trainer, heldout, folder))
-    resume = folder.newest_checkpoint()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    main = trainer.is_world_process_zero()
+    with hold(folder.trainer_lock, GONE_WITHIN_S) if main else nullcontext():
+        resume = checkpoint_for_all_ranks(folder, main, queue)
+        if "tensorboard" in config.report_to and main:
+            # A writer of our own, because transformers' would show repeated steps twice after a resume.
+            writer = SummaryWriter(str(folder.tensorboard), purge_step=folder.newest_step() + 1)
+            trainer.add_callback(TensorBoardCallback(writer))
+        if config.evaluation.every_steps:
+            trainer.add_callback(HeldoutCallback(trainer, heldout, folder))
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except StopRequested:
+            trainer.save_now()
     return trainer
+
+
+def checkpoint_for_all_ranks(folder: RunFolder, main: bool, queue: Any) -> Path | None:
+    """What the main rank found complete; its warnings go to the driver's terminal."""
+
+    def warn(text: str) -> None:
+        if queue is not None:
+            queue.put({"notice": text})
+
+    return broadcast_object_list([folder.verified_checkpoint(warn) if main else None])[0]

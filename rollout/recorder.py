@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from configs.atomic import staged_folder
 from rollout.types import Rollout, RolloutBatch, RolloutGroup
 
 
@@ -57,9 +57,12 @@ class RolloutRecorder:
     def write(self, step: int | str, groups: Sequence[PickedGroup]) -> Path:
         """Write one step's groups, in this order, and return its folder."""
         name = f"step-{step:06d}" if isinstance(step, int) else f"step-{step}"
-        target, staged = self.folder / name, self.folder / f".{name}"
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
+        target = self.folder / name
+        with staged_folder(target) as staged:
+            self._fill(staged, groups)
+        return target
+
+    def _fill(self, staged: Path, groups: Sequence[PickedGroup]) -> None:
         lines = []
         for index, group in enumerate(groups):
             files = {kind: f"{index:03d}-{kind}.png" for kind in group.pictures}
@@ -73,9 +76,6 @@ class RolloutRecorder:
                 chosen["images"] = list(files.values())
             lines.append(json.dumps(group.line | chosen, ensure_ascii=False) + "\n")
         (staged / "rollouts.jsonl").write_text("".join(lines), encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        staged.rename(target)
-        return target
 
     def _pick(self, step: int | str, group: RolloutGroup) -> PickedGroup:
         totals = [self._total(rollout) for rollout in group.rollouts]

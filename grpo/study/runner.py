@@ -20,9 +20,9 @@ from rich.console import Console
 
 from grpo.checkpoints import RunFolder
 from grpo.cluster import ray_cluster
+from grpo.stopping import sigterm_as_sigint
 from grpo.study.launch import CHANGED_BY_RAY, LOG, TrialError, last_line, run_trial
 from grpo.study.plan import StudyPlan, Trial
-from grpo.train import interruptible
 
 TRIAL_MODULE = "grpo.study.trial"
 
@@ -45,7 +45,7 @@ def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are reported in one line each
     scratch = plan.folder / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
-    with ray_cluster(plan.base), interruptible():
+    with ray_cluster(plan.base), sigterm_as_sigint():
         jobs = {trial.name: _job(trial, plan.trials) for trial in pending}
         resources = {"cpu": plan.study.trials.cpus, "gpu": plan.study.trials.gpus}
         tuner = tune.Tuner(

@@ -1,0 +1,32 @@
+"""The section `guards`: what a run does when training has gone wrong, before it learns from it.
+
+Every guard that acts saves what it saw under `RUN/failures/guard-step-N`. What makes no sense is not offered: a
+collapse is not mended by skipping a step, and a non-finite gradient must not be ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from configs.section import Section
+
+
+class GuardsSection(Section):
+    """`skip` leaves weights and optimiser as they are for one step; `stop` ends the run with the reason."""
+
+    non_finite: Literal["skip", "stop"] = "skip"
+    """NaN or infinity in the loss or the gradient. DeepSpeed updates the weights before anyone can look: there, `skip`
+    stops too."""
+    mismatch: Literal["skip", "stop"] = "stop"
+    """Sampler and trainer disagree by more than `trainer.mismatch_bound`."""
+    max_skips: int = Field(3, ge=0)
+    """Steps that may be skipped one after another; the next one stops the run."""
+    reward_collapse: Literal["ignore", "stop"] = "stop"
+    """The mean training reward over `window_steps` is under `reward_share` of the best such mean. Only rewards above 0
+    can collapse this way."""
+    reward_share: float = Field(0.5, gt=0, lt=1)
+    no_spread: Literal["ignore", "stop"] = "stop"
+    """For `window_steps` all members of every group scored the same, so there was nothing to learn."""
+    window_steps: int = Field(20, ge=1)

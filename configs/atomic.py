@@ -106,7 +106,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         if reason is None:
             raise
         named = Path(error.filename) if isinstance(error, OSError) and isinstance(error.filename, str) else path
-        raise StorageError(describe_refusal(path if path.parent in named.parents else named, reason)) from error
+        ours = path.parent in named.parents or named in path.parents
+        raise StorageError(describe_refusal(path if ours else named, reason)) from error
     except Exception as error:  # safetensors derives its error from Exception
         found = re.search(r"os error (\d+)", str(error))
         if not found or int(found[1]) not in REFUSALS:

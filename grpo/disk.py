@@ -13,6 +13,7 @@ from configs.training import DeepSpeedSection, FSDP2Section
 from grpo.checkpoints import RunFolder
 from grpo.placement.memory import num_adapter_values
 from policies import BLIP3oNext, load_config
+from policies.hub import diffusion_folder
 
 FLOAT = 4
 MOMENTS = 2
@@ -21,8 +22,10 @@ MOMENTS = 2
 
 def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
     """Bytes of one checkpoint: what learns, its optimiser state, its average. Small files are not counted."""
+    model_config = load_config(policy_path)
+    diffusion = diffusion_folder(policy_path, model_config.diffusion_name_or_path)
     with torch.device("meta"):
-        policy = BLIP3oNext(load_config(policy_path), None, ("ar",), None)
+        policy = BLIP3oNext(model_config, diffusion, ("ar",), None)
     section = config.trainer
     learning = sum(parameter.numel() for parameter in policy.ar.parameters())
     if section.lora:
@@ -49,5 +52,5 @@ def check_room(config: RunConfig, folder: RunFolder, policy_path: Path) -> None:
     if needed > free:
         raise StorageError(
             f"{folder.path}: {free / 1e9:.2f} GB are free, the run needs {needed / 1e9:.2f} GB: up to {stay} "
-            f"checkpoints of {size / 1e9:.2f} GB and the policy; free some, or lower checkpoint.keep or checkpoint.keep_best"
+            f"checkpoints of {size / 1e9:.2f} GB and the policy; free some, or lower checkpoint.keep or keep_best"
         )

@@ -60,7 +60,7 @@ def last_line(error: BaseException) -> str:
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors that our packages raise for users into one red line and exit code 2, a signal into 128 plus it."""
+    """Turn the errors that our packages raise for users into one red line and exit code 2, a signal into 128 + it."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:

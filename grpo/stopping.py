@@ -1,8 +1,8 @@
 """SIGTERM and SIGINT: the first asks the training to stop where nothing is lost, the second stops at once.
 
 The driver gets the signal, training runs in Ray workers: a small file in the run folder carries the request. Ranks see
-it while they wait for rollouts, which are then abandoned (a resumed run draws the same ones), or after the optimiser step,
-which is finished; a checkpoint is written in both cases. Outside training there is nothing to save, so the first signal
+it while they wait for rollouts, which are then abandoned (a resumed run draws the same ones), or after the optimiser
+step, which is finished; both end with a checkpoint. Outside training there is nothing to save, so the first signal
 stops at once. The exit code is 128 + signal, as a shell reports it: 130 for SIGINT, 143 for SIGTERM.
 """
 

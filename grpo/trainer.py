@@ -105,9 +105,9 @@ class ImageGRPOTrainer(GRPOTrainer):
             peft_config=peft_config(section.lora) if section.lora else None,
             callbacks=[
                 _StepClock(self),
-                self.guards,
                 *([self.averaged] if self.averaged else []),
                 *callbacks,
+                self.guards,  # after the callback that writes the metrics
                 StopAfterStep(lambda: self.any_rank(self.folder.stop.exists())),
             ],
         )

@@ -14,6 +14,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from configs import RunConfig
+from grpo.checkpoints import RunFolder
 from policies import PromptEncoder, image_tokens, load_config, random_policy
 from rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, completion_seed
 
@@ -69,7 +70,6 @@ def fake_pipeline(policy_path):
 @pytest.fixture(scope="session")
 def run_toy(fake_pipeline, prompts):
     """Runs a configuration on a `FakePipeline`; returns trainer, pipeline and the lines of metrics.jsonl."""
-    from grpo.checkpoints import RunFolder
     from grpo.metrics import read_metrics
     from grpo.worker import run_training
 
@@ -91,15 +91,17 @@ def low_token_share(tokens: np.ndarray, prompt: Prompt) -> float:
 class FakePipeline:
     """`collect` and `sync_weights` of the real pipeline, in this process.
 
-    `shift` is added to every sampling log-prob (a broken sampler); `drop` names prompts whose reward failed.
+    `shift` is added to every sampling log-prob (a broken sampler); `drop` names prompts whose reward failed; at step
+    `hang_at` a stop is asked for and no rollouts come.
     """
 
-    def __init__(self, policy_path, config, reward=low_token_share, shift=0.0, drop=(), stop_at=None):
+    def __init__(self, policy_path, config, reward=low_token_share, shift=0.0, drop=(), stop_at=None, hang_at=None):
         self.encoder = PromptEncoder.from_pretrained(policy_path)
         model_config: Qwen3Config = load_config(policy_path)
         self.tokens = image_tokens(model_config)
         self.ar = Qwen3ForCausalLM(model_config).eval()
         self.config, self.reward, self.shift, self.drop, self.stop_at = config, reward, shift, drop, stop_at
+        self.hang_at = hang_at
         self.version = -1
         self.versions = []
 
@@ -111,6 +113,9 @@ class FakePipeline:
     def collect(self, prompts, step, *, group_size=None, num_diffusion_steps=None, explain=False, turn=0):
         if self.stop_at is not None and step == self.stop_at:
             raise KeyboardInterrupt
+        if self.hang_at is not None and step == self.hang_at:
+            RunFolder(self.config.run_dir).stop.touch()
+            time.sleep(60)
         started = time.perf_counter()
         size = group_size or self.config.rollout.group_size
         groups = [self._group(prompt, step, size) for prompt in prompts if prompt.id not in self.drop]

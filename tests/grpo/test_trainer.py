@@ -115,15 +115,3 @@ def test_a_reward_that_does_not_apply_is_not_a_zero(make_config, run_toy):
 
     _, _, metrics = run_toy(make_config(trainer={"max_steps": 3}), reward=reward)
     assert all(line["reward/mean"] is None or 0.3 < line["reward/mean"] < 0.7 for line in metrics)
-
-
-def test_an_unfinished_checkpoint_is_not_resumed_from(make_config):
-    config = make_config()
-    folder = RunFolder(config.run_dir)
-    folder.prepare(config)
-    (folder.checkpoints / "checkpoint-2").mkdir()
-    (folder.staging / "checkpoint-4").mkdir(parents=True)
-    assert folder.newest_step() == 2
-    folder.prepare(config)
-    assert not folder.staging.exists()
-    assert folder.newest_checkpoint().name == "checkpoint-2"

@@ -1,0 +1,123 @@
+"""Guards: a step that has gone wrong never reaches the weights; a run that learns nothing stops; evidence is saved."""
+
+import json
+
+import pytest
+import torch
+
+from configs.guards import GuardsSection
+from grpo.checkpoints import RunFolder
+from grpo.guards import GuardError, no_spread, non_finite, reward_collapse, too_many_skips, unhealthy
+from grpo.metrics import read_metrics
+from grpo.mismatch import MismatchError
+from grpo.trainer import ImageGRPOTrainer
+
+
+def test_non_finite_numbers_are_named():
+    assert non_finite(0.1, 2.0) is None
+    assert non_finite(float("nan"), 2.0) == "the loss is nan"
+    assert non_finite(0.0, float("inf")) == "the gradient norm is inf"
+
+
+def test_skips_are_counted_in_a_row():
+    history = [{"guards/skipped": value} for value in (1.0, 0.0, 1.0, 1.0)] + [{"train_runtime": 1.0}]
+    assert not too_many_skips(history, 3)
+    assert too_many_skips(history, 2)
+    assert too_many_skips([], 0)
+
+
+def test_a_collapse_is_a_long_fall_under_a_share_of_the_best():
+    good = [0.2, 0.3, 0.5, 0.6, 0.6, 0.6]
+    assert reward_collapse(good, 2, 0.5) is None
+    assert reward_collapse([*good, 0.1], 2, 0.5) is None  # one bad step
+    assert "of the last 2 steps is 0.1, under 0.5 of the best, 0.6" in reward_collapse([*good, 0.1, 0.1], 2, 0.5)
+    assert reward_collapse([-1.0, -2.0, -9.0, -9.0], 2, 0.5) is None
+
+
+def test_no_spread_needs_all_groups_for_the_whole_window():
+    assert no_spread([1.0, 1.0], 3) is None
+    assert no_spread([1.0, 0.9, 1.0, 1.0], 3) is None
+    assert "for 3 steps" in no_spread([0.0, 1.0, 1.0, 1.0], 3)
+    lines = [{"reward/mean": 0.5, "groups/without_spread": 1.0}] * 3
+    assert "guards.no_spread" in unhealthy(lines, GuardsSection(window_steps=3))
+    assert unhealthy(lines, GuardsSection(window_steps=3, no_spread="ignore")) is None
+
+
+class Broken(ImageGRPOTrainer):
+    """Its loss is NaN at the steps in `at`."""
+
+    at = ()
+
+    def compute_loss(self, *args, **kwargs):
+        loss = super().compute_loss(*args, **kwargs)
+        return loss * float("nan") if self.state.global_step in self.at else loss
+
+
+@pytest.fixture
+def break_loss(monkeypatch):
+    """Makes the loss NaN at the given steps, counted from 0."""
+
+    def at(*steps):
+        Broken.at = steps
+        monkeypatch.setattr("grpo.worker.ImageGRPOTrainer", Broken)
+
+    return at
+
+
+def test_a_non_finite_step_leaves_weights_and_optimiser_as_they_were(make_config, run_toy, break_loss):
+    break_loss(2)
+    config = make_config(trainer={"max_steps": 4, "micro_batch_size": 4}, checkpoint={"every_steps": 1, "keep": 4})
+    _, _, metrics = run_toy(config)
+    assert [line["guards/skipped"] for line in metrics] == [0, 0, 1, 0]
+    assert metrics[2]["grad_norm"] is None
+    folder = RunFolder(config.run_dir)
+    saved = [
+        {
+            "weights": (folder.checkpoints / f"checkpoint-{step}" / "model.safetensors").read_bytes(),
+            "optimizer": torch.load(folder.checkpoints / f"checkpoint-{step}" / "optimizer.pt", weights_only=True),
+        }
+        for step in (2, 3, 4)
+    ]
+    assert saved[0]["weights"] == saved[1]["weights"] != saved[2]["weights"]
+    for index, values in saved[0]["optimizer"]["state"].items():
+        for name, value in values.items():
+            assert torch.equal(value, saved[1]["optimizer"]["state"][index][name]), name
+    evidence = folder.failures / "guard-step-2" / "rank-0"
+    assert json.loads((evidence / "metrics.json").read_text())["reason"] == "the loss is nan"
+    lines = [json.loads(line) for line in (evidence / "rollouts.jsonl").read_text().splitlines()]
+    assert len(lines) == 8
+    assert len(lines[0]["token_ids"]) == len(lines[0]["logprobs"]) and lines[0]["rewards"].keys() == {"target"}
+    assert (evidence / lines[0]["image"]).is_file()
+
+
+def test_a_non_finite_step_stops_the_run_where_asked_to(make_config, run_toy, break_loss):
+    break_loss(1, 2, 3)
+    with pytest.raises(GuardError, match=r"step 1: the loss is nan; guards\.non_finite=stop \(.*guard-step-1"):
+        run_toy(make_config(guards={"non_finite": "stop"}))
+    config = make_config(guards={"max_skips": 2}, checkpoint={"every_steps": 1})
+    with pytest.raises(GuardError, match=r"step 3: .*2 steps before it were skipped already"):
+        run_toy(config)
+    assert RunFolder(config.run_dir).newest_step() == 3
+    with pytest.raises(GuardError, match=r"step 3: .*2 steps before it"):  # a resumed run decides the same
+        run_toy(config)
+
+
+def test_a_mismatch_is_skipped_where_asked_to_and_leaves_evidence_either_way(make_config, run_toy):
+    config = make_config(guards={"mismatch": "skip"}, trainer={"max_steps": 2})
+    trainer, _, metrics = run_toy(config, shift=0.05)
+    assert [line["guards/skipped"] for line in metrics] == [1, 1]
+    assert metrics[0]["kl/mismatch"] > 0
+    before = trainer.pipeline.ar.state_dict()
+    trainer.sync_evaluated_weights()
+    assert all(torch.equal(value, trainer.pipeline.ar.state_dict()[name]) for name, value in before.items())
+    stopped = make_config()
+    with pytest.raises(MismatchError):
+        run_toy(stopped, shift=0.05)
+    assert (RunFolder(stopped.run_dir).failures / "guard-step-0" / "rank-0" / "rollouts.jsonl").is_file()
+
+
+def test_a_reward_that_never_differs_stops_the_run(make_config, run_toy):
+    config = make_config(guards={"window_steps": 3}, checkpoint={"every_steps": 1})
+    with pytest.raises(GuardError, match=r"step 3: all groups were without spread for 3 steps.*\(guards\.no_spread\)"):
+        run_toy(config, reward=lambda tokens, prompt: 0.5)
+    assert [line["step"] for line in read_metrics(RunFolder(config.run_dir).metrics)] == [1, 2, 3]

@@ -1,0 +1,108 @@
+"""A SIGKILL at any moment, above all while a checkpoint is written, leaves a run that resumes to the same end."""
+
+import random
+import time
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from grpo.checkpoints import RunFolder, _checkpoints
+from grpo.manifest import fault
+from grpo.metrics import read_metrics
+from rollout import read_rollouts
+from tests.grpo.lives import start_life
+
+STEPS = 10
+KILLS = 20
+SAVE_S = 0.25
+"""About as long as the toy's checkpoint takes from the first file to the renaming."""
+
+
+def saves_begin(folder, life, number):
+    """Wait until this life has begun to write so many checkpoints (or is over)."""
+    seen = set()
+    while len(seen) < number and life.is_alive():
+        seen |= {path.name for path in folder.staging.glob("checkpoint-*")}
+        time.sleep(0.001)
+
+
+def check_what_is_left(folder):
+    """Everything that has its final name is complete."""
+    found = _checkpoints(folder.checkpoints)
+    for step, path in found.items():
+        assert fault(path, step, full=True) is None
+    steps = [line["step"] for line in read_metrics(folder.metrics)]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= folder.newest_step()
+    for record in read_rollouts(folder.path):
+        assert record["rollouts"]
+    return len(found)
+
+
+def whole_story(folder):
+    """What a run leaves, without times."""
+    metrics = read_metrics(folder.metrics)
+    rollouts = read_rollouts(folder.path)
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    shown = [event.step for event in events.Scalars("train/reward/mean")]
+    assert [line["step"] for line in metrics] == shown == list(range(1, STEPS + 1))
+    assert [record["step"] for record in rollouts] == [step for step in range(STEPS) for _ in range(2)]
+    numbers = [{name: value for name, value in line.items() if not name.startswith("time/")} for line in metrics]
+    return numbers, [[(r["seed"], r["logprob"], r["rewards"]) for r in record["rollouts"]] for record in rollouts]
+
+
+@pytest.mark.slow
+def test_a_sigkill_at_twenty_random_moments_never_leaves_a_run_that_cannot_resume(make_config):
+    draw = random.Random(0)
+
+    def new_run():
+        config = make_config(
+            rollout={"record_every_steps": 1},
+            trainer={"max_steps": STEPS, "ema": {"decay": 0.5}},
+            checkpoint={"every_steps": 1, "keep": 2},
+            report_to=["tensorboard"],
+        )
+        folder = RunFolder(config.run_dir)
+        folder.prepare(config)
+        return folder
+
+    def finish(folder):
+        life = start_life(folder.config)
+        life.join(300)
+        assert life.exitcode == 0
+        return whole_story(folder)
+
+    undisturbed = new_run()
+    started = time.monotonic()
+    expected_numbers, expected_rollouts = finish(undisturbed)
+    life_s = time.monotonic() - started
+
+    kills = in_saves = left = 0
+    folder = new_run()
+    while kills < KILLS:
+        life = start_life(folder.config)
+        if kills % 2:
+            time.sleep(draw.uniform(0, life_s / 2))
+        else:
+            saves_begin(folder, life, draw.choice((1, 1, 2)))
+            time.sleep(draw.uniform(0, SAVE_S))
+        life.kill()
+        life.join()
+        in_saves += any(folder.staging.glob("checkpoint-*"))
+        left += check_what_is_left(folder)
+        kills += 1
+        if folder.newest_step() > STEPS - 2:  # too little is left to be killed in
+            assert_same(finish(folder), expected_numbers, expected_rollouts)
+            folder = new_run()
+    assert in_saves >= 3 and left, "the kills did not hit what they were meant for"
+    assert_same(finish(folder), expected_numbers, expected_rollouts)
+
+
+def assert_same(story, numbers, rollouts):
+    for line, expected in zip(story[0], numbers, strict=True):
+        assert line.keys() == expected.keys()
+        for name, value in expected.items():
+            assert line[name] == pytest.approx(value, abs=1e-4), (line["step"], name)
+    assert [[(seed, rewards) for seed, _, rewards in group] for group in story[1]] == [
+        [(seed, rewards) for seed, _, rewards in group] for group in rollouts
+    ]

@@ -1,0 +1,100 @@
+"""Signals: the first stops a run where nothing is lost, the second at once; a stopped run resumes to the same end."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from grpo.checkpoints import RunFolder
+from grpo.errors import one_line_errors
+from grpo.metrics import read_metrics
+from grpo.stopping import RunStopped, StopSignals, interruptible
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_outside_training_the_first_signal_stops_and_gives_the_exit_code(number):
+    before = signal.getsignal(number)
+    with pytest.raises(RunStopped) as stopped, StopSignals():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert stopped.value.exit_code == 128 + number
+    assert signal.getsignal(number) == before
+
+
+def test_in_training_the_first_signal_asks_and_the_second_stops(tmp_path):
+    request = tmp_path / ".stop"
+    with pytest.raises(RunStopped, match="SIGTERM"), StopSignals() as signals, signals.graceful(request):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.exists()  # and the block goes on
+    assert not request.exists()
+    with pytest.raises(RunStopped, match="SIGINT"), StopSignals() as signals, signals.graceful(request):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second signal was not obeyed")
+
+
+def test_the_command_exits_with_128_and_the_signal():
+    import typer
+
+    @one_line_errors
+    def command():
+        raise RunStopped(signal.SIGTERM)
+
+    with pytest.raises(typer.Exit) as ended:
+        command()
+    assert ended.value.exit_code == 143
+
+
+def test_a_call_in_a_thread_gives_its_result_its_error_or_way():
+    assert interruptible(lambda: 7) == 7
+    with pytest.raises(KeyError, match="inner"):
+        interruptible(lambda: {}["inner"])
+    forever = threading.Event()
+    started = time.monotonic()
+    assert interruptible(forever.wait, lambda: time.monotonic() - started > 0.1) is None
+    forever.set()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_config, run_toy):
+    return run_toy(make_config(trainer={"max_steps": 4}, checkpoint={"every_steps": 100}))[2]
+
+
+@pytest.mark.parametrize("when", ["while it waits for rollouts", "in the optimiser step"])
+def test_a_stopped_run_keeps_every_finished_step_and_resumes_to_the_same_end(
+    make_config, run_toy, undisturbed, when, monkeypatch
+):
+    config = make_config(trainer={"max_steps": 4}, checkpoint={"every_steps": 100})
+    folder = RunFolder(config.run_dir)
+    if when == "in the optimiser step":
+        from grpo.trainer import ImageGRPOTrainer
+
+        class StoppedInStep(ImageGRPOTrainer):
+            def compute_loss(self, *args, **kwargs):
+                if self.state.global_step == 2 and not resumed:
+                    folder.stop.touch()
+                return super().compute_loss(*args, **kwargs)
+
+        monkeypatch.setattr("grpo.worker.ImageGRPOTrainer", StoppedInStep)
+    resumed = []
+    options = {"hang_at": 2} if when != "in the optimiser step" else {}
+    run_toy(config, **options)
+    done = 2 if options else 3  # the step itself is finished where it can be
+    assert folder.newest_step() == done
+    assert [line["step"] for line in read_metrics(folder.metrics)] == list(range(1, done + 1))
+    resumed.append(True)
+    folder.stop.unlink()
+    _, _, metrics = run_toy(config)
+    assert [line["step"] for line in metrics] == [1, 2, 3, 4]
+    for ours, theirs in zip(metrics, undisturbed, strict=True):
+        for name in theirs:
+            if not name.startswith("time/"):
+                assert ours[name] == pytest.approx(theirs[name], abs=1e-4), name
+
+
+def test_a_stop_before_the_first_step_leaves_nothing_to_resume(make_config, run_toy):
+    config = make_config()
+    run_toy(config, hang_at=0)
+    assert RunFolder(config.run_dir).newest_step() == 0

@@ -1,14 +1,59 @@
-"""Lives of a run in processes of their own, for tests that end them: `live` trains on the in-process stand-in pipeline."""
+"""Lives of a run in processes of their own, for tests that end them; rollouts come from the in-process stand-in.
+
+Run as a program, it imports the slow libraries once and forks a life for every configuration file it reads from stdin:
+it prints the life's process id, and its exit code when it is over.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import os
+import select
+import signal
+import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+
+class LifeServer:
+    """Context manager: starts lives, one at a time."""
+
+    def __enter__(self) -> LifeServer:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment
+        )
+        assert self.process.stdout.readline() == b"ready\n"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+    def start(self, config_file: Path) -> Life:
+        """A life of the run that this configuration names."""
+        self.process.stdin.write(f"{config_file}\n".encode())
+        return Life(int(self.process.stdout.readline()), self.process.stdout)
+
+
+class Life:
+    """A run's process, until it ends or is killed."""
+
+    def __init__(self, pid: int, output: object):
+        self.pid, self.output = pid, output
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return not select.select([self.output], [], [], 0)[0]
+
+    def end(self, *, kill: bool = False) -> int:
+        """Wait for its end, or bring it about; the exit code, negative for a signal."""
+        if kill:
+            os.kill(self.pid, signal.SIGKILL)
+        return int(self.output.readline())
 
 
 def live(config_file: str) -> None:
@@ -30,16 +75,25 @@ def live(config_file: str) -> None:
     run_training(config, prompts, prompts, toy.FakePipeline(config.policy.path, config))
 
 
-def start_life(config_file: Path) -> multiprocessing.Process:
-    """A life of its own process, forked from a server that has imported the slow libraries once."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["grpo.worker", "tests.grpo.lives"])
-    from tests.grpo.lives import live as importable  # pytest may know this module under another name
+def main() -> None:
+    """Serve until stdin ends."""
+    import grpo.worker  # noqa: F401 - the slow import, once for all lives
 
-    process = context.Process(target=importable, args=(str(config_file),), daemon=True)
-    process.start()
-    return process
+    output = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what libraries print must not look like an answer
+    output.write(b"ready\n")
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                live(line.strip())
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        output.write(f"{pid}\n".encode())
+        output.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """A SIGKILL at any moment, above all while a checkpoint is written, leaves a run that resumes to the same end."""
 
 import random
+import signal
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from grpo.checkpoints import RunFolder, _checkpoints
 from grpo.manifest import fault
 from grpo.metrics import read_metrics
 from rollout import read_rollouts
-from tests.grpo.lives import start_life
+from tests.grpo.lives import LifeServer
 
 STEPS = 10
 KILLS = 20
@@ -48,11 +49,17 @@ def whole_story(folder):
     assert [line["step"] for line in metrics] == shown == list(range(1, STEPS + 1))
     assert [record["step"] for record in rollouts] == [step for step in range(STEPS) for _ in range(2)]
     numbers = [{name: value for name, value in line.items() if not name.startswith("time/")} for line in metrics]
-    return numbers, [[(r["seed"], r["logprob"], r["rewards"]) for r in record["rollouts"]] for record in rollouts]
+    return numbers, [[(r["seed"], r["rewards"]) for r in record["rollouts"]] for record in rollouts]
+
+
+@pytest.fixture
+def lives():
+    with LifeServer() as server:
+        yield server
 
 
 @pytest.mark.slow
-def test_a_sigkill_at_twenty_random_moments_never_leaves_a_run_that_cannot_resume(make_config):
+def test_a_sigkill_at_twenty_random_moments_never_leaves_a_run_that_cannot_resume(make_config, lives):
     draw = random.Random(0)
 
     def new_run():
@@ -67,42 +74,41 @@ def test_a_sigkill_at_twenty_random_moments_never_leaves_a_run_that_cannot_resum
         return folder
 
     def finish(folder):
-        life = start_life(folder.config)
-        life.join(300)
-        assert life.exitcode == 0
+        assert lives.start(folder.config).end() == 0
         return whole_story(folder)
 
     undisturbed = new_run()
     started = time.monotonic()
-    expected_numbers, expected_rollouts = finish(undisturbed)
+    expected = finish(undisturbed)
     life_s = time.monotonic() - started
 
     kills = in_saves = left = 0
     folder = new_run()
     while kills < KILLS:
-        life = start_life(folder.config)
+        life = lives.start(folder.config)
         if kills % 2:
             time.sleep(draw.uniform(0, life_s / 2))
         else:
             saves_begin(folder, life, draw.choice((1, 1, 2)))
             time.sleep(draw.uniform(0, SAVE_S))
-        life.kill()
-        life.join()
+        if life.is_alive():
+            assert life.end(kill=True) == -signal.SIGKILL
+            kills += 1
+        else:
+            assert life.end() == 0
         in_saves += any(folder.staging.glob("checkpoint-*"))
         left += check_what_is_left(folder)
-        kills += 1
         if folder.newest_step() > STEPS - 2:  # too little is left to be killed in
-            assert_same(finish(folder), expected_numbers, expected_rollouts)
+            assert_same(finish(folder), expected)
             folder = new_run()
     assert in_saves >= 3 and left, "the kills did not hit what they were meant for"
-    assert_same(finish(folder), expected_numbers, expected_rollouts)
+    assert_same(finish(folder), expected)
 
 
-def assert_same(story, numbers, rollouts):
-    for line, expected in zip(story[0], numbers, strict=True):
-        assert line.keys() == expected.keys()
-        for name, value in expected.items():
+def assert_same(story, expected):
+    """Metrics within 1e-4, recorded seeds and rewards exactly."""
+    for line, other in zip(story[0], expected[0], strict=True):
+        assert line.keys() == other.keys()
+        for name, value in other.items():
             assert line[name] == pytest.approx(value, abs=1e-4), (line["step"], name)
-    assert [[(seed, rewards) for seed, _, rewards in group] for group in story[1]] == [
-        [(seed, rewards) for seed, _, rewards in group] for group in rollouts
-    ]
+    assert story[1] == expected[1]

@@ -40,17 +40,12 @@ def test_a_disk_that_fills_up_costs_the_checkpoint_in_work_only(make_config, run
     assert [line["step"] for line in metrics] == [1, 2, 3]
 
 
-def test_a_disk_that_becomes_read_only_leaves_the_last_checkpoint(make_config, run_toy, disk, remount, monkeypatch):
-    config = make_config(run_dir=str(disk / "run"), checkpoint={"every_steps": 1, "keep": 1, "keep_best": 0})
+def test_a_read_only_disk_is_told_before_anything_is_done(make_config, run_toy, disk, remount):
+    config = make_config(run_dir=str(disk / "run"), trainer={"max_steps": 2}, checkpoint={"every_steps": 1})
     folder = RunFolder(config.run_dir)
     remount(disk, "size=1g")
-
-    def reward(tokens, prompt):
-        if folder.newest_step() == 1:
-            remount(disk, "ro")
-        return float(len(tokens) and tokens[0] % 7)
-
-    with pytest.raises(StorageError, match=r"cannot write .*(metrics\.jsonl|checkpoint-2).*: Read-only file system"):
-        run_toy(config, reward=reward)
-    remount(disk, "rw")
-    assert folder.verified_checkpoint(pytest.fail).name == "checkpoint-1"
+    run_toy(config, hang_at=1)
+    remount(disk, "ro")
+    with pytest.raises(StorageError, match=r"cannot write .*: Read-only file system"):
+        run_toy(config)
+    assert folder.newest_step() == 1 and not fault(folder.newest_checkpoint(), 1, full=True)

@@ -1,7 +1,15 @@
 """Only errors meant for users become one line; bugs keep their traceback."""
 
+import errno
+
+import pytest
+import ray
+import torch
+import typer
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
 from configs import ConfigError
-from grpo.errors import user_error
+from grpo.errors import OutOfDisk, OutOfMemory, WorkerDiedError, one_line_errors, user_error
 from grpo.memory import MemoryMonitor, total_memory_gb
 
 
@@ -22,6 +30,47 @@ def test_our_errors_are_found_inside_rays():
     assert user_error(ours) is ours
     assert user_error(Wrapped(ours)) is ours
     assert user_error(Failures({0: RuntimeError("gloo"), 1: Wrapped(ours)})) is ours
+
+
+SHORTAGES = {
+    "GPU memory is full: CUDA out of memory. Tried to allocate 2.00 GiB. Lower": torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. \nand much more"
+    ),
+    "out of memory: [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+    ),
+    "out of memory: Python": MemoryError(),
+    "its machine ran out of memory (Ray's memory monitor)": ray.exceptions.OutOfMemoryError("Task was killed ..."),
+}
+
+
+@pytest.mark.parametrize("text", SHORTAGES)
+def test_want_of_memory_is_one_line_wherever_it_comes_from(text, capsys):
+    error = Failures({0: Wrapped(SHORTAGES[text])})
+    assert isinstance(user_error(error), OutOfMemory)
+
+    @one_line_errors
+    def command():
+        raise error
+
+    with pytest.raises(typer.Exit) as ended:
+        command()
+    assert ended.value.exit_code == 2
+    shown = capsys.readouterr().err
+    assert text in shown and shown.count("\n") == 1
+
+
+def test_a_refused_write_of_a_library_is_one_line():
+    error = user_error(Wrapped(OSError(errno.ENOSPC, "No space left on device", "/data/cache")))
+    assert isinstance(error, OutOfDisk) and str(error) == "/data/cache: No space left on device"
+    assert user_error(OSError(errno.ENOENT, "No such file or directory")) is None
+
+
+def test_a_dead_process_is_one_line_unless_there_is_a_reason():
+    dead = WorkerHealthCheckFailedError("rank 0", ray.exceptions.ActorDiedError())
+    assert isinstance(user_error(Failures({0: dead})), WorkerDiedError)
+    ours = ConfigError("wrong key")
+    assert user_error(Failures({0: dead, 1: Wrapped(ours)})) is ours
 
 
 def test_bugs_are_not_ours():

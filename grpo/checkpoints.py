@@ -77,15 +77,20 @@ class RunFolder:
             )
 
     def prepare(self, config: RunConfig) -> None:
-        """Create the folder, write its configuration, remove what an interrupted save or deletion left behind."""
+        """Create the folder, write its configuration, remove what an interrupted run left behind."""
         with storage_errors(self.checkpoints):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            for leftover in self.checkpoints.glob(".*"):
-                shutil.rmtree(leftover)
             self.stop.unlink(missing_ok=True)
+        self.clean()
         text = dump_config(config)
         if not self.config.is_file() or self.config.read_text(encoding="utf-8") != text:
             write_atomically(self.config, text)
+
+    def clean(self) -> None:
+        """Remove checkpoints that are half written or half deleted."""
+        with storage_errors(self.checkpoints):
+            for leftover in self.checkpoints.glob(".*"):
+                shutil.rmtree(leftover)
 
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint with the highest step whose files have the sizes its manifest names, or None."""

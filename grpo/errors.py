@@ -89,7 +89,7 @@ def _shortage(error: BaseException) -> ValueError | None:
     kind, text = type(error), str(error)
     if kind.__name__ == "OutOfMemoryError" and kind.__module__.startswith("torch"):
         return OutOfMemory(
-            f"GPU memory is full: {text.splitlines()[0]} Lower trainer.micro_batch_size or rollout.prompts_per_chunk, "
+            f"GPU memory is full: {text.splitlines()[0].strip()} Lower trainer.micro_batch_size or rollout.prompts_per_chunk, "
             "shard, or give a larger GPU"
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in text:

@@ -288,7 +288,8 @@ class ImageGRPOTrainer(GRPOTrainer):
 
     def save_now(self) -> None:
         """Checkpoint the last finished step, unless there is one or nothing was done yet."""
-        if self.state.global_step > self.folder.newest_step():
+        main = self.accelerator.is_main_process
+        if self.any_rank(main and self.state.global_step > self.folder.newest_step()):
             self._save_checkpoint(self.model, None)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:

@@ -142,4 +142,6 @@ def checkpoint_for_all_ranks(folder: RunFolder, main: bool, queue: Any) -> Path 
         if queue is not None:
             queue.put({"notice": text})
 
+    if main:
+        folder.clean()
     return broadcast_object_list([folder.verified_checkpoint(warn) if main else None])[0]

@@ -130,10 +130,12 @@ def test_checkpoint_mistakes(nothing_loads, recipe, checkpoint, tmp_path):
 def test_a_run_folder_of_another_configuration_is_left_alone(nothing_loads, recipe, make_config):
     config = make_config(rewards=[{"name": "ocr"}])
     from grpo.checkpoints import RunFolder
+    from grpo.manifest import write_manifest
 
     folder = RunFolder(config.run_dir)
     folder.prepare(config)
     (folder.checkpoints / "checkpoint-2").mkdir()
+    write_manifest(folder.checkpoints / "checkpoint-2", 2)
     line = error_line("train", recipe(run_dir=config.run_dir), "trainer.beta=0.5", "rollout.temperature=0.9")
     assert "differs in rollout.temperature, trainer.beta" in line
     assert folder.newest_step() == 2

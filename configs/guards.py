@@ -17,8 +17,8 @@ class GuardsSection(Section):
     """`skip` leaves weights and optimiser as they are for one step; `stop` ends the run with the reason."""
 
     non_finite: Literal["skip", "stop"] = "skip"
-    """NaN or infinity in the loss or the gradient. DeepSpeed updates the weights before anyone can look: there, `skip`
-    stops too."""
+    """NaN or infinity in the loss or the gradient. DeepSpeed updates the weights before anyone can look: there, every
+    `skip` stops too."""
     mismatch: Literal["skip", "stop"] = "stop"
     """Sampler and trainer disagree by more than `trainer.mismatch_bound`."""
     max_skips: int = Field(3, ge=0)

@@ -60,25 +60,25 @@ class Guards(TrainerCallback):
         """Throw the gradient away, or stop, if this step must not reach the weights."""
         loss = torch.stack([loss.float() for loss in self.losses]).sum().item() if self.losses else 0.0
         norm = float(self.gradient_norm)
-        reason, action = non_finite(loss, norm), self.section.non_finite
+        reason, stop = non_finite(loss, norm), self.section.non_finite == "stop"
         if self.trainer.any_rank(reason is not None):
             reason = reason or "loss or gradient of another rank is not finite"
-            if self.trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
-                action = "stop"
         elif self.mismatch_error:
-            reason, action = str(self.mismatch_error), "skip"
+            reason, stop = str(self.mismatch_error), False
         self.losses, self.mismatch_error = [], None
         self.trainer.add_metrics({SKIPPED: float(reason is not None)})
         if reason is None:
             return
-        seen = {"loss": loss, "grad_norm": norm, **self.measured}
-        evidence = self.save_evidence(reason, seen)
-        if action == "stop":
-            raise GuardError(f"step {state.global_step}: {reason}; guards.non_finite=stop (evidence: {evidence})")
+        evidence = self.save_evidence(reason, {"loss": loss, "grad_norm": norm, **self.measured})
+        about = f"step {state.global_step}: {reason}"
+        if stop:
+            raise GuardError(f"{about}; guards.non_finite=stop (evidence: {evidence})")
+        if self.trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            raise GuardError(f"{about}; DeepSpeed has used the gradient already (evidence: {evidence})")
         if too_many_skips(state.log_history, self.section.max_skips):
             raise GuardError(
-                f"step {state.global_step}: {reason}; {self.section.max_skips} steps before it were skipped already, "
-                f"as many as guards.max_skips allows (evidence: {evidence})"
+                f"{about}; {self.section.max_skips} steps before it were skipped already, as many as guards.max_skips "
+                f"allows (evidence: {evidence})"
             )
         optimizer.zero_grad(set_to_none=True)
 

@@ -45,7 +45,7 @@ from grpo.rows import group_rows, masked_row, reward_column
 from grpo.schedule import prompt_schedule
 from grpo.stopping import StopAfterStep, StopRequested, interruptible
 from policies import ImageTokens, PromptEncoder, image_logprobs
-from rollout import Prompt, RolloutBatch, RolloutGroup
+from rollout import Prompt, RolloutBatch, RolloutError, RolloutGroup
 
 if TYPE_CHECKING:
     from rollout import RolloutPipeline, RolloutRecorder
@@ -222,7 +222,7 @@ class ImageGRPOTrainer(GRPOTrainer):
         totals = self._sum_over_ranks([*stages, batch.skipped_groups, len(rollouts), *signals.values()])
         seconds, (skipped, num_images, *signal_sums) = totals[: len(STAGES)], totals[len(STAGES) :]
         if not num_images:
-            raise RuntimeError(f"step {self.state.global_step}: every group was dropped because a reward failed on it")
+            raise RolloutError(f"step {self.state.global_step}: every group was dropped because a reward failed on it")
         metrics = {f"time/{stage}": value for stage, value in zip(STAGES, seconds, strict=True)}
         metrics["groups/dropped"] = skipped
         metrics |= {name: total / num_images for name, total in zip(signals, signal_sums, strict=True)}

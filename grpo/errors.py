@@ -89,8 +89,8 @@ def _shortage(error: BaseException) -> ValueError | None:
     kind, text = type(error), str(error)
     if kind.__name__ == "OutOfMemoryError" and kind.__module__.startswith("torch"):
         return OutOfMemory(
-            f"GPU memory is full: {text.splitlines()[0].strip()} Lower trainer.micro_batch_size or rollout.prompts_per_chunk, "
-            "shard, or give a larger GPU"
+            f"GPU memory is full: {text.splitlines()[0].strip()} Lower trainer.micro_batch_size or "
+            "rollout.prompts_per_chunk, shard, or give a larger GPU"
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return OutOfMemory(f"out of memory: {text.splitlines()[-1] if text else 'Python could not allocate any'}")

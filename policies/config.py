@@ -104,7 +104,8 @@ def read_config(path: str | Path) -> dict:
         raise CheckpointError(f"{file}: diffusion_name_or_path is {values['diffusion_name_or_path']!r}, expected text")
     tower = values.get("vision_tower_config")
     if tower is not None and not (
-        isinstance(tower, dict) and all(type(tower.get(k)) is int and tower[k] > 0 for k in ("image_size", "patch_size"))
+        isinstance(tower, dict)
+        and all(type(tower.get(k)) is int and tower[k] > 0 for k in ("image_size", "patch_size"))
     ):
         raise CheckpointError(f"{file}: vision_tower_config must hold image_size and patch_size, whole numbers above 0")
     _check_ranges(file, values)

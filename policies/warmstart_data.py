@@ -88,7 +88,9 @@ class WarmstartData:
             try:
                 encoded = load_file(cache)
             except SafetensorError as error:
-                raise WarmstartDataError(f"{cache}: cannot be read ({error}); delete it, and it is made again") from error
+                raise WarmstartDataError(
+                    f"{cache}: cannot be read ({error}); delete it, and it is made again"
+                ) from error
             return cls(captions, prompt_ids, encoded["tokens"], encoded["latents"])
         tokens, latents = [], []
         size = policy.sana.config.sample_size * policy.vae.spatial_compression_ratio

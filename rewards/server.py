@@ -146,7 +146,7 @@ async def _read(request: Request, max_images: int) -> tuple[ScoreRequest, list[b
                 raise HTTPException(413, f"{len(asked.images)} images, more than {max_images}; send fewer images")
             return asked, asked.images
         if kind == "multipart/form-data":
-            async with request.form(max_files=max_images, max_fields=1, max_part_size=MAX_REQUEST_BYTES) as form:
+            async with request.form(max_files=max_images, max_fields=8, max_part_size=MAX_REQUEST_BYTES) as form:
                 pngs = [await file.read() for file in form.getlist("images")]
                 return ScoreRequest.model_validate_json(form["request"]), pngs
     except ValidationError as error:

@@ -147,7 +147,7 @@ def _warmstart(changes: str):
 
 
 CASES = [
-    *(Case("override", text[:60], lambda world, text=text: world.train("--", text), (says,)) for text, says in OVERRIDES),
+    *(Case("override", text[:60], lambda w, text=text: w.train("--", text), (says,)) for text, says in OVERRIDES),
     *(Case("recipe", name, _file(content), ("spoilt.yaml", says)) for name, content, says in FILES),
     *(Case("warm start", text, _warmstart(text), (says,)) for text, says in WARMSTART),
     Case("recipe", "a folder", lambda world: world.cli("train", world.folder), ("is a folder",)),

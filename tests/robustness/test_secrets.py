@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import yaml
 
 from configs import ConfigError, RewardSection, load_run_config
 from configs.secret_names import is_secret_name
+from rewards import RewardBatch
 from rewards.redaction import redact
 from rollout.reward_worker import RewardWorker
-from rollout.types import Prompt
 
 SECRET = "s3cret-value-42"
 
@@ -44,8 +45,6 @@ def test_names_of_other_things(name):
     ],
 )
 def test_a_secret_in_a_recipe_is_refused_and_not_repeated(shared, tmp_path, changes):
-    import yaml
-
     recipe, _, _ = shared
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({**recipe, "rewards": [{"name": "ocr", **changes}]}))
@@ -70,9 +69,7 @@ def test_a_reward_that_failed_leaves_no_secret_behind(monkeypatch):
     monkeypatch.setenv("MY_API_KEY", SECRET)
     worker = RewardWorker.__new__(RewardWorker)
     worker._reward, worker._reward_name, worker._batch_size = Leaky(), "leaky", None
-    from rollout.reward_worker import _batch
-
-    failure = worker._judge_group(_batch(Prompt("a", "a sign"), np.zeros((1, 2, 2, 3), np.uint8)), False)
+    failure = worker._judge_group(RewardBatch([np.zeros((2, 2, 3), np.uint8)], ["a sign"], [{}]), False)
     for text in (failure.message, failure.traceback):
         assert SECRET not in text and "me:pass" not in text
         assert "key=[MY_API_KEY]" in text and "https://[hidden]@host" in text

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from policies import BLIP3oNext
+from tests.robustness.case import edit_json
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("configs", "grpo", "policies", "rewards", "rollout", "scripts")
                  for path in (ROOT / folder).rglob("*.py"))  # fmt: skip
@@ -36,6 +39,18 @@ def test_no_source_reads_what_could_run(path):
         assert words.get("shell", "False") == "False", name
         if name == "AutoTokenizer.from_pretrained":
             assert words.get("trust_remote_code") == "False", "its default is to ask the user"
+
+
+def test_code_in_a_checkpoint_is_left_alone(world):
+    """Its tokenizer asks for a class of its own; ours is used, and nobody is asked whether to trust it."""
+    folder = world.checkpoint()
+    for name in ("own_tokenizer", "modeling_own"):
+        (folder / f"{name}.py").write_text(f"open({str(world.folder / 'was-run')!r}, 'w')\n")
+    auto = {"AutoTokenizer": ["own_tokenizer.OwnTokenizer", None]}
+    edit_json(folder / "tokenizer_config.json", auto_map=auto, tokenizer_class="OwnTokenizer")
+    edit_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
+    BLIP3oNext.check(folder)
+    assert not (world.folder / "was-run").exists()
 
 
 def test_everything_is_looked_at():

@@ -38,7 +38,7 @@ MAX_PIXELS = 64 * 1024**2
 MAX_IMAGES = 1024
 REQUEST_TIMEOUT_S = 60
 """For a request's body to arrive."""
-MAX_CONNECTIONS = 16
+MAX_CONNECTIONS = 64
 BIT_DEPTH = 24
 """Where a PNG's header says it."""
 

@@ -80,6 +80,10 @@ def _file_as_run(command: str):
     return lambda world: world.cli(command, world.write("file.txt", "hello"))
 
 
+def _measured(world: World) -> str:
+    return world.cli("plan", world.recipe(), "--measured", "/nowhere")
+
+
 def _occupied(world: World) -> str:
     world.write("home/rollouts/mine.txt", "precious")
     try:
@@ -113,6 +117,9 @@ COMMANDS = [
     ("sample of an unfinished run", _unfinished("sample", "a sign", "--policy", "RUN"), "has not finished"),
     ("sample to a text", _unfinished("sample", "a sign", "--out", "a.txt"), "written as a .png file"),
     ("sample of no folder", _unfinished("sample", "a sign", "--policy", "/nowhere"), "no such folder"),
+    ("doctor on nothing", _unfinished("doctor", "--quick", "--policy", "/nowhere"), "no such folder"),
+    ("doctor on no checkpoint", _unfinished("doctor", "--quick", "--policy", "."), "config.json is missing"),
+    ("plan measured by nothing", _measured, "/nowhere"),
     ("plan of nothing", _unfinished("plan", "/nowhere.yaml"), "no such file"),
     ("prompts to a text", _unfinished("prompts", "text", "--out", "a.txt", "--count", "3"), ".jsonl"),
     ("train in a file", lambda w: w.train(f"run_dir={w.write('f', 'x')}"), "is a file"),

@@ -21,6 +21,9 @@ from pydantic import BaseModel, ValidationError
 from configs.schema import RunConfig, WarmstartConfig
 
 DEFAULT_RECIPE = Path(__file__).parent / "tiny_ocr.yaml"
+MAX_BYTES = 2**20
+"""Of a configuration file; far more than anybody writes."""
+MAX_VALUES = 20_000
 PATH_KEYS = (("prompts", "train"), ("prompts", "heldout"), ("policy", "path"), ("images",), ("captions",))
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 """`ORG/NAME` or `ORG/NAME@REVISION`: what `policy.path` means if there is no such folder."""
@@ -42,6 +45,26 @@ class _StrictLoader(yaml.SafeLoader):
             repeated = next(key for key in keys if keys.count(key) > 1)
             raise yaml.constructor.ConstructorError(None, None, f"key {repeated!r} appears twice", node.start_mark)
         return mapping
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The document, unless its aliases (`*name`) unfold to more than anybody writes, or to no end."""
+        node = super().get_single_node()
+        if node is not None and _num_values(node, {}) > MAX_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"its aliases unfold to more than {MAX_VALUES} values", node.start_mark
+            )
+        return node
+
+
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below a node, each alias counted as often as it is used."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MAX_VALUES + 1  # what a node that holds itself finds
+        children = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_num_values(child, known) for child in children)
+    return known[id(node)]
 
 
 _StrictLoader.add_implicit_resolver(
@@ -94,7 +117,7 @@ def _differences(first: Any, second: Any, prefix: str) -> list[str]:
 
 
 def _load(schema: type[Config], path: str | Path, overrides: Iterable[str]) -> Config:
-    path = Path(path).expanduser()
+    path = expand_user(path)
     values = _read_yaml(path)
     _resolve_paths(values, path.resolve().parent)
     for override in overrides:
@@ -106,23 +129,60 @@ def _load(schema: type[Config], path: str | Path, overrides: Iterable[str]) -> C
         raise ConfigError(f"{path}: {_describe(schema, error)}") from None
 
 
-def _read_yaml(path: Path) -> dict:
+def expand_user(path: str | Path) -> Path:
+    """A path with `~` and `~name` replaced by that user's folder.
+
+    Raises:
+        ConfigError: no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: there is no user {str(path).partition('/')[0]!r} on this machine") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says, in plain values; aliases are followed, tags that build objects are not.
+
+    Raises:
+        ConfigError: missing, too large, not UTF-8 or not YAML; names the file, and the line where there is one.
+    """
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; give a YAML file")
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
         raise ConfigError(
             f"{path}: no such file" + (f"; did you mean {path.parent / near[0]}?" if near else "")
         ) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes, so it is no configuration")
+    try:
+        return _parse(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 (byte {error.start})") from None
-    try:
-        values = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader subclass
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{path}{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}".splitlines()[0]) from None
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader subclass
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except ValueError as error:  # a date with a month 13, a number with thousands of digits
+        raise yaml.YAMLError(str(error)) from None
+
+
+def _read_yaml(path: Path) -> dict:
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines at the top level, found {type(values).__name__}")
     return values
@@ -134,7 +194,7 @@ def _resolve_paths(values: dict, folder: Path) -> None:
         for section in sections:
             holder = holder.get(section) if isinstance(holder, dict) else None
         if isinstance(holder, dict) and isinstance(holder.get(key), str) and holder[key] != "tiny":
-            path = folder / Path(holder[key]).expanduser()
+            path = folder / expand_user(holder[key])
             if sections != ["policy"] or path.is_dir() or not HUB_NAME.fullmatch(holder[key]):
                 holder[key] = str(path)
 
@@ -144,9 +204,9 @@ def _apply_override(values: dict, override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"override {override!r}: expected `section.key=value`, for example `trainer.max_steps=10`")
     try:
-        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader subclass
+        value = _parse(text)
     except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from None
+        raise ConfigError(f"override {key}=...: {_shown(text)} is not a YAML value") from None
     *parents, last = key.split(".")
     holder: Any = values
     for part in parents:
@@ -171,6 +231,8 @@ def _describe(schema: type[BaseModel], error: ValidationError) -> str:
     """The first mistake in words, and how many more there are."""
     errors = error.errors()
     first = errors[0]
+    if first["type"] == "plain":  # of `Section`, which sees all its keys at once
+        first |= {"loc": (*first["loc"], first["ctx"]["key"]), "input": first["ctx"]["value"]}
     key = ".".join(str(part) for part in first["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -181,10 +243,18 @@ def _describe(schema: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key!r} is required{more}"
     if first["type"] == "literal_error":
-        return f"{key!r} is {first['input']!r}; allowed: {first['ctx']['expected']}{more}"
+        return f"{key!r} is {_shown(first['input'])}; allowed: {first['ctx']['expected']}{more}"
     if first["type"] == "value_error":  # our own validators name the key themselves
         return f"{first['ctx']['error']}{more}"
-    return f"{key!r} is {first['input']!r}; {_lower_first(first['msg'])}{more}"
+    return f"{key!r} is {_shown(first['input'])}; {_lower_first(first['msg'])}{more}"
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: texts and numbers, cut off if long; of all else only its kind."""
+    if isinstance(value, dict | list | tuple):
+        return f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _lower_first(text: str) -> str:

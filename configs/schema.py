@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.free_form import check_free_form
 from configs.guards import GuardsSection
 from configs.section import Section
 from configs.training import TrainerSection
@@ -104,6 +105,12 @@ class RewardSection(Section):
                 raise ValueError(f"rewards: unknown key {key!r} in runtime_env; {hint}")
         return value
 
+    @model_validator(mode="after")
+    def _nothing_secret(self) -> RewardSection:
+        for key in ("options", "runtime_env"):
+            check_free_form(getattr(self, key), f"reward {self.name!r}: {key}")
+        return self
+
     @property
     def target(self) -> str:
         """Registered name or `module:Class` to build."""
@@ -117,7 +124,9 @@ class ClusterSection(Section):
     """
 
     address: str | None = None
-    """Ray address to join; None joins a running cluster if there is one, else starts a local one."""
+    """Ray cluster to join: `HOST:PORT`, or `auto` for the one on this machine. None: the one that the variable
+    `RAY_ADDRESS` names (Ray sets it in its jobs), else a cluster of the run's own, which only this machine can reach;
+    another program's cluster is never joined by accident. `local`: always a cluster of its own."""
     trainers: int = Field(1, ge=1)
     trainer_restarts: int = Field(3, ge=0)
     """How often all trainer ranks may be started again, from the newest checkpoint, because one of them died."""
@@ -195,7 +204,7 @@ class WarningsSection(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    run_dir: str
+    run_dir: str = Field(min_length=1)
     seed: int = Field(0, ge=0, lt=2**31)
     policy: PolicySection = PolicySection()
     prompts: PromptsSection
@@ -232,7 +241,7 @@ class RunConfig(Section):
 class WarmstartConfig(Section):
     """A supervised warm start: images and captions in, a policy in the released layout out."""
 
-    run_dir: str
+    run_dir: str = Field(min_length=1)
     seed: int = Field(0, ge=0, lt=2**31)
     policy: PolicySection = PolicySection()
     images: str

@@ -68,7 +68,7 @@ class TrialsSection(Section):
 class StudyConfig(Section):
     """A reward ablation study."""
 
-    study_dir: str
+    study_dir: str = Field(min_length=1)
     base: str
     """Run recipe (YAML); a relative path is resolved against the study file's folder."""
     overrides: dict[str, Any] = Field(default_factory=dict)
@@ -226,7 +226,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def as_overrides(values: Mapping[str, Any]) -> list[str]:
     """`section.key=value` as the command line takes it; JSON is YAML."""
-    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    return [f"{key}={json.dumps(value, default=str)}" for key, value in values.items()]
 
 
 def _require_known(name: str, known: Iterable[str], problem: str) -> None:

@@ -26,7 +26,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from configs import ConfigError, RunConfig, differing_keys, dump_config, load_run_config
+from configs import ConfigError, RunConfig, differing_keys, dump_config, expand_user, load_run_config
 from configs.atomic import storage_errors, sync, write_atomically
 from grpo.manifest import fault, read_manifest, write_manifest
 from grpo.retention import superfluous
@@ -34,6 +34,9 @@ from grpo.retention import superfluous
 STAGING = ".incomplete"
 MAY_CHANGE = ("run_dir", "checkpoint.", "guards.")
 """Keys that a resumed run may give other values: none of them changes what a step computes."""
+
+OWN = ("checkpoints", "evaluations", "grids", "metrics.jsonl", "policy", "ray", "rollouts", "summary.json")
+"""What a run replaces or deletes in its folder."""
 
 
 class CheckpointRefusedError(ValueError):
@@ -44,7 +47,7 @@ class RunFolder:
     """Paths of a run, and its resume logic."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser().resolve()
+        self.path = expand_user(path).resolve()
         self.config = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
         self.staging = self.checkpoints / STAGING
@@ -61,12 +64,20 @@ class RunFolder:
         self.failures = self.path / "failures"
 
     def check(self, config: RunConfig) -> None:
-        """Refuse to continue a run under another configuration.
+        """Refuse to continue a run under another configuration, and a folder whose content is no run's.
 
         Raises:
-            ConfigError: naming every key that differs from the run's own `config.yaml`.
+            ConfigError: naming every key that differs from the run's own `config.yaml`, or what is in the way.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"run_dir: {self.path} is a file")
         if not self.config.is_file():
+            in_the_way = [name for name in OWN if (self.path / name).exists()]
+            if in_the_way:
+                raise ConfigError(
+                    f"run_dir: {self.path} is no run folder (no config.yaml), and a run would replace its "
+                    f"{', '.join(in_the_way)}; give another run_dir"
+                )
             return
         differing = differing_keys(load_run_config(self.config), config)
         differing = [key for key in differing if not key.startswith(MAY_CHANGE)]
@@ -159,12 +170,14 @@ def policy_folder(name: str) -> Path:
     """Folder of a policy given as `tiny`, a folder in the released layout, or a run folder.
 
     Raises:
-        CheckpointError: nothing usable there.
+        CheckpointError, ConfigError: nothing usable there.
     """
     from policies import resolve_policy_path
 
     run = RunFolder(name)
-    return run.policy if run.config.is_file() and run.policy.is_dir() else resolve_policy_path(name)
+    if run.config.is_file() and not run.policy.is_dir():
+        raise ConfigError(f"{run.path} is a run that has not finished: it has no policy yet")
+    return run.policy if run.config.is_file() else resolve_policy_path(name)
 
 
 def _delete(checkpoint: Path) -> None:

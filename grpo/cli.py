@@ -127,12 +127,15 @@ def sample(
     guidance: Annotated[float, typer.Option(min=1)] = 2.0,
 ) -> None:
     """Draw images for prompts and save them as one picture grid."""
+    from configs import ConfigError
     from grpo.checkpoints import policy_folder
     from grpo.grids import draw_grid
     from policies import BLIP3oNext
     from policies.sampling import paint, sample_image_tokens
     from rollout import load_prompts
 
+    if out.suffix.lower() != ".png" or out.is_dir():
+        raise ConfigError(f"--out {out}: pictures are written as a .png file")
     texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if Path(text).is_file() else [text])]
     model = BLIP3oNext.from_pretrained(policy_folder(policy))
     encoded = [model.prompts.encode(text) for text in texts]

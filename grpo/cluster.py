@@ -1,4 +1,4 @@
-"""Ray: join or start a cluster, and run the training function in Ray Train's workers."""
+"""Ray: join a cluster that was named or start one of our own, and run the training function in Ray Train's workers."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import huggingface_hub  # noqa: F401 - imported before Ray Train's thread starts: its lazy imports are not thread-safe
 import ray
 import transformers  # noqa: F401 - likewise
+from ray._private import ray_constants
 from ray.train import FailureConfig, ScalingConfig, UserCallback
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 from rich.console import Console
 
-from configs import RunConfig
+from configs import ConfigError, RunConfig
 from grpo.errors import WorkerDiedError, last_line, user_error
 from grpo.hacking import HackingWatch
 from grpo.metrics import read_metrics
@@ -32,23 +34,64 @@ if TYPE_CHECKING:
 
 @contextmanager
 def ray_cluster(config: RunConfig) -> Iterator[None]:
-    """Join the cluster at `cluster.address`, or the running one, or start a local one for the time of the block.
+    """Join the cluster that `cluster_address` names, or start one of our own for the time of the block.
 
-    A program that is already connected stays connected.
+    A program that is already connected stays connected. A cluster of our own listens on this machine only, as far as
+    Ray lets us choose, has no dashboard, and asks for Ray's token (`docs/security.md`).
+
+    Raises:
+        ConfigError: there is no such cluster, or it refuses us.
     """
     if ray.is_initialized():
         yield
         return
-    ray.init(
-        address=config.cluster.address,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        include_dashboard=False,
-    )
+    address = cluster_address(config)
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        with loopback():
+            ray.init(address=address, include_dashboard=False, **options)
+        protect_token()
+    else:
+        try:
+            ray.init(address=address, **options)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ConfigError(f"cluster.address: no Ray cluster could be joined at {address!r} ({reason})") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def cluster_address(config: RunConfig) -> str:
+    """The Ray cluster to join, or `local` for one of our own.
+
+    The one that the configuration names, else `RAY_ADDRESS`, which Ray sets in its jobs. A cluster that merely runs on
+    this machine is never joined: it belongs to another program, which may end it.
+    """
+    return config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+@contextmanager
+def loopback() -> Iterator[None]:
+    """Have Ray give the node it starts the address 127.0.0.1, and bind what follows a node's address there.
+
+    `_node_ip_address="127.0.0.1"` alone does nothing: Ray replaces it by an address that others can reach, unless it
+    was told that this machine will never be part of a cluster. On macOS and Windows that is Ray's default.
+    """
+    known = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = known
+
+
+def protect_token() -> None:
+    """Keep the token that Ray writes into the home folder from other users of this machine."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)
 
 
 def trainer_threads(config: RunConfig) -> int:

@@ -29,12 +29,22 @@ NUM_NOISES = 4
 
 
 def examine(console: Console, policy: str, *, quick: bool = False, num_prompts: int = 4) -> bool:
-    """Print what is here and, unless `quick`, run the self-tests; True if nothing is wrong."""
+    """Print what is here and, unless `quick`, run the self-tests; True if nothing is wrong.
+
+    Raises:
+        ConfigError, CheckpointError: there is no such policy, or its files are not complete.
+    """
     folder = policy_folder(policy)
+    BLIP3oNext.check(folder)
     console.print(_environment_table(folder))
     if quick:
         return True
-    overrides = [f"policy.path={folder}", f"rollout.group_size={NUM_TOKEN_SEQUENCES}", "rollout.record_every_steps=0"]
+    overrides = [
+        f"policy.path={folder}",
+        "run_dir=runs/doctor",
+        f"rollout.group_size={NUM_TOKEN_SEQUENCES}",
+        "rollout.record_every_steps=0",
+    ]
     run = check_run(load_run_config(DEFAULT_RECIPE, overrides))
     model = BLIP3oNext.from_pretrained(folder)
     with ray_cluster(run.config), closing(RolloutPipeline.launch(run.config, folder)) as pipeline:

@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from configs.atomic import REFUSALS
+from rewards.redaction import redact
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 PACKAGES = ("configs", "policies", "rewards", "rollout", "grpo")
 DEATHS = (
     "ActorDiedError",
@@ -59,6 +61,11 @@ def last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
+def file_error(error: BaseException) -> OSError | None:
+    """The error itself if the file system refused a path that it names."""
+    return error if isinstance(error, OSError) and error.filename is not None else None
+
+
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Turn the errors that our packages raise for users into one red line and exit code 2, a signal into 128 + it."""
 
@@ -70,14 +77,15 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             Console(stderr=True).print("stopped; the same command resumes from the last checkpoint")
             raise typer.Exit(getattr(stop, "exit_code", 130)) from None
         except Exception as error:
-            ours = user_error(error)
+            ours = user_error(error) or file_error(error)
             if ours is None:
                 raise
-            lines = [line.strip() for line in str(ours).splitlines() if line.strip()]
+            lines = [line.strip() for line in str(ours).splitlines() if line.strip()] or [type(ours).__name__]
             text = lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"  # between them: a worker's traceback
             shortage = next((found for link in _chain(error) if (found := _shortage(link))), None)
             if shortage and shortage is not ours and isinstance(shortage, OutOfMemory):
                 text = f"{lines[0]}: {shortage}"
+            text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", redact(text))  # no prompt or server steers the terminal
             Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
             raise typer.Exit(2) from None
 

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter
 from transformers import TrainerCallback
 
 from configs import RewardSection, RunConfig
 from configs.atomic import staged_folder
 from grpo.checkpoints import RunFolder, write_atomically
 from grpo.grids import save_grid
+from grpo.run_files import read_object
 from grpo.statistics import bootstrap_interval, stratified_mean
 from rewards.geneval import TAGS
 from rollout import Prompt, RolloutGroup
@@ -55,8 +57,12 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
-        """Read what `save` wrote."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        """Read what `save` wrote.
+
+        Raises:
+            RunFileError: the file is no evaluation.
+        """
+        return cls(**read_object(path, TypeAdapter(cls)))
 
 
 def summarise(groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection], step: int) -> Evaluation:

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from configs.atomic import storage_errors, write_atomically
+from grpo.run_files import METRICS, parse_object
 
 RENAMED = {
     "reward": "reward/mean",
@@ -37,11 +38,15 @@ def rename(name: str) -> str | None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a `metrics.jsonl` (a line cut off by a crash is left out)."""
+    """All complete lines of a `metrics.jsonl` (a line cut off by a crash is left out).
+
+    Raises:
+        RunFileError: a line is no object of numbers with the key `step`; names it.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [parse_object(line, METRICS, f"{path}:{number}") for number, line in enumerate(lines[:-1], start=1)]
 
 
 class MetricsFile(TrainerCallback):

@@ -24,6 +24,7 @@ from grpo.locks import hold
 from grpo.memory import MemoryMonitor
 from grpo.metrics import read_metrics
 from grpo.progress import print_notice, print_warning
+from grpo.run_files import read_reward_state
 from grpo.stopping import StopSignals
 from grpo.trained import load_trained
 from grpo.validate import CheckedRun, check_run
@@ -77,7 +78,7 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
     """Held-out result of the starting policy, which rewards may remember; a resumed run takes both from its folder."""
     file = run.folder.evaluations / "before.json"
     if file.is_file():
-        pipeline.load_reward_state(torch.load(run.folder.reward_state, weights_only=True))
+        pipeline.load_reward_state(read_reward_state(run.folder.reward_state))
         return Evaluation.load(file)
     policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
     pipeline.sync_weights(policy.ar.state_dict(), version=0)

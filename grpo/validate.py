@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def check_run(config: RunConfig) -> CheckedRun:
     BLIP3oNext.check(policy_path)
     check_placement(config, policy_path)
     check_rewards(config)
+    check_loggers(config)
     train = load_prompts(config.prompts.train)
     heldout = load_prompts(config.prompts.heldout)
     for file, prompts in ((config.prompts.train, train), (config.prompts.heldout, heldout)):
@@ -49,6 +51,17 @@ def check_run(config: RunConfig) -> CheckedRun:
             f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
         )
     return CheckedRun(config, folder, policy_path, train, heldout)
+
+
+def check_loggers(config: RunConfig) -> None:
+    """What `report_to` names is installed.
+
+    Raises:
+        ConfigError: naming the package that is not.
+    """
+    for name in config.report_to:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"report_to: {name} is not installed here; `pip install {name}`, or leave it out")
 
 
 def check_rewards(config: RunConfig) -> None:

@@ -19,8 +19,8 @@ from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from policies.checkpoint import Weights, check_parts, load_part, save_parts, stored_parts
-from policies.config import image_tokens, load_config, read_config, resolve_policy_path
-from policies.hub import DIFFUSION_CONFIGS, diffusion_folder
+from policies.config import CheckpointError, image_tokens, load_config, one_line, read_config, resolve_policy_path
+from policies.hub import DIFFUSION_CONFIGS, diffusion_folder, read_diffusion_configs
 from policies.logprobs import position_ids
 from policies.prompts import PromptEncoder
 from policies.ta_tok import load_ta_tok, named_file
@@ -55,7 +55,7 @@ class BLIP3oNext(nn.Module):
         self.config = config
         self.prompts = prompts
         self.released_config: dict | None = None  # what `config.json` said, word by word
-        self.diffusion_configs = {name: json.loads((diffusion / name).read_text("utf-8")) for name in DIFFUSION_CONFIGS}
+        self.diffusion_configs = read_diffusion_configs(diffusion)
         self.image_tokens = image_tokens(config)
         self.ar = Qwen3ForCausalLM(config) if "ar" in parts else None
         self.connector = self.sana = self.vae = self.scheduler = None
@@ -83,10 +83,15 @@ class BLIP3oNext(nn.Module):
         config = load_config(folder)
         prompts = PromptEncoder.from_pretrained(folder)
         diffusion = diffusion_folder(folder, config.diffusion_name_or_path)
-        with init_empty_weights(include_buffers=False):
-            policy = cls(config, diffusion, parts, prompts)
-            if "vision" in parts:
-                policy.vision = empty_tokenizer(config, weights.part_shapes("vision"))
+        try:
+            with init_empty_weights(include_buffers=False):
+                policy = cls(config, diffusion, parts, prompts)
+                if "vision" in parts:
+                    policy.vision = empty_tokenizer(config, weights.part_shapes("vision"))
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever model classes make of sizes that cannot be
+            raise CheckpointError(f"{folder}: no model can be built from its configs ({one_line(error)})") from error
         check_parts(weights, policy.parts())
         policy.released_config = read_config(folder)
         return policy

@@ -54,6 +54,7 @@ class Weights:
     Attributes:
         files: where each tensor is.
         shapes: of each tensor.
+        integers: names of the tensors that hold whole numbers or truth values.
 
     Raises:
         CheckpointError: no weights, a bad index, a shard that is missing, or a file that is no complete safetensors.
@@ -69,6 +70,7 @@ class Weights:
         else:
             raise CheckpointError(f"{folder}: neither {SINGLE} nor {INDEX} is there")
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.integers: set[str] = set()
         files = sorted(set(self.files.values()))
         for file in files:
             if not file.is_file():
@@ -81,7 +83,11 @@ class Weights:
                     f"{index}: disagrees with {file.name}; "
                     + _listing({"not in the file": named - held, "not in the index": held - named})
                 )
-            self.shapes |= {name: tuple(handle.get_slice(name).get_shape()) for name in held}
+            for name in held:
+                tensor = handle.get_slice(name)
+                self.shapes[name] = tuple(tensor.get_shape())
+                if tensor.get_dtype().startswith(("I", "U", "BOOL")):
+                    self.integers.add(name)
 
     def names(self, part: str) -> list[str]:
         """Released names of a part's tensors, file by file."""
@@ -104,7 +110,7 @@ class Weights:
 def _open(file: Path) -> safe_open:
     try:
         return safe_open(file, framework="pt")
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: not a complete safetensors file ({error})") from error
 
 
@@ -112,7 +118,7 @@ def _read_index(index: Path) -> dict[str, Path]:
     try:
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         outside = [name for name in names.values() if Path(name).name != name]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index}: not an index of shards ({type(error).__name__}: {error})") from error
     if outside:
         raise CheckpointError(f"{index}: names {outside[0]!r}, which is not a file of this folder")
@@ -128,17 +134,22 @@ def check_parts(weights: Weights, parts: Mapping[str, nn.Module]) -> None:
     """The checkpoint has exactly the tensors of these modules, in their shapes; modules may be on the meta device.
 
     Raises:
-        CheckpointError: listing missing, unexpected and misshapen keys of all parts.
+        CheckpointError: listing missing, unexpected and misshapen keys of all parts, and those that hold whole numbers
+            where the model does not.
     """
-    expected = {
-        released_name(part, name): tuple(tensor.shape)
+    tensors = {
+        released_name(part, name): tensor
         for part, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     found = {name: weights.shapes[name] for part in parts for name in weights.names(part)}
     problems = shape_problems(expected, found)
     if problems:
         raise CheckpointError(f"{weights.folder}: the {', '.join(parts)} weights do not fit config.json; {problems}")
+    whole = {name for name in tensors.keys() & weights.integers if tensors[name].is_floating_point()}
+    if whole:
+        raise CheckpointError(f"{weights.folder}: {_listing({'whole numbers instead of floats': whole})}")
 
 
 def shape_problems(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:

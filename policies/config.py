@@ -30,6 +30,8 @@ TOKEN_KEYS = (
 )
 SIZE_KEYS = ("vocab_size", "hidden_size", "num_hidden_layers")
 RELEASED_GRID = 27  # SigLIP2 so400m patch14 at 384 px: 27 x 27 = 729 tokens
+MAX_SIZES = {"vocab_size": 2**24, "hidden_size": 2**17, "num_hidden_layers": 1024}
+"""Far beyond any Qwen3: larger numbers are damage, and building such a model would not end."""
 TINY = Path(__file__).parent / "tiny"
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt")
 """What is fetched of a hub repository: weights, configs and tokenizer; never pickles or code."""
@@ -62,7 +64,10 @@ def resolve_policy_path(name: str | Path) -> Path:
     Raises:
         CheckpointError: the folder or its `config.json` does not exist, here or on the hub.
     """
-    path = TINY if str(name) == "tiny" else Path(name).expanduser()
+    try:
+        path = TINY if str(name) == "tiny" else Path(name).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"policy {str(name)!r}: no such user on this machine") from error
     if not path.is_dir():
         if not HUB_NAME.fullmatch(str(name)):
             raise CheckpointError(f"policy {str(name)!r}: no such folder; give `tiny`, a folder or a hub repository")
@@ -81,12 +86,7 @@ def read_config(path: str | Path) -> dict:
         CheckpointError: unreadable JSON, missing keys, or token ranges that contradict each other or the vocabulary.
     """
     file = resolve_policy_path(path) / "config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{file}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file}: expected an object with keys, found {type(values).__name__}")
+    values = read_json(file)
     if values.get("model_type") not in MODEL_TYPES:
         raise CheckpointError(
             f"{file}: model_type is {values.get('model_type')!r}, expected one of {', '.join(MODEL_TYPES)}"
@@ -98,7 +98,34 @@ def read_config(path: str | Path) -> dict:
     for key in (*SIZE_KEYS, *TOKEN_KEYS):
         if type(values[key]) is not int or values[key] < 0:
             raise CheckpointError(f"{file}: {key} is {values[key]!r}, expected a whole number")
+        if values[key] > MAX_SIZES.get(key, values[key]):
+            raise CheckpointError(f"{file}: {key} is {values[key]}, more than {MAX_SIZES[key]}")
+    if not isinstance(values["diffusion_name_or_path"], str):
+        raise CheckpointError(f"{file}: diffusion_name_or_path is {values['diffusion_name_or_path']!r}, expected text")
+    tower = values.get("vision_tower_config")
+    if tower is not None and not (
+        isinstance(tower, dict)
+        and all(type(tower.get(k)) is int and tower[k] > 0 for k in ("image_size", "patch_size"))
+    ):
+        raise CheckpointError(f"{file}: vision_tower_config must hold image_size and patch_size, whole numbers above 0")
     _check_ranges(file, values)
+    return values
+
+
+def read_json(file: Path) -> dict:
+    """A file of one JSON object.
+
+    Raises:
+        CheckpointError: missing, not UTF-8, not JSON, or not an object.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file}: expected an object with keys, found {type(values).__name__}")
     return values
 
 
@@ -114,9 +141,18 @@ def load_config(path: str | Path) -> Qwen3Config:
 
     values = read_config(path)
     model_type = values.pop("model_type")
-    config = Qwen3Config(**values | {"tie_word_embeddings": False})
+    try:
+        config = Qwen3Config(**values | {"tie_word_embeddings": False})
+    except Exception as error:  # transformers checks types with errors of its own
+        file = resolve_policy_path(path) / "config.json"
+        raise CheckpointError(f"{file}: not a Qwen3 configuration ({one_line(error)})") from error
     config.released_model_type = model_type
     return config
+
+
+def one_line(error: Exception) -> str:
+    """Another library's message, without its line breaks and cut off."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _check_ranges(file: Path, values: dict) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from policies.config import CheckpointError
+from policies.config import CheckpointError, read_json
 
+MAX_LAYERS = 1024
 DIFFUSION_CONFIGS = ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json")
 
 
@@ -46,6 +47,8 @@ def diffusion_folder(checkpoint: Path, name: str) -> Path:
     Raises:
         CheckpointError: neither a folder nor to be had from the hub.
     """
+    if "\0" in name:
+        raise CheckpointError(f"{checkpoint}/config.json: diffusion_name_or_path holds a NUL character")
     folder = checkpoint / name  # an absolute name replaces the checkpoint's folder
     if not folder.is_dir():
         folder = fetch(name, DIFFUSION_CONFIGS, f"{checkpoint}/config.json: diffusion_name_or_path={name!r}")
@@ -53,3 +56,18 @@ def diffusion_folder(checkpoint: Path, name: str) -> Path:
         if not (folder / file).is_file():
             raise CheckpointError(f"{folder}: {file} is missing (named by diffusion_name_or_path in {checkpoint})")
     return folder
+
+
+def read_diffusion_configs(folder: Path) -> dict[str, dict]:
+    """The three configs of a diffusion head by their path.
+
+    Raises:
+        CheckpointError: not JSON objects, or with more layers than any model has.
+    """
+    configs = {name: read_json(folder / name) for name in DIFFUSION_CONFIGS}
+    for name, values in configs.items():
+        for key, value in values.items():
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int) and number > MAX_LAYERS and "layers" in key:
+                    raise CheckpointError(f"{folder / name}: {key} is {value}, more than {MAX_LAYERS}")
+    return configs

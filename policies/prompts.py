@@ -5,6 +5,7 @@ The rendered text is tokenised without added special tokens; batches are padded 
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,15 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config
 
-from policies.config import CheckpointError, image_tokens, load_config, resolve_policy_path
+from policies.config import CheckpointError, image_tokens, load_config, one_line, resolve_policy_path
 
 SYSTEM = "You are a helpful assistant."
 REQUEST = "Please generate image based on the following caption: {prompt}"
 IMAGE_OPENING = "<im_start><S0>"
+PROBE = "a sign"
+_UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_TOKEN = re.compile(r"<[^<>\s]+>")
+"""What Qwen's and the image's own tokens look like."""
 TOKENIZER_FILES = (
     "tokenizer*.json",
     "vocab.json",
@@ -31,6 +36,12 @@ TOKENIZER_FILES = (
 
 class PromptError(ValueError):
     """A prompt that cannot be used: names it and says why."""
+
+
+def unusable_character(text: str) -> str | None:
+    """The first control character (but for tab and line breaks) or half of a surrogate pair, as `U+0000`."""
+    found = _UNUSABLE.search(text)
+    return f"U+{ord(found[0]):04X}" if found else None
 
 
 class PromptEncoder:
@@ -53,9 +64,9 @@ class PromptEncoder:
         if not (folder / "tokenizer.json").is_file():
             raise CheckpointError(f"{folder}: tokenizer.json is missing")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
+            tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
         except Exception as error:  # the tokenizers library raises plain `Exception` for a broken file
-            raise CheckpointError(f"{folder}: the tokenizer cannot be read ({error})") from error
+            raise CheckpointError(f"{folder}: the tokenizer cannot be read ({one_line(error)})") from error
         check_image_tokens(tokenizer, config, folder)
         num_tokens = image_tokens(config).num_tokens
         if config.max_position_embeddings <= num_tokens:
@@ -63,7 +74,14 @@ class PromptEncoder:
                 f"{folder}/config.json: max_position_embeddings={config.max_position_embeddings} leaves no room for a "
                 f"prompt beside the {num_tokens} tokens of an image"
             )
-        return cls(tokenizer, config.max_position_embeddings - num_tokens, folder)
+        encoder = cls(tokenizer, config.max_position_embeddings - num_tokens, folder)
+        try:
+            rendered = encoder.render(PROBE)
+        except Exception as error:  # a template is a program
+            raise CheckpointError(f"{folder}: its chat template fails ({one_line(error)})") from error
+        if PROBE not in rendered:
+            raise CheckpointError(f"{folder}: its chat template leaves the prompt out")
+        return encoder
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into a checkpoint folder: those it was loaded from, byte for byte.
@@ -89,10 +107,14 @@ class PromptEncoder:
         """Token ids of one caption.
 
         Raises:
-            PromptError: empty, or longer than the context leaves room for.
+            PromptError: empty, longer than the context leaves room for, or with a token of the format in it, which the
+                policy would read as such.
         """
         if not prompt.strip():
             raise PromptError("a prompt is empty")
+        for word in _TOKEN.findall(prompt):
+            if word in self.tokenizer.added_tokens_encoder:
+                raise PromptError(f"prompt {prompt[:60]!r} holds {word}, which the policy reads as a token of its own")
         ids = self.tokenizer(self.render(prompt), add_special_tokens=False)["input_ids"]
         if len(ids) > self.max_length:
             raise PromptError(

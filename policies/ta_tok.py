@@ -24,7 +24,7 @@ TEACHER = "teacher."
 def named_file(folder: Path, config: Qwen3Config) -> Path | None:
     """The file that a checkpoint's `mm_vision_tower` names, relative to its folder, if it is here."""
     name = getattr(config, "mm_vision_tower", None)
-    return folder / name if name and (folder / name).is_file() else None
+    return folder / name if isinstance(name, str) and name and (folder / name).is_file() else None
 
 
 def load_ta_tok(
@@ -88,5 +88,5 @@ def _read(file: Path) -> tuple[dict, dict[str, torch.Tensor]]:
             f"{file}: refused, because it holds more than tensors and plain values, and reading such a file can run "
             "code"
         ) from error
-    except (RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: not a complete TA-Tok file ({type(error).__name__}: {error})") from error

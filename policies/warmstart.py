@@ -24,7 +24,7 @@ from torch import nn
 from configs.schema import WarmstartConfig
 from policies.anchor import anchor_loss, make_probe
 from policies.blip3o_next import BLIP3oNext
-from policies.config import CheckpointError
+from policies.config import CheckpointError, read_json
 from policies.logprobs import position_ids
 from policies.warmstart_data import WarmstartData
 
@@ -150,14 +150,13 @@ class Warmstart:
             WarmstartDataError: images or captions that cannot be used.
         """
         config, console = self.config, console or Console()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        captions = WarmstartData.read_captions(config)
         self._claim_folder()
         if (self.folder / "policy" / "config.json").is_file():
             console.print(f"already finished: {self.folder / 'policy'}")
             return self.folder / "policy"
         if config.threads:
             torch.set_num_threads(config.threads)
-        captions = WarmstartData.read_captions(config)
         checkpoint = self._newest_checkpoint()
         policy = BLIP3oNext.from_pretrained(checkpoint or config.policy.path, parts=("ar", "head", "vision"))
         data = WarmstartData.encode(policy, captions, self.folder / "encoded.safetensors", console)
@@ -249,11 +248,17 @@ class Warmstart:
         return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
 
     def _claim_folder(self) -> None:
-        """Refuse to mix two configurations in one run folder."""
+        """Refuse to mix two configurations in one run folder, or to take one with something else in it."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise CheckpointError(f"run_dir: {self.folder} is a file")
+        self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "warmstart.json"
+        in_the_way = [*self.folder.glob("checkpoint-*"), *self.folder.glob("policy")]
+        if in_the_way and not file.is_file():
+            raise CheckpointError(f"run_dir: {in_the_way[0]} is there, but no {file.name}; give another run_dir")
         values = self.config.model_dump(mode="json", exclude={"threads", "checkpoint_every_steps"})
         if file.is_file():
-            known = json.loads(file.read_text())
+            known = read_json(file)
             changed = sorted(key for key in values if known.get(key) != values[key])
             if changed:
                 raise CheckpointError(f"{file}: run_dir holds another run; these keys differ: {', '.join(changed)}")

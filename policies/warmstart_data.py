@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from configs.schema import WarmstartConfig
 from policies.blip3o_next import BLIP3oNext
+from policies.image_files import open_rgb
+from policies.prompts import unusable_character
 
 
 class WarmstartDataError(ValueError):
@@ -36,13 +39,16 @@ class WarmstartData:
         """Image files and captions, checked without loading a model.
 
         Raises:
-            WarmstartDataError: unreadable or empty captions file, a line without the keys, a missing image.
+            WarmstartDataError: unreadable or empty captions file, a line without the keys, a name that leads out of
+                the folder of images, a missing image.
         """
         file, folder = Path(config.captions), Path(config.images)
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
         except FileNotFoundError as error:
             raise WarmstartDataError(f"captions: {file} does not exist") from error
+        except OSError as error:
+            raise WarmstartDataError(f"captions: {file} cannot be read ({error.strerror})") from error
         except UnicodeDecodeError as error:
             raise WarmstartDataError(f"captions: {file} is not UTF-8 (byte {error.start})") from error
         pairs = []
@@ -51,11 +57,17 @@ class WarmstartData:
                 continue
             try:
                 record = json.loads(line)
-                pairs.append((folder / record["file_name"], str(record["text"])))
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                name, text = record["file_name"], record["text"]
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise WarmstartDataError(
-                    f"{file}:{number}: each line must be a JSON object with `file_name` and `text` ({error!r})"
+                    f"{file}:{number}: each line must be a JSON object with `file_name` and `text` ({error!r:.200})"
                 ) from error
+            for key, value in (("file_name", name), ("text", text)):
+                if not isinstance(value, str) or not value.strip() or unusable_character(value):
+                    raise WarmstartDataError(f"{file}:{number}: `{key}` is {value!r:.100}; it must be printable text")
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise WarmstartDataError(f"{file}:{number}: {name!r} leads out of the folder of images, {folder}")
+            pairs.append((folder / name, text))
         if not pairs:
             raise WarmstartDataError(f"captions: {file} is empty")
         missing = next((path for path, _ in pairs if not path.is_file()), None)
@@ -73,7 +85,12 @@ class WarmstartData:
         captions = [text for _, text in pairs]
         prompt_ids = [policy.prompts.encode(text) for text in captions]
         if cache.is_file():
-            encoded = load_file(cache)
+            try:
+                encoded = load_file(cache)
+            except SafetensorError as error:
+                raise WarmstartDataError(
+                    f"{cache}: cannot be read ({error}); delete it, and it is made again"
+                ) from error
             return cls(captions, prompt_ids, encoded["tokens"], encoded["latents"])
         tokens, latents = [], []
         size = policy.sana.config.sample_size * policy.vae.spatial_compression_ratio
@@ -96,13 +113,9 @@ def read_image(path: Path, size: int) -> torch.Tensor:
     """RGB image `[3, size, size]` in [0, 1], centre-cropped to a square and resized.
 
     Raises:
-        WarmstartDataError: not an image.
+        ImageFileError: not an image, or too large a one.
     """
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise WarmstartDataError(f"{path}: not a readable image ({error})") from error
+    image = open_rgb(path)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)

@@ -16,15 +16,15 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import Callable
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 import requests
+import urllib3
 from PIL import Image
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 from rewards.types import RewardBatch, RewardError, score
 
@@ -32,6 +32,10 @@ ENCODINGS = ("json", "multipart")
 BACKOFF_S = 0.5
 """Pause before the second retry; doubles with each further one. The first retry is immediate."""
 MAX_BACKOFF_S = 30
+MAX_TIMEOUT_S = 86_400
+MAX_ANSWER_BYTES = 2**20
+"""Scores of a request need some 25 bytes an image."""
+CHUNK_BYTES = 2**14
 QUOTED_CHARACTERS = 500
 """Of a service's answer, in error messages."""
 
@@ -44,7 +48,7 @@ class RemoteReward:
 
     Args:
         url: of the service, without `/score`: `http://HOST:PORT` or with a path.
-        timeout: seconds to wait for the service to connect, and to answer, per attempt; > 0.
+        timeout: seconds to wait for the service to connect, to begin its answer, and to end it, per attempt; > 0.
         retries: attempts after the first, >= 0.
         token_env: name of an environment variable that holds a bearer token; None: no token.
         max_batch: most images in one request, >= 1.
@@ -68,7 +72,8 @@ class RemoteReward:
         self.timeout = timeout
         self.max_batch = max_batch
         self._encode: Callable[[RewardBatch], dict[str, Any]] = _as_json if encoding == "json" else _as_form
-        self._session = _session(retries, _token(token_env))
+        self.retries = retries
+        self._session = _session(_token(token_env))
         self._ask("GET", "/health")
 
     @staticmethod
@@ -90,8 +95,8 @@ class RemoteReward:
             raise RewardError(f"remote url is {url!r}; it must look like http://HOST:PORT or https://HOST/PATH")
         if parts.username or parts.password:
             raise RewardError("remote url holds a user name or password; put a token into a variable, see token_env")
-        if timeout <= 0:
-            raise RewardError(f"remote timeout is {timeout}; it must be above 0 seconds")
+        if not 0 < timeout <= MAX_TIMEOUT_S:
+            raise RewardError(f"remote timeout is {timeout}; it must be above 0 seconds and at most {MAX_TIMEOUT_S}")
         if retries < 0:
             raise RewardError(f"remote retries is {retries}; it must be at least 0")
         if max_batch < 1:
@@ -111,24 +116,55 @@ class RemoteReward:
         return [value for part in parts for value in score(self._score, part, f"{self.url}/score")]
 
     def _score(self, batch: RewardBatch) -> Any:
-        response = self._ask("POST", "/score", **self._encode(batch))
+        content = self._ask("POST", "/score", **self._encode(batch))
+        url = f"{self.url}/score"
         try:
-            answer = response.json()
-        except ValueError as error:
-            raise RewardError(f"{response.url} answered no JSON: {_quoted(response)}") from error
+            answer = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise RewardError(f"{url} answered no JSON: {_quoted(content)}") from error
         if not isinstance(answer, dict) or "scores" not in answer:
-            raise RewardError(f'{response.url} answered no {{"scores": [...]}}: {_quoted(response)}')
+            raise RewardError(f'{url} answered no {{"scores": [...]}}: {_quoted(content)}')
         return answer["scores"]
 
-    def _ask(self, method: str, path: str, **body: Any) -> requests.Response:
-        url = self.url + path
+    def _ask(self, method: str, path: str, **body: Any) -> bytes:
+        """The service's answer; what may pass is asked again."""
+        for attempt in range(self.retries + 1):
+            if attempt > 1:
+                time.sleep(min(BACKOFF_S * 2 ** (attempt - 2), MAX_BACKOFF_S))
+            try:
+                return self._ask_once(method, self.url + path, body)
+            except _MayPassError as error:
+                failure = error
+        raise RewardError(str(failure)) from failure.__cause__
+
+    def _ask_once(self, method: str, url: str, body: dict[str, Any]) -> bytes:
+        """One attempt, which ends in about `timeout` seconds after the service has begun to answer."""
+        options = {"timeout": self.timeout, "allow_redirects": False, "stream": True}  # the token goes to `url` alone
         try:
-            response = self._session.request(method, url, timeout=self.timeout, allow_redirects=False, **body)
+            with self._session.request(method, url, **options, **body) as response:
+                content = self._read(response, url)
+        except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
+            raise _MayPassError(f"{url} did not answer: {error}") from error
         except requests.RequestException as error:
             raise RewardError(f"{url} did not answer: {error}") from error
-        if response.status_code != 200:
-            raise RewardError(f"{url} answered {response.status_code} {response.reason}: {_quoted(response)}")
-        return response
+        if response.status_code == 200:
+            return content
+        kind = _MayPassError if response.status_code >= 500 else RewardError
+        raise kind(f"{url} answered {response.status_code} {response.reason[:80]}: {_quoted(content)}")
+
+    def _read(self, response: requests.Response, url: str) -> bytes:
+        content, deadline = b"", time.monotonic() + self.timeout
+        while piece := response.raw.read1(CHUNK_BYTES, decode_content=False):  # never unpacked: it is asked for plain
+            content += piece
+            if len(content) > MAX_ANSWER_BYTES:
+                raise RewardError(f"{url} answered more than {MAX_ANSWER_BYTES} bytes")
+            if time.monotonic() > deadline:
+                raise _MayPassError(f"{url} did not finish its answer in time ({self.timeout} s)")
+        return content
+
+
+class _MayPassError(RewardError):
+    """A failure of a moment: asking again may help."""
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -142,19 +178,9 @@ class _Bearer(requests.auth.AuthBase):
         return request
 
 
-def _session(retries: int, token: str | None) -> requests.Session:
-    retry = Retry(
-        total=retries,
-        allowed_methods=None,  # POST too: scoring an image twice changes nothing
-        status_forcelist=range(500, 600),
-        raise_on_status=False,  # the last answer says what is wrong
-        respect_retry_after_header=False,
-        backoff_factor=BACKOFF_S,
-        backoff_max=MAX_BACKOFF_S,
-    )
+def _session(token: str | None) -> requests.Session:
     session = requests.Session()
-    session.mount("http://", HTTPAdapter(max_retries=retry))
-    session.mount("https://", HTTPAdapter(max_retries=retry))
+    session.headers["Accept-Encoding"] = "identity"
     if token is not None:
         session.auth = _Bearer(token)
     return session
@@ -193,6 +219,6 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _quoted(response: requests.Response) -> str:
-    text = response.text.strip()
+def _quoted(content: bytes) -> str:
+    text = content[: 4 * QUOTED_CHARACTERS].decode("utf-8", "replace").strip()
     return text[:QUOTED_CHARACTERS] + ("..." if len(text) > QUOTED_CHARACTERS else "") or "(empty)"

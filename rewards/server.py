@@ -2,7 +2,8 @@
 
     python -m rewards.server ocr --option variant=ned --port 8000
 
-One call of the reward at a time; start several servers for more. Not here: TLS, which a reverse proxy adds.
+One call of the reward at a time; start several servers for more. Requests are bounded in bytes, images, pixels, time
+and number. Not here: TLS, and time limits on headers, which a reverse proxy adds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ipaddress
 import logging
 import os
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -26,12 +28,19 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from PIL import Image
 from pydantic import Base64Bytes, BaseModel, ValidationError
 
+from rewards.redaction import redact
 from rewards.registry import build_reward
 from rewards.types import Reward, RewardBatch, RewardError, score
 
 MAX_REQUEST_BYTES = 64 * 1024**2
 MAX_PIXELS = 64 * 1024**2
 """Of all images of a request together, once unpacked: 192 MiB."""
+MAX_IMAGES = 1024
+REQUEST_TIMEOUT_S = 60
+"""For a request's body to arrive."""
+MAX_CONNECTIONS = 64
+BIT_DEPTH = 24
+"""Where a PNG's header says it."""
 
 BEARER = HTTPBearer(auto_error=False)
 
@@ -73,6 +82,8 @@ def create_app(
     token: str | None = None,
     max_request_bytes: int = MAX_REQUEST_BYTES,
     max_pixels: int = MAX_PIXELS,
+    max_images: int = MAX_IMAGES,
+    timeout_s: float = REQUEST_TIMEOUT_S,
 ) -> FastAPI:
     """The service: `GET /health` and `POST /score`.
 
@@ -82,10 +93,14 @@ def create_app(
         token: bearer token every request must carry; None: none.
         max_request_bytes: largest request body.
         max_pixels: largest sum of the image areas of a request.
+        max_images: most images of a request.
+        timeout_s: for a request's body to arrive.
 
     Raises:
-        RewardError: the reward compares with a run's starting policy, which a service does not know.
+        RewardError: an empty token, or the reward compares with a run's starting policy, which a service does not know.
     """
+    if token == "":
+        raise RewardError("an empty token protects nothing; give one, or None")
     if hasattr(reward, "fit_reference"):
         raise RewardError(f"reward {name!r} is fitted to each run's own images; it cannot be served to several runs")
     turn = asyncio.Lock()
@@ -104,28 +119,34 @@ def create_app(
 
     @app.post("/score", dependencies=[Depends(authorise)])
     async def score_images(request: Request) -> dict[str, list[float | None]]:
-        asked, pngs = await _read(request)
-        batch = await run_in_threadpool(_decode, asked, pngs, max_pixels)
         try:
-            async with turn:
+            async with asyncio.timeout(timeout_s):
+                asked, pngs = await _read(request, max_images)
+        except TimeoutError as error:
+            raise HTTPException(408, f"the request did not arrive within {timeout_s} s") from error
+        async with turn:  # unpacked images, too, are held for one request at a time
+            batch = await run_in_threadpool(_decode, asked, pngs, max_pixels)
+            try:
                 scores = await run_in_threadpool(score, reward, batch, name)
-        except Exception as error:  # whatever the reward raises: the client must see a failure, never a score
-            logger.exception("reward %r failed", name)
-            raise HTTPException(500, f"{type(error).__name__}: {error}") from error
+            except Exception as error:  # whatever the reward raises: the client must see a failure, never a score
+                logger.error("reward %r failed\n%s", name, redact(traceback.format_exc()))
+                raise HTTPException(500, redact(f"{type(error).__name__}: {error}")) from error
         return {"scores": scores}
 
     return app
 
 
-async def _read(request: Request) -> tuple[ScoreRequest, list[bytes]]:
+async def _read(request: Request, max_images: int) -> tuple[ScoreRequest, list[bytes]]:
     """The request and its PNG files, from either encoding; HTTPException 4xx says what is wrong with it."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "application/json":
             asked = ScoreRequest.model_validate_json(await request.body())
+            if len(asked.images) > max_images:
+                raise HTTPException(413, f"{len(asked.images)} images, more than {max_images}; send fewer images")
             return asked, asked.images
         if kind == "multipart/form-data":
-            async with request.form(max_part_size=MAX_REQUEST_BYTES) as form:
+            async with request.form(max_files=max_images, max_fields=8, max_part_size=MAX_REQUEST_BYTES) as form:
                 pngs = [await file.read() for file in form.getlist("images")]
                 return ScoreRequest.model_validate_json(form["request"]), pngs
     except ValidationError as error:
@@ -138,7 +159,10 @@ async def _read(request: Request) -> tuple[ScoreRequest, list[bytes]]:
 
 
 def _decode(asked: ScoreRequest, pngs: list[bytes], max_pixels: int) -> RewardBatch:
-    """Unpack the images, none before the sizes of all are known."""
+    """Unpack the images, none before the sizes of all are known.
+
+    Pillow reads a PNG's header and refuses more than 2 x `Image.MAX_IMAGE_PIXELS` by itself; the sum is ours.
+    """
     opened = []
     for number, png in enumerate(pngs):
         try:
@@ -149,14 +173,17 @@ def _decode(asked: ScoreRequest, pngs: list[bytes], max_pixels: int) -> RewardBa
     if pixels > max_pixels:
         raise HTTPException(413, f"the images have {pixels} pixels in all, more than {max_pixels}; send fewer images")
     try:
-        return RewardBatch([_unpack(image, i) for i, image in enumerate(opened)], asked.prompts, asked.metadata)
+        images = [_unpack(image, png, i) for i, (image, png) in enumerate(zip(opened, pngs, strict=True))]
+        return RewardBatch(images, asked.prompts, asked.metadata)
     except RewardError as error:
         raise HTTPException(422, str(error)) from error
 
 
-def _unpack(image: Image.Image, number: int) -> np.ndarray:
+def _unpack(image: Image.Image, png: bytes, number: int) -> np.ndarray:
     if image.mode != "RGB":
         raise HTTPException(422, f"images.{number} has mode {image.mode}; send 8-bit RGB")
+    if png[BIT_DEPTH] != 8:  # Pillow would cut 16 bits down without a word
+        raise HTTPException(422, f"images.{number} has {png[BIT_DEPTH]} bits per channel; send 8-bit RGB")
     try:
         return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
@@ -195,7 +222,7 @@ def serve(
     except RewardError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=MAX_CONNECTIONS, server_header=False)
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -114,6 +114,10 @@ def _checked(name: str, value: Any, prompt: str) -> float | None:
         raise RewardError(
             f"reward {name!r} returned {value!r} ({type(value).__name__}) for prompt {prompt!r}, no float"
         )
-    if not math.isfinite(value):
-        raise RewardError(f"reward {name!r} returned {float(value)} for prompt {prompt!r}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise RewardError(f"reward {name!r} returned {number} for prompt {prompt!r}")
+    return number

@@ -21,7 +21,7 @@ _HOME = {
     "RolloutError": "errors",
     "RolloutPipeline": "pipeline",
     "RolloutRecorder": "recorder",
-    "read_rollouts": "recorder",
+    "read_rollouts": "records",
 }
 __all__ = sorted(_HOME)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
-from policies.prompts import PromptError
+from policies.prompts import PromptError, unusable_character
 from rollout.types import Prompt
 
 __all__ = ["PromptError", "load_prompts"]
+
+MAX_LINE = 100_000
+"""Characters; no model's context holds as much."""
 
 
 def load_prompts(path: str | Path) -> list[Prompt]:
@@ -21,11 +25,16 @@ def load_prompts(path: str | Path) -> list[Prompt]:
         PromptError: the file is missing, empty, not UTF-8 or of another kind, or a line is not usable (names the line).
     """
     path = Path(path)
+    if path.is_dir():
+        raise PromptError(f"{path}: is a folder; give a prompt file (.txt or .jsonl)")
     if path.suffix not in (".txt", ".jsonl"):
         raise PromptError(f"{path}: prompt files end in .txt (one prompt a line) or .jsonl, not {path.suffix!r}")
     if not path.is_file():
         raise PromptError(f"{path}: no such prompt file")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PromptError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -39,7 +48,11 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
+        if len(line) > MAX_LINE:
+            raise PromptError(f"{path}:{number}: the line has {len(line)} characters, more than {MAX_LINE}")
         prompt = read_line(line.strip(), f"{path}:{number}")
+        if character := unusable_character(prompt.text):
+            raise PromptError(f"{path}:{number}: the prompt holds the character {character}, which is no text")
         if prompt.id in first_line:
             raise PromptError(
                 f"{path}:{number}: prompt id {prompt.id!r} was used in line {first_line[prompt.id]}; "
@@ -58,18 +71,39 @@ def _read_text_line(line: str, place: str) -> Prompt:
 
 def _read_json_line(line: str, place: str) -> Prompt:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_object, parse_constant=_no_number)
+        json.dumps(record, ensure_ascii=False).encode()  # it will be written into records
     except json.JSONDecodeError as error:
         raise PromptError(f"{place}: not valid JSON ({error.msg} at column {error.colno})") from error
+    except UnicodeEncodeError as error:
+        raise PromptError(f"{place}: a text holds half of a surrogate pair, which UTF-8 cannot say") from error
+    except RecursionError as error:
+        raise PromptError(f"{place}: nested too deeply") from error
+    except ValueError as error:
+        raise PromptError(f"{place}: {error}") from error
     if not isinstance(record, dict):
         raise PromptError(f"{place}: expected an object with the key `prompt`, found {type(record).__name__}")
     text = record.pop("prompt", None)
     if not isinstance(text, str) or not text.strip():
         raise PromptError(f"{place}: the key `prompt` is missing or holds no text")
     name = record.pop("id", None)
-    if name is not None and not isinstance(name, str | int):
-        raise PromptError(f"{place}: `id` must be a string or an integer, found {name!r}")
+    if name is not None and (isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip()):
+        raise PromptError(f"{place}: `id` must be a string or an integer, found {name!r:.100}")
+    if name is not None and (character := unusable_character(str(name))):
+        raise PromptError(f"{place}: `id` holds the character {character}, which is no text")
     return Prompt(id=_line_id(line) if name is None else str(name), text=text.strip(), metadata=record)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} appears twice")
+    return values
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _line_id(line: str) -> str:

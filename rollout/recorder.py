@@ -107,20 +107,3 @@ def _png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def read_rollouts(run_dir: str | Path) -> list[dict[str, Any]]:
-    """All recorded groups of a run, in order of their steps; image files as full paths.
-
-    `images` has one for each rollout if all were kept; `best` and `worst` always name theirs.
-    """
-    records = []
-    for file in sorted(Path(run_dir).glob("rollouts/step-*/rollouts.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            for kind in ("best", "worst"):
-                record[kind]["image"] = str(file.parent / record[kind]["image"])
-            if "images" in record:
-                record["images"] = [str(file.parent / image) for image in record["images"]]
-            records.append(record)
-    return records

@@ -99,7 +99,8 @@ def check_gpus(config: RunConfig) -> None:
     if nodes < cluster.nodes:
         raise RolloutError(
             f"cluster.nodes={cluster.nodes}, but the Ray cluster has {nodes}: start Ray on the others "
-            "(`ray start --address=HEAD:6379`), or lower cluster.nodes"
+            "(`ray start --address=HEAD:6379`) and name the cluster (cluster.address=HEAD:6379, or auto on its "
+            "machines), or lower cluster.nodes"
         )
     wanted = (
         cluster.trainers * cluster.gpus_per_trainer

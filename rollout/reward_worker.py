@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rewards import RewardBatch, RewardError, build_reward, explained_scores, score
+from rewards.redaction import redact
 from rollout.messages import PaintedChunk, ScoredChunk, ScoreFailure, Snapshot
 from rollout.types import Prompt
 from rollout.worker import Worker
@@ -54,7 +55,7 @@ class RewardWorker(Worker):
         except RewardError:
             raise
         except Exception as error:  # whatever a plug-in's constructor raises
-            reason = f"{type(error).__name__}: {error}"
+            reason = redact(f"{type(error).__name__}: {error}")
             raise RewardError(f"reward {self._reward_name!r} cannot be built: {reason}") from error
 
     def needs_reference(self) -> bool:
@@ -110,7 +111,7 @@ class RewardWorker(Worker):
         try:
             return self._judge(group, explain)
         except Exception as error:  # whatever a plug-in raises: the caller decides between stop and skip
-            return ScoreFailure(f"{type(error).__name__}: {error}", traceback.format_exc())
+            return ScoreFailure(redact(f"{type(error).__name__}: {error}"), redact(traceback.format_exc()))
 
     def _judge(self, batch: RewardBatch, explain: bool) -> Judged:
         size = self._batch_size or len(batch)

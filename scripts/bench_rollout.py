@@ -31,6 +31,7 @@ from rich.table import Table
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from configs import DEFAULT_RECIPE, RewardSection, RunConfig, load_run_config
+from grpo.cluster import loopback
 from policies import BLIP3oNext, random_policy, resolve_policy_path
 from rewards import RewardBatch, build_reward, score
 from rollout import Prompt, RolloutPipeline, load_prompts, noise_seed
@@ -253,7 +254,8 @@ def main() -> None:
         prompts = load_prompts(config.prompts.train)[: RELEASED_STEP // config.rollout.group_size]
         policy = BLIP3oNext.from_pretrained(path)
         console.print(f"policy {args.policy}, {cores} cores, vLLM {engine_version()}, torch {torch.__version__}")
-        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        with loopback():
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         with console.status("starting workers"):
             pipeline = RolloutPipeline.launch(config, path)
             pipeline.sync_weights(policy.ar.state_dict(), version=0)

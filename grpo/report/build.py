@@ -6,7 +6,6 @@ the same page. What an unfinished run does not have yet is named in a sentence.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,49 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import yaml
 from markupsafe import Markup
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
-from configs import ConfigError, RewardSection, WarningsSection
+from configs import ConfigError, RewardSection, WarningsSection, read_yaml
 from grpo.checkpoints import RunFolder, write_atomically
+from grpo.evaluation import Evaluation
 from grpo.hacking import HackingWarning, find_warnings, heldout_warnings
 from grpo.image_signals import IMAGE_SIGNALS
 from grpo.metrics import read_metrics
 from grpo.report import charts, pictures
+from grpo.run_files import SUMMARY, read_object
 
 STAGES = {"sample": "sampling", "decode": "decoding", "score": "scoring", "train": "training", "step": "whole step"}
+
+
+class ShownTrainer(TypedDict):
+    """Of the section `trainer`, what the page shows."""
+
+    max_steps: int
+    beta: float
+    mismatch_bound: float
+
+
+class ShownRollout(TypedDict):
+    """Of the section `rollout`, what the page shows."""
+
+    prompts_per_step: int
+    group_size: int
+
+
+class ShownConfig(TypedDict):
+    """What the page needs of a configuration, whatever other keys its version had."""
+
+    seed: int
+    policy: dict[str, Any]
+    trainer: ShownTrainer
+    rollout: ShownRollout
+    rewards: list[dict[str, Any]]
+
+
+SHOWN = TypeAdapter(ShownConfig)
+EVALUATION = TypeAdapter(Evaluation)
 
 
 @dataclass(frozen=True)
@@ -81,7 +112,7 @@ def gather(run: RunFolder) -> dict[str, Any]:
     """Everything the page shows, by the names that the template uses."""
     text, config = read_config(run)
     metrics = read_metrics(run.metrics)
-    summary = json.loads(run.summary.read_text(encoding="utf-8")) if run.summary.is_file() else None
+    summary = read_object(run.summary, SUMMARY) if run.summary.is_file() else None
     evaluations = read_evaluations(run)
     before, later = evaluations.get("before"), newest(evaluations)
     return {
@@ -104,19 +135,22 @@ def gather(run: RunFolder) -> dict[str, Any]:
 
 def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
     """The run's resolved configuration as text and as plain values; a run of an older version is as good as any."""
-    text = run.config.read_text(encoding="utf-8")
+    values = read_yaml(run.config)
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{run.config}: not valid YAML ({error})") from error
-    if not isinstance(values, dict) or not {"trainer", "rollout", "rewards"} <= set(values):
-        raise ConfigError(f"{run.config} is not the configuration of a training run")
-    return text, values
+        SHOWN.validate_python(values)
+        WarningsSection.model_validate(values.get("warnings", {}))
+        for reward in values["rewards"]:
+            RewardSection.model_validate(reward)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{run.config}: not the configuration of a training run: {key}: {first['msg']}") from None
+    return run.config.read_text(encoding="utf-8"), values
 
 
 def read_evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
     """Held-out results by name (`before`, `step-N`, `after`), in order of their steps."""
-    found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(run.evaluations.glob("*.json"))}
+    found = {file.stem: read_object(file, EVALUATION) for file in sorted(run.evaluations.glob("*.json"))}
     return dict(sorted(found.items(), key=lambda item: (item[0] != "before", item[1]["step"])))
 
 
@@ -141,7 +175,7 @@ def facts(
         rows.append(("peak memory", f"{summary['peak_memory_gb']:.1f} GB"))
     elif metrics:
         rows.append(("time in steps", duration(sum(line.get("time/step") or 0 for line in metrics))))
-    return [*rows, ("policy", str(config["policy"]["path"])), ("seed", str(config["seed"]))]
+    return [*rows, ("policy", str(config["policy"].get("path"))), ("seed", str(config["seed"]))]
 
 
 def duration(seconds: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,6 +12,9 @@ from typing import Any
 from PIL import Image
 
 from grpo.checkpoints import RunFolder
+from grpo.run_files import EVALUATION_PICTURES, read_objects
+from policies.image_files import MAX_PIXELS
+from rollout.records import read_step
 
 MAX_SIDE = 384
 """Larger pictures are shrunk to this many px and stored as JPEG; smaller ones are kept as they are."""
@@ -98,7 +100,9 @@ def embed(path: Path, caption: str, max_side: int | None = MAX_SIDE) -> Picture:
     """
     try:
         data = path.read_bytes()
-        with Image.open(BytesIO(data)) as image:
+        with Image.open(BytesIO(data), formats=["PNG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                return Picture(None, caption)
             image.load()
             limit = max_side / max(image.size) if max_side else MAX_GRID_WIDTH / image.width
             pixelated = max(image.size) <= PIXEL_ART
@@ -107,7 +111,7 @@ def embed(path: Path, caption: str, max_side: int | None = MAX_SIDE) -> Picture:
                 size = (round(image.width * limit), round(image.height * limit))
                 image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
                 return Picture(_data_uri("jpeg", buffer.getvalue()), caption)
-    except OSError:  # missing, or cut off by a crash: the page says so in its place
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # missing, cut off by a crash, no PNG
         return Picture(None, caption)
     return Picture(_data_uri("png", data), caption, pixelated)
 
@@ -121,7 +125,7 @@ def scores(rewards: Mapping[str, float | None]) -> str:
 
 def _evaluation_images(run: RunFolder, name: str) -> list[dict[str, Any]]:
     index = run.evaluations / f"{name}-images" / "index.jsonl"
-    return read_lines(index) if index.is_file() else []
+    return read_objects(index, EVALUATION_PICTURES) if index.is_file() else []
 
 
 def _shots(folder: Path, line: Mapping[str, Any]) -> tuple[Picture, ...]:
@@ -134,7 +138,7 @@ def _shots(folder: Path, line: Mapping[str, Any]) -> tuple[Picture, ...]:
 
 
 def _step(folder: Path) -> StepPictures:
-    lines = read_lines(folder / "rollouts.jsonl")
+    lines = read_step(folder / "rollouts.jsonl")
     groups = tuple(
         GroupPictures(line["prompt"], _member(folder, line, "best"), _member(folder, line, "worst"))
         for line in lines[:GROUPS_PER_STEP]
@@ -145,11 +149,6 @@ def _step(folder: Path) -> StepPictures:
 def _member(folder: Path, line: Mapping[str, Any], kind: str) -> Picture:
     chosen = line[kind]
     return embed(folder / chosen["image"], scores(line["rollouts"][chosen["member"]]["rewards"]))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _data_uri(kind: str, data: bytes) -> str:

@@ -19,6 +19,10 @@ LOG = "train.log"
 CHANGED_BY_RAY = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """Variables that Ray sets in its workers; a trial's process gets the study's own."""
 
+LOOPBACK = "127.0.0.1:"
+THIS_MACHINE_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0, Ray leaves 127.0.0.1 as it is; else it looks for the cluster where others would reach this machine."""
+
 NEEDED_TO_JOIN = "RAY_AUTH_"
 """Start of the variables without which a Ray cluster with token authentication refuses a new driver."""
 
@@ -47,6 +51,8 @@ def run_trial(config: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> None:
         if not (key.startswith(("RAY_", "TUNE_")) or key in CHANGED_BY_RAY) or key.startswith(NEEDED_TO_JOIN)
     }
     own = {"RAY_ADDRESS": job["address"], "PYTHONPATH": job["path"], "COLUMNS": "200"}
+    if job["address"].startswith(LOOPBACK):
+        own[THIS_MACHINE_ONLY] = "0"
     with (run.path / LOG).open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", job["module"], str(run.config), str(os.getpid())],

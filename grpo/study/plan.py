@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
-from configs import ConfigError, RunConfig, differing_keys, dump_config, load_run_config
+from configs import ConfigError, RunConfig, differing_keys, dump_config, load_run_config, read_yaml
 from configs.study import ArmSection, StudyConfig, SuiteSection, arm_config, load_base
 from grpo.checkpoints import RunFolder, write_atomically
 from grpo.validate import check_run
@@ -116,8 +115,8 @@ def check_folder(folder: Path, study: StudyConfig, base: RunConfig) -> None:
             raise ConfigError(f"{folder} holds something that is no study; give another study_dir")
         return
     try:
-        earlier = StudyConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError):
+        earlier = StudyConfig.model_validate(read_yaml(file))
+    except (ConfigError, ValidationError):
         raise ConfigError(f"{file} is not the configuration of a study; give another study_dir") from None
     differing = [
         key

@@ -20,7 +20,8 @@ from grpo.hacking import find_warnings
 from grpo.image_signals import IMAGE_SIGNALS
 from grpo.metrics import read_metrics
 from grpo.report.build import Chart
-from grpo.report.pictures import Picture, embed, read_lines, scores
+from grpo.report.pictures import Picture, embed, scores
+from grpo.run_files import EVALUATION_PICTURES, read_objects
 from grpo.study.charts import Runs, draw_bands
 from grpo.study.conclusions import Conclusions
 from grpo.study.matrix import Cell, Column, Comparison, Matrix
@@ -168,7 +169,7 @@ def example_pictures(plan: StudyPlan, matrix: Matrix) -> list[PromptRow]:
 
 def _read(folder: RunFolder, name: str) -> dict[str, dict[str, Any]]:
     index = folder.evaluations / f"{name}-images" / "index.jsonl"
-    return {line["prompt_id"]: line for line in (read_lines(index) if index.is_file() else [])}
+    return {line["prompt_id"]: line for line in (read_objects(index, EVALUATION_PICTURES) if index.is_file() else [])}
 
 
 def _pictures(folder: Path, line: Mapping[str, Any] | None) -> list[Picture]:

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import yaml
-from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from configs import ConfigError, RewardSection, load_run_config
+from configs import ConfigError, RewardSection, load_run_config, read_yaml
 from grpo.checkpoints import RunFolder, write_atomically
+from grpo.run_files import read_reward_state
 from grpo.study.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
 from grpo.study.results import write_json
+from policies.image_files import open_rgb
 from rewards import RewardBatch, build_reward, check_options, reward_class, score
 from rollout import read_rollouts
 
@@ -99,17 +98,15 @@ def read_sections(file: Path) -> list[RewardSection]:
     Raises:
         ConfigError: naming the file and what is wrong.
     """
+    values = read_yaml(file)
+    if isinstance(values, dict):
+        values = values.get("rewards")
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if isinstance(values, dict):
-            values = values.get("rewards")
         return TypeAdapter(list[RewardSection]).validate_python(values)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read as YAML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{file}: not a list of reward sections: {place}: {first['msg']}") from None
+        place = "".join(f"{part}: " for part in first["loc"])
+        raise ConfigError(f"{file}: not a list of reward sections: {place}{first['msg']}") from None
 
 
 def check_sections(sections: Sequence[RewardSection]) -> None:
@@ -138,10 +135,7 @@ def load_images(records: Sequence[dict[str, Any]]) -> tuple[list[tuple[int, int]
         chosen = ((record[kind]["member"], record[kind]["image"]) for kind in ("best", "worst"))
         files |= {(group, member): file for member, file in (*kept, *chosen)}
     places = sorted(files)
-    try:
-        return places, [np.asarray(Image.open(files[place]).convert("RGB")) for place in places]
-    except OSError as error:
-        raise ConfigError(f"a recorded image cannot be read: {error}") from None
+    return places, [np.asarray(open_rgb(Path(files[place]))) for place in places]
 
 
 def score_images(
@@ -159,7 +153,7 @@ def score_images(
         [records[group]["metadata"] for group, _ in places],
     )
     if hasattr(reward, "fit_reference"):
-        state = torch.load(run.reward_state, weights_only=True) if run.reward_state.is_file() else {}
+        state = read_reward_state(run.reward_state) if run.reward_state.is_file() else {}
         if state.get(section.name):
             reward.load_state_dict(state[section.name])
         else:  # the first recorded step comes nearest to the starting policy

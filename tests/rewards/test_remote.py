@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 import rewards.remote
 from rewards import RewardBatch, RewardError, build_reward, check_options, check_reward, example_batch, score
@@ -27,8 +27,22 @@ ANSWERS = {
     "yes": lambda: JSONResponse({"scores": [True, True, True]}),
     "error": lambda: JSONResponse({"detail": "out of memory"}, 500),
     "refused": lambda: JSONResponse({"detail": "too many images"}, 413),
+    "deep": lambda: Response("[" * 100_000),
+    "huge": lambda: Response(b" " * 2_000_000),
+    "endless": lambda: StreamingResponse(drip()),
+    "digits": lambda: Response('{"scores": [0.5, 0.5, ' + "1" * 400 + "]}"),
     "moved": lambda: Response(status_code=302, headers={"Location": "/elsewhere"}),
 }
+
+
+TIMED = ("slow", "endless")
+
+
+async def drip():
+    """An answer that goes on and on, each piece in time."""
+    while True:
+        yield b" "
+        await asyncio.sleep(0.02)
 
 
 class Fingerprint:
@@ -123,16 +137,20 @@ def test_scores_are_those_of_the_local_reward(good, encoding):
         ("error", "answered 500 Internal Server Error: .*out of memory"),
         ("refused", "answered 413 .*too many images"),
         ("moved", "answered 302 Found"),
+        ("deep", "answered no JSON"),
+        ("huge", "answered more than 1048576 bytes"),
+        ("digits", "returned inf for prompt"),
         ("slow", "did not answer: .*[Tt]ime"),
+        ("endless", "did not finish its answer in time"),
     ],
 )
 def test_every_wrong_answer_is_an_error_that_names_the_service(faulty, fault, message):
     base, attempts = faulty
-    remote = RemoteReward(f"{base}/{fault}/", timeout=0.2 if fault == "slow" else 10, retries=2)
+    remote = RemoteReward(f"{base}/{fault}/", timeout=0.2 if fault in TIMED else 10, retries=2)
     with pytest.raises(RewardError, match=message) as error:
         remote(batch_of(3))
     assert f"{base}/{fault}/score" in str(error.value)
-    assert attempts[fault] == (3 if fault in ("error", "slow") else 1)  # only what may pass is tried again
+    assert attempts[fault] == (3 if fault in ("error", *TIMED) else 1)  # only what may pass is tried again
 
 
 def test_a_service_that_recovers_costs_retries_only(faulty):

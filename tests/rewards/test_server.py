@@ -1,11 +1,13 @@
 """The reward service refuses what it should, says why, and never invents a score."""
 
+import asyncio
 import base64
 import io
 import json
 import struct
 import zlib
 
+import httpx
 import pytest
 import typer
 from fastapi.testclient import TestClient
@@ -28,7 +30,7 @@ class Brightness:
 
 @pytest.fixture(scope="module")
 def client():
-    app = create_app(Brightness(), "brightness", max_request_bytes=20_000, max_pixels=4 * 64 * 64)
+    app = create_app(Brightness(), "brightness", max_request_bytes=20_000, max_pixels=4 * 64 * 64, max_images=8)
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -115,6 +117,33 @@ def test_large_bodies_are_refused(client, claim):
     headers = {"Content-Type": "application/json"} | ({"Content-Length": "1000000"} if claim else {})
     pieces = (b"x" * 1_000 for _ in range(1_000))
     refused(client.post("/score", content=pieces, headers=headers), 413, "larger than 20000 bytes")
+
+
+def test_a_request_has_an_end():
+    """A body that never ends, however small its pieces."""
+
+    async def pieces():
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    async def ask():
+        app = create_app(Brightness(), "brightness", timeout_s=0.1)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://server") as client:
+            return await client.post("/score", content=pieces(), headers={"Content-Type": "application/json"})
+
+    refused(asyncio.run(ask()), 408, "did not arrive within 0.1 s")
+
+
+def test_images_are_counted_and_not_cut_down(client):
+    refused(client.post("/score", json=body_of([png()] * 9)), 413, "9 images, more than 8")
+    files = [("images", png())] * 9
+    refused(client.post("/score", files=files), 400, "Too many files")
+
+
+def test_an_empty_token_is_none():
+    with pytest.raises(RewardError, match="an empty token protects nothing"):
+        create_app(Brightness(), "brightness", token="")
 
 
 def test_a_reward_that_fails_is_a_server_error(client):

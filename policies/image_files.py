@@ -1,0 +1,40 @@
+"""Opens image files that somebody else made: a few formats, bounded in pixels, any damage one sentence.
+
+The formats are those that need no other program: Pillow would call Ghostscript for some.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 64 * 1024**2
+"""8192 x 8192; 192 MiB once unpacked."""
+
+
+class ImageFileError(ValueError):
+    """A file that is no usable image: names it and says why."""
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """The image in RGB, in memory.
+
+    Raises:
+        ImageFileError: missing, of another format, larger than `MAX_PIXELS` by its header, cut off or broken.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+            with Image.open(path, formats=FORMATS) as file:  # reads the header only
+                if file.width * file.height > MAX_PIXELS:
+                    raise ImageFileError(
+                        f"{path}: {file.width} x {file.height} px, more than {MAX_PIXELS} pixels in all"
+                    )
+                return file.convert("RGB")
+    except ImageFileError:
+        raise
+    except Exception as error:  # whatever Pillow's decoders make of a broken file
+        raise ImageFileError(f"{path}: not a readable image ({error})") from error

@@ -1,0 +1,64 @@
+"""Which Ray cluster a run uses, and what a cluster of its own lets others reach."""
+
+import psutil
+import pytest
+import ray
+
+import grpo.cluster
+from configs import ConfigError
+from grpo.cluster import cluster_address, ray_cluster
+
+
+@pytest.mark.parametrize(
+    ("configured", "variable", "address"),
+    [
+        (None, None, "local"),
+        (None, "", "local"),
+        (None, "10.0.0.1:6379", "10.0.0.1:6379"),
+        ("10.0.0.2:6379", "10.0.0.1:6379", "10.0.0.2:6379"),
+        ("auto", None, "auto"),
+        ("local", "10.0.0.1:6379", "local"),
+    ],
+)
+def test_a_cluster_is_joined_only_by_name(make_config, monkeypatch, configured, variable, address):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert cluster_address(make_config(cluster={"address": configured})) == address
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("nobody\nthere"), RuntimeError("wrong token"), ValueError("no port")]
+)
+def test_a_cluster_that_cannot_be_joined_is_one_sentence(make_config, monkeypatch, error):
+    def refuse(**options):
+        assert options["address"] == "10.0.0.1:6379"
+        raise error
+
+    monkeypatch.setattr(grpo.cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(grpo.cluster.ray, "init", refuse)
+    with (
+        pytest.raises(ConfigError, match=r"cluster\.address: no Ray cluster could be joined at '10\.0\.0\.1:6379'"),
+        ray_cluster(make_config(cluster={"address": "10.0.0.1:6379"})),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_a_cluster_of_our_own_is_on_this_machine_only(make_config):
+    """The processes that run code (GCS, raylet, workers, driver) listen on the loopback address."""
+    if ray.is_initialized():
+        pytest.skip("this process has a cluster already")
+    with ray_cluster(make_config(cluster={"address": "local"})):
+        assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+        ray.get(ray.remote(lambda: 1).remote())
+        driver = psutil.Process()
+        listening = {
+            (process.pid, connection.laddr.ip)
+            for process in (driver, *driver.children(recursive=True))
+            if any(name in " ".join(process.cmdline()) for name in ("gcs_server", "raylet/raylet", "ray::"))
+            or process == driver
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        }
+    assert listening and {address for _, address in listening} <= {"127.0.0.1", "::1"}

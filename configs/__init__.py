@@ -1,5 +1,6 @@
 """Typed run configurations: pydantic schema, YAML loader and recipes. Imports neither torch, vLLM nor Ray."""
 
+from configs.faults import FaultsSection
 from configs.loader import (
     DEFAULT_RECIPE,
     ConfigError,
@@ -13,6 +14,7 @@ from configs.schema import RewardSection, RunConfig, WarmstartConfig, WarningsSe
 __all__ = [
     "DEFAULT_RECIPE",
     "ConfigError",
+    "FaultsSection",
     "RewardSection",
     "RunConfig",
     "WarmstartConfig",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.faults import FaultsSection
 from configs.section import Section
 from configs.training import TrainerSection
 
@@ -198,6 +199,7 @@ class RunConfig(Section):
     trainer: TrainerSection = TrainerSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    faults: FaultsSection = FaultsSection()
     warnings: WarningsSection = WarningsSection()
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
 

@@ -4,12 +4,11 @@ import pickle
 from pathlib import Path
 
 import pytest
-import ray
 
 from rewards import RewardError
 from rollout import Prompt, RolloutError, RolloutPipeline
 from rollout.failures import check_version
-from rollout.weight_sync import Board
+from rollout.pools import start_board
 
 TEXT = 'a sign that says "{}"'
 
@@ -79,7 +78,7 @@ def test_too_many_gpus_are_refused(cluster, make_config, policy_path):
 
 def test_collect_before_sync_is_refused(pipelines, prompts):
     skips, _, config = pipelines
-    empty = ray.remote(Board).options(num_cpus=0).remote()
+    empty = start_board(config.faults, "empty")
     with pytest.raises(RolloutError, match="sync_weights must come first"):
         RolloutPipeline(config, empty, skips._pools, skips._encoder).collect(prompts, step=0)
 

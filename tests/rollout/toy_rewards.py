@@ -1,6 +1,8 @@
 """Rewards for tests that are not about rewards; found by workers as `toy_rewards:Class`."""
 
 import os
+import time
+from pathlib import Path
 
 
 class Brightness:
@@ -45,6 +47,13 @@ class Faulty:
             raise OSError("the model server is gone")
         if fault == "die":
             os._exit(1)
+        if fault == "hang":
+            time.sleep(1e6)
+        if fault == "hang once":
+            marker = Path(batch.metadata[0]["marker"])
+            if not marker.exists():
+                marker.touch()
+                time.sleep(1e6)
         if fault == "short":
             return [0.5]
         return [float("nan") if fault == "nan" else None if fault == "none" else 0.5] * len(batch)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import ray
+from ray._private.state import actors  # what the public state API asks too, which needs a dashboard
 from ray.actor import ActorHandle
 
 from configs import FaultsSection
@@ -59,12 +60,18 @@ class Board:
     def check(self, awaited: Sequence[str]) -> dict[str, float]:
         """Replace every worker whose call takes too long; those of the awaited ones that seem gone for good, and the
         seconds since they were heard of."""
-        now = time.monotonic()
-        for worker in self._ledger.take_overdue(now):
+        for worker in self._ledger.overdue(time.monotonic()):
             with suppress(ValueError):  # no such actor: the run is being closed
-                ray.kill(ray.get_actor(worker, namespace=self._namespace), no_restart=False)
+                self._replace(worker, ray.get_actor(worker, namespace=self._namespace))
+        now = time.monotonic()
         silent = {worker: self._ledger.gone_for(worker, now) for worker in awaited}
         return {worker: seconds for worker, seconds in silent.items() if seconds is not None}
+
+    def _replace(self, worker: str, handle: ActorHandle) -> None:
+        alive = actors(handle._actor_id.hex())["State"] == "ALIVE"  # else it died, and Ray is starting it again
+        self._ledger.lose(worker, time.monotonic(), hung=alive)
+        if alive:
+            ray.kill(handle, no_restart=False)
 
     def take_counts(self) -> dict[str, int]:
         return self._ledger.take_counts()

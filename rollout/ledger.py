@@ -34,13 +34,15 @@ class CallLedger:
         self._faults = faults
         self._forgetful = forgetful
         self._busy: dict[str, _Busy] = {}
+        self._born: set[str] = set()
         self._heard: dict[str, float] = {}
         self._losses: dict[str, list[str]] = {}
         self._counts: Counter[str] = Counter()
 
     def born(self, worker: str, now: float) -> None:
         """A worker has a new process; what an earlier one was doing is lost."""
-        self._counts["restarts"] += worker in self._heard
+        self._counts["restarts"] += worker in self._born
+        self._born.add(worker)
         self._lose(worker, "its process died")
         self._heard[worker] = now
 
@@ -69,18 +71,20 @@ class CallLedger:
         if worker in self._busy and self._busy[worker].call == call:
             del self._busy[worker]
 
-    def take_overdue(self, now: float) -> list[str]:
-        """Workers to be replaced, because their call takes longer than its limit; each is named once."""
-        found = {}
-        for worker, busy in self._busy.items():
-            limit = self._limit(busy.stage)
-            if limit is not None and now - busy.since > limit:
-                found[worker] = f"no answer within {limit:g} s ({busy.stage})"
-        for worker, loss in found.items():
-            self._lose(worker, loss)
-            self._heard[worker] = now
-            self._counts["timeouts"] += 1
-        return list(found)
+    def overdue(self, now: float) -> list[str]:
+        """Workers whose call takes longer than its limit, unless their process died; find out, and `lose` it."""
+        return [
+            worker
+            for worker, busy in self._busy.items()
+            if (limit := self._limit(busy.stage)) is not None and now - busy.since > limit
+        ]
+
+    def lose(self, worker: str, now: float, *, hung: bool) -> None:
+        """What a worker was doing is lost: it hung and is replaced now, or it turned out to have died."""
+        stage = self._busy[worker].stage
+        self._lose(worker, f"no answer within {self._limit(stage):g} s ({stage})" if hung else "its process died")
+        self._heard[worker] = now
+        self._counts["timeouts"] += hung
 
     def gone_for(self, worker: str, now: float) -> float | None:
         """Seconds since a worker that somebody waits for was last heard of, if that is more than the limit `start`."""

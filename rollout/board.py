@@ -105,3 +105,8 @@ class Published:
         for name, snapshot in lost.items():
             ray.get(self._board.publish.remote(name, snapshot))
         return snapshots | lost, restarted
+
+    def check(self, awaited: Sequence[str]) -> dict[str, float]:
+        """See `Board.check`; whoever waits also puts back what others may need from a board that died."""
+        self.newest()
+        return ray.get(self._board.check.remote(awaited))

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from rollout.board import Published
 from rollout.errors import RolloutError
 from rollout.failures import first_cause
 from rollout.messages import GroupRequest
@@ -47,7 +48,7 @@ def submit_to_all(pools: Mapping[str, Sequence[ActorHandle]], method: str, *args
     return [submit(pools, stage, index, method, *args) for stage in pools for index in range(len(pools[stage]))]
 
 
-def result(board: ActorHandle, call: Call, requests: Sequence[GroupRequest] = ()) -> Any:
+def result(board: Published, call: Call, requests: Sequence[GroupRequest] = ()) -> Any:
     """What the call returns.
 
     Raises:
@@ -62,7 +63,7 @@ def result(board: ActorHandle, call: Call, requests: Sequence[GroupRequest] = ()
         raise first_cause(error, call.stage, prompts) from error
 
 
-def first_finished(board: ActorHandle, calls: Sequence[Call], prompts: Sequence[str] = ()) -> Call:
+def first_finished(board: Published, calls: Sequence[Call], prompts: Sequence[str] = ()) -> Call:
     """Wait for any of these calls; calls that hang are ended meanwhile, and Ray repeats them.
 
     Raises:
@@ -73,7 +74,7 @@ def first_finished(board: ActorHandle, calls: Sequence[Call], prompts: Sequence[
         ready, _ = ray.wait(list(by_ref), timeout=POLL_S)
         if ready:
             return by_ref[ready[0]]
-        for name, seconds in ray.get(board.check.remote([call.worker for call in calls])).items():
+        for name, seconds in board.check([call.worker for call in calls]).items():
             stage = next(call.stage for call in calls if call.worker == name)
             about = f", prompts {', '.join(map(repr, prompts))}" if prompts else ""
             raise RolloutError(

@@ -74,9 +74,9 @@ class RolloutPipeline:
                 submit(pools, stage, i, "ready") for stage, workers in pools.items() for i in range(len(workers))
             ]
             while loading:  # the first failure counts: a reward's missing library shows before the engine is up
-                call = first_finished(board, loading)
+                call = first_finished(pipeline._published, loading)
                 loading.remove(call)
-                result(board, call)
+                result(pipeline._published, call)
         except BaseException:
             pipeline.close()
             raise
@@ -95,7 +95,7 @@ class RolloutPipeline:
         snapshot = self._published.publish(POLICY, version, pack_weights(state_dict))
         painters = {stage: self._pools[stage] for stage in ("sample", "decode")}
         for call in submit_to_all(painters, "use", snapshot):
-            check_version(version, result(self._board, call), call.worker)
+            check_version(version, result(self._published, call), call.worker)
 
     def release_weights(self) -> None:
         """Keep the weights that this process published no longer than until another one publishes newer ones."""
@@ -138,13 +138,13 @@ class RolloutPipeline:
         groups: list[RolloutGroup] = []
         seconds: dict[str, float] = defaultdict(float, sample=0.0, decode=0.0, score=0.0)
         again = partial(self._score, turn=turn, snapshots=snapshots, explain=explain)
-        scoring = ScoreGatherer(self._config, self._board, step, again, seconds)
+        scoring = ScoreGatherer(self._config, self._published, step, again, seconds)
         for chunk, sampling, parts in chunks:
-            sampled: SampledChunk = result(self._board, sampling, chunk)
+            sampled: SampledChunk = result(self._published, sampling, chunk)
             self._account(sampled.work, "sample", snapshots[POLICY].version, seconds)
             for number, part in enumerate(parts):
                 within = slice(number * per_part, (number + 1) * per_part)
-                painted: PaintedChunk = result(self._board, part.painted, chunk[within])
+                painted: PaintedChunk = result(self._published, part.painted, chunk[within])
                 self._account(painted.work, "decode", snapshots[POLICY].version, seconds)
                 scores = scoring.gather(part.scores, painted)
                 groups += _join(painted, sampled.completions[within], scores)
@@ -160,14 +160,14 @@ class RolloutPipeline:
         chunks = self._chunks([self._request(prompt, step, size) for prompt in prompts], size)
         weights = self._snapshots()[POLICY]
         calls = [submit(self._pools, "sample", index, "sample", chunk, weights) for index, chunk in enumerate(chunks)]
-        sampled = [result(self._board, call, chunk) for call, chunk in zip(calls, chunks, strict=True)]
+        sampled = [result(self._published, call, chunk) for call, chunk in zip(calls, chunks, strict=True)]
         return [group for chunk in sampled for group in chunk.completions]
 
     def needs_reference(self) -> bool:
         """Whether any reward compares with the starting policy's images."""
         stages = [f"score/{reward.name}" for reward in self._config.rewards]
         calls = [submit(self._pools, stage, 0, "needs_reference") for stage in stages]
-        return any(result(self._board, call) for call in calls)
+        return any(result(self._published, call) for call in calls)
 
     def fit_rewards(self, groups: Sequence[RolloutGroup]) -> None:
         """Show the starting policy's images to the rewards that compare with them; all replicas get the state."""
@@ -175,7 +175,7 @@ class RolloutPipeline:
         images = [rollout.image for group in groups for rollout in group.rollouts]
         for reward in self._config.rewards:
             fitting = submit(self._pools, f"score/{reward.name}", 0, "fit_reference", prompts, images)
-            state = result(self._board, fitting)
+            state = result(self._published, fitting)
             if state is not None:
                 self._published.publish(reward.name, 0, state)
 
@@ -194,7 +194,7 @@ class RolloutPipeline:
         calls = [
             submit(self._pools, stage, i, "stats") for stage, pool in self._pools.items() for i in range(len(pool))
         ]
-        return {stats.pop("name"): stats for stats in [result(self._board, call) for call in calls]}
+        return {stats.pop("name"): stats for stats in [result(self._published, call) for call in calls]}
 
     def close(self) -> None:
         """End all workers."""

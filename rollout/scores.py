@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray.actor import ActorHandle
-
 from configs import RewardSection, RunConfig
+from rollout.board import Published
 from rollout.calls import Call, result
 from rollout.errors import RolloutError, WorkerLostError
 from rollout.failures import save_failure
@@ -37,7 +36,7 @@ class ScoreGatherer:
     """Waits for the scores of one step."""
 
     config: RunConfig
-    board: ActorHandle
+    board: Published
     step: int | str
     submit: Callable[[str, PaintedChunk], Call]
     """Has a reward, by name, score a chunk (again)."""

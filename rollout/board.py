@@ -19,8 +19,6 @@ from configs import FaultsSection
 from rollout.ledger import CallLedger
 from rollout.messages import Snapshot, Verdict
 
-NAME = "board"
-
 
 class Board:
     """Actor: snapshots by name, and the ledger of calls. Every method returns at once.

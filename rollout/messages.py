@@ -13,6 +13,9 @@ from rollout.types import Completion, Prompt
 if TYPE_CHECKING:
     import ray
 
+BOARD = "board"
+"""Name of the run's board actor."""
+
 
 @dataclass(frozen=True)
 class GroupRequest:

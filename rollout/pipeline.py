@@ -70,9 +70,7 @@ class RolloutPipeline:
         board, pools = start_pools(config, policy_path)
         pipeline = cls(config, board, pools, encoder)
         try:
-            loading = [
-                submit(pools, stage, i, "ready") for stage, workers in pools.items() for i in range(len(workers))
-            ]
+            loading = submit_to_all(pools, "ready")
             while loading:  # the first failure counts: a reward's missing library shows before the engine is up
                 call = first_finished(pipeline._published, loading)
                 loading.remove(call)

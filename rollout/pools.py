@@ -10,11 +10,12 @@ import ray
 from ray.actor import ActorHandle
 
 from configs import FaultsSection, RewardSection, RunConfig
-from rollout.board import NAME, Board
+from rollout.board import Board
 from rollout.calls import worker_name
 from rollout.decoder import Decoder
 from rollout.engine import EngineSettings, engine_environment
 from rollout.environments import check_reward_interpreter, reward_environment
+from rollout.messages import BOARD
 from rollout.resources import (
     WorkerResources,
     available_cpus,
@@ -85,7 +86,7 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
 
 def start_board(faults: FaultsSection, namespace: str) -> ActorHandle:
     """The board of the actors in this Ray namespace."""
-    options = {"name": NAME, "namespace": namespace, "num_cpus": 0, **UNBOUNDED}
+    options = {"name": BOARD, "namespace": namespace, "num_cpus": 0, **UNBOUNDED}
     return ray.remote(Board).options(**options).remote(namespace, faults)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from rollout.errors import WorkerLostError
-from rollout.messages import GroupRequest, Snapshot, Work
+from rollout.messages import BOARD, GroupRequest, Snapshot, Work
 
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
@@ -29,7 +29,7 @@ class Worker(ABC):
 
     def __init__(self, name: str):
         namespace, _, self.name = name.rpartition("/")
-        self._board = ray.get_actor("board", namespace) if namespace else None
+        self._board = ray.get_actor(BOARD, namespace) if namespace else None
         self._stage: str | None = None
         if self._board:
             self._board.born.remote(self.name)
@@ -55,9 +55,9 @@ class Worker(ABC):
 
     def use(self, snapshot: Snapshot) -> int:
         """Fetch a snapshot's values unless they are the ones in use; returns the version now in use."""
-        self.ready()
         if snapshot.id != self._snapshot_id:
             with self.busy("sync"):
+                self.ready()
                 self.load(ray.get(snapshot.boxed[0]))
             self._snapshot_id = snapshot.id
             self.policy_version = snapshot.version
@@ -65,7 +65,7 @@ class Worker(ABC):
 
     @contextmanager
     def busy(self, stage: str, requests: Sequence[GroupRequest] = ()) -> Iterator[None]:
-        """Tell the board what this call does, so that a hang is noticed and an attempt counted.
+        """Tell the board what this call does, so that a hang is noticed and an attempt counted; at most once a call.
 
         Within another block: go over to another stage's limit and back.
 

@@ -11,6 +11,7 @@ from typing import Any
 _HOME = {
     "DEFAULT_RECIPE": "loader",
     "ConfigError": "loader",
+    "FaultsSection": "faults",
     "differing_keys": "loader",
     "dump_config": "loader",
     "expand_user": "loader",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.faults import FaultsSection
 from configs.free_form import check_free_form
 from configs.guards import GuardsSection
 from configs.section import Section
@@ -214,6 +215,7 @@ class RunConfig(Section):
     trainer: TrainerSection = TrainerSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    faults: FaultsSection = FaultsSection()
     warnings: WarningsSection = WarningsSection()
     guards: GuardsSection = GuardsSection()
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)

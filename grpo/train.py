@@ -65,6 +65,7 @@ def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
                 before = evaluate_before(run, pipeline)
                 announce(console, "before", before)
                 if run.folder.newest_step() < config.trainer.max_steps:
+                    pipeline.release_weights()  # from here on, the trainer publishes them
                     fit(run, pipeline, console, signals)
                 after = evaluate_after(run, pipeline)
                 announce(console, "after", after)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from rollout import RolloutPipeline, RolloutRecorder
 
 STAGES = ("sample", "decode", "score")
+FAULTS = ("retries", "restarts", "timeouts")
 
 
 class ImageGRPOTrainer(GRPOTrainer):
@@ -219,11 +220,14 @@ class ImageGRPOTrainer(GRPOTrainer):
         rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
         signals = image_signals(batch.groups)
         stages = [batch.seconds.get(stage, 0.0) for stage in STAGES]
-        totals = self._sum_over_ranks([*stages, batch.skipped_groups, len(rollouts), *signals.values()])
-        seconds, (skipped, num_images, *signal_sums) = totals[: len(STAGES)], totals[len(STAGES) :]
+        faults = [batch.faults.get(fault, 0) for fault in FAULTS]
+        totals = self._sum_over_ranks([*stages, *faults, batch.skipped_groups, len(rollouts), *signals.values()])
+        seconds, faults = totals[: len(STAGES)], totals[len(STAGES) :][: len(FAULTS)]
+        skipped, num_images, *signal_sums = totals[len(STAGES) + len(FAULTS) :]
         if not num_images:
             raise RolloutError(f"step {self.state.global_step}: every group was dropped because a reward failed on it")
         metrics = {f"time/{stage}": value for stage, value in zip(STAGES, seconds, strict=True)}
+        metrics |= {f"faults/{fault}": count for fault, count in zip(FAULTS, faults, strict=True)}
         metrics["groups/dropped"] = skipped
         metrics |= {name: total / num_images for name, total in zip(signals, signal_sums, strict=True)}
         self.add_metrics(metrics)

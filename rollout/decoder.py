@@ -33,21 +33,24 @@ class Decoder(Worker):
         self._dtype = getattr(torch, dtype)
         self._device = device
         self._guidance_scale = guidance_scale
-        self._policy: BLIP3oNext | None = None
 
-    def ready(self) -> None:
+    def start(self) -> None:
         """Load the policy."""
-        if self._policy is None:
-            self._policy = BLIP3oNext.from_pretrained(self._policy_path, dtype=self._dtype, device=self._device)
+        self._policy = BLIP3oNext.from_pretrained(self._policy_path, dtype=self._dtype, device=self._device)
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Replace the AR part's weights."""
-        self.ready()
         self._policy.ar.load_state_dict(dict(unpack_weights(values)))
 
     def paint(self, sampled: SampledChunk, part: slice, num_steps: int, snapshot: Snapshot) -> PaintedChunk:
         """Images of the groups `part` of a sampled chunk, all in one batch, in `num_steps` Euler steps."""
-        self.use(snapshot)
+        requests = sampled.requests[part]
+        with self.busy("decode", requests):
+            self.use(snapshot)
+            groups = self._paint(sampled, part, num_steps)
+        return PaintedChunk(requests, groups, self.work())
+
+    def _paint(self, sampled: SampledChunk, part: slice, num_steps: int) -> tuple[np.ndarray, ...]:
         requests = sampled.requests[part]
         with self.timed(), torch.inference_mode():  # not around `use`: inference tensors cannot be overwritten later
             policy = self._policy
@@ -59,5 +62,4 @@ class Decoder(Worker):
             hidden = policy.hidden_states(ids.to(self._device), mask.to(self._device))
             images = policy.decode(hidden, policy.noise(seeds), num_steps, self._guidance_scale).cpu().numpy()
             ends = np.cumsum([request.group_size for request in requests])
-            groups = tuple(np.ascontiguousarray(group) for group in np.split(images, ends[:-1]))
-        return PaintedChunk(requests, groups, self.work())
+            return tuple(np.ascontiguousarray(group) for group in np.split(images, ends[:-1]))

@@ -13,6 +13,9 @@ from rollout.types import Completion, Prompt
 if TYPE_CHECKING:
     import ray
 
+BOARD = "board"
+"""Name of the run's board actor."""
+
 
 @dataclass(frozen=True)
 class GroupRequest:
@@ -85,3 +88,13 @@ class ScoredChunk:
     work: Work
     explanations: tuple[list[Mapping[str, Any] | None] | ScoreFailure, ...] = ()
     """Per group one for each image, as far as the reward explains; empty unless they were asked for."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the board tells a worker that begins a call."""
+
+    wait_s: float = 0.0
+    """Back-off before the work."""
+    refusal: str | None = None
+    """Why the call must not be tried again."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import ray
@@ -19,37 +20,27 @@ from ray.actor import ActorHandle
 
 from configs import RunConfig
 from policies import PromptEncoder, load_config
+from rollout.board import Published
+from rollout.calls import Call, first_finished, result, submit, submit_to_all
 from rollout.errors import RolloutError
-from rollout.failures import check_version, first_cause, save_failure
-from rollout.messages import GroupRequest, PaintedChunk, SampledChunk, ScoredChunk, ScoreFailure, Snapshot, Work
+from rollout.failures import check_version
+from rollout.messages import GroupRequest, PaintedChunk, SampledChunk, Snapshot, Work
 from rollout.pools import Pools, images_per_chunk, start_pools
+from rollout.scores import Columns, ScoreGatherer
 from rollout.seeds import completion_seed, noise_seed
 from rollout.types import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
-from rollout.weight_sync import POLICY, pack_weights, publish
+from rollout.weight_sync import POLICY, pack_weights
+
+BOARD_PATIENCE_S = 60
+"""For the rank that published the weights to put them on a new board."""
 
 
 @dataclass
 class _Part:
-    """References to one painted part of a chunk and its scores."""
+    """Calls that paint one part of a chunk and score it."""
 
-    painted: ray.ObjectRef
-    scores: dict[str, ray.ObjectRef]
-
-
-@dataclass
-class _Columns:
-    """A group's scores and explanations by reward name, in member order."""
-
-    scores: dict[str, list[float | None]]
-    explanations: dict[str, list[Mapping[str, Any] | None]]
-
-    def of(self, member: int) -> tuple[dict[str, float | None], dict[str, Mapping[str, Any]]]:
-        """One member's scores, and the explanations there are."""
-        explanations = {name: column[member] for name, column in self.explanations.items()}
-        return (
-            {name: column[member] for name, column in self.scores.items()},
-            {name: explanation for name, explanation in explanations.items() if explanation is not None},
-        )
+    painted: Call
+    scores: dict[str, Call]
 
 
 class RolloutPipeline:
@@ -63,6 +54,7 @@ class RolloutPipeline:
         self._board = board
         self._pools = pools
         self._encoder = encoder
+        self._published = Published(board)
 
     @classmethod
     def launch(cls, config: RunConfig, policy_path: Path) -> RolloutPipeline:
@@ -78,10 +70,11 @@ class RolloutPipeline:
         board, pools = start_pools(config, policy_path)
         pipeline = cls(config, board, pools, encoder)
         try:
-            loading = {worker.ready.remote(): stage for stage, workers in pools.items() for worker in workers}
+            loading = submit_to_all(pools, "ready")
             while loading:  # the first failure counts: a reward's missing library shows before the engine is up
-                (ref, *_), _ = ray.wait(list(loading))
-                pipeline._get(ref, loading.pop(ref))
+                call = first_finished(pipeline._published, loading)
+                loading.remove(call)
+                result(pipeline._published, call)
         except BaseException:
             pipeline.close()
             raise
@@ -97,10 +90,14 @@ class RolloutPipeline:
         Raises:
             RolloutError: a worker reports another version, or failed.
         """
-        snapshot = publish(self._board, POLICY, version, pack_weights(state_dict))
-        workers = [(stage, worker) for stage in ("sample", "decode") for worker in self._pools[stage]]
-        for (stage, _), ref in zip(workers, [worker.use.remote(snapshot) for _, worker in workers], strict=True):
-            check_version(version, self._get(ref, stage), f"a worker of stage {stage}")
+        snapshot = self._published.publish(POLICY, version, pack_weights(state_dict))
+        painters = {stage: self._pools[stage] for stage in ("sample", "decode")}
+        for call in submit_to_all(painters, "use", snapshot):
+            check_version(version, result(self._published, call), call.worker)
+
+    def release_weights(self) -> None:
+        """Keep the weights that this process published no longer than until another one publishes newer ones."""
+        self._published.release(POLICY)
 
     def collect(
         self,
@@ -138,17 +135,20 @@ class RolloutPipeline:
         ]
         groups: list[RolloutGroup] = []
         seconds: dict[str, float] = defaultdict(float, sample=0.0, decode=0.0, score=0.0)
-        for chunk, sampled_ref, parts in chunks:
-            sampled: SampledChunk = self._get(sampled_ref, "sample", chunk)
+        again = partial(self._score, turn=turn, snapshots=snapshots, explain=explain)
+        scoring = ScoreGatherer(self._config, self._published, step, again, seconds)
+        for chunk, sampling, parts in chunks:
+            sampled: SampledChunk = result(self._published, sampling, chunk)
             self._account(sampled.work, "sample", snapshots[POLICY].version, seconds)
             for number, part in enumerate(parts):
                 within = slice(number * per_part, (number + 1) * per_part)
-                painted: PaintedChunk = self._get(part.painted, "decode", chunk[within])
+                painted: PaintedChunk = result(self._published, part.painted, chunk[within])
                 self._account(painted.work, "decode", snapshots[POLICY].version, seconds)
-                scores = self._gather_scores(part, painted, step, seconds)
+                scores = scoring.gather(part.scores, painted)
                 groups += _join(painted, sampled.completions[within], scores)
+        faults = ray.get(self._board.take_counts.remote())
         wall = perf_counter() - started
-        return RolloutBatch(tuple(groups), {**seconds, "wall": wall}, len(prompts) - len(groups))
+        return RolloutBatch(tuple(groups), {**seconds, "wall": wall}, len(prompts) - len(groups), faults)
 
     def sample(
         self, prompts: Sequence[Prompt], step: int | str, *, group_size: int | None = None
@@ -157,39 +157,42 @@ class RolloutPipeline:
         size = group_size or self._config.rollout.group_size
         chunks = self._chunks([self._request(prompt, step, size) for prompt in prompts], size)
         weights = self._snapshots()[POLICY]
-        refs = [self._worker("sample", index).sample.remote(chunk, weights) for index, chunk in enumerate(chunks)]
-        sampled = [self._get(ref, "sample", chunk) for ref, chunk in zip(refs, chunks, strict=True)]
+        calls = [submit(self._pools, "sample", index, "sample", chunk, weights) for index, chunk in enumerate(chunks)]
+        sampled = [result(self._published, call, chunk) for call, chunk in zip(calls, chunks, strict=True)]
         return [group for chunk in sampled for group in chunk.completions]
 
     def needs_reference(self) -> bool:
         """Whether any reward compares with the starting policy's images."""
-        first = {f"score/{reward.name}": self._pools[f"score/{reward.name}"][0] for reward in self._config.rewards}
-        return any(self._get(worker.needs_reference.remote(), stage) for stage, worker in first.items())
+        stages = [f"score/{reward.name}" for reward in self._config.rewards]
+        calls = [submit(self._pools, stage, 0, "needs_reference") for stage in stages]
+        return any(result(self._published, call) for call in calls)
 
     def fit_rewards(self, groups: Sequence[RolloutGroup]) -> None:
         """Show the starting policy's images to the rewards that compare with them; all replicas get the state."""
         prompts = [group.prompt for group in groups for _ in group.rollouts]
         images = [rollout.image for group in groups for rollout in group.rollouts]
         for reward in self._config.rewards:
-            first = self._pools[f"score/{reward.name}"][0]
-            state = self._get(first.fit_reference.remote(prompts, images), f"score/{reward.name}")
+            fitting = submit(self._pools, f"score/{reward.name}", 0, "fit_reference", prompts, images)
+            state = result(self._published, fitting)
             if state is not None:
-                publish(self._board, reward.name, 0, state)
+                self._published.publish(reward.name, 0, state)
 
     def reward_state(self) -> dict[str, Any]:
         """Fitted state of every reward that has one, by reward name."""
-        snapshots = self._get(self._board.newest.remote(), "board")
+        snapshots, _ = self._published.newest()
         return {name: ray.get(snapshot.boxed[0]) for name, snapshot in snapshots.items() if name != POLICY}
 
     def load_reward_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `reward_state` returned in an earlier process."""
         for name, values in state.items():
-            publish(self._board, name, 0, values)
+            self._published.publish(name, 0, values)
 
     def worker_stats(self) -> dict[str, dict[str, Any]]:
         """Per worker: `busy_seconds` since its start, `peak_memory_gb`, `policy_version`."""
-        refs = [worker.stats.remote() for workers in self._pools.values() for worker in workers]
-        return {stats.pop("name"): stats for stats in self._get(refs, "stats")}
+        calls = [
+            submit(self._pools, stage, i, "stats") for stage, pool in self._pools.items() for i in range(len(pool))
+        ]
+        return {stats.pop("name"): stats for stats in [result(self._published, call) for call in calls]}
 
     def close(self) -> None:
         """End all workers."""
@@ -208,10 +211,14 @@ class RolloutPipeline:
         return [requests[start : start + per_chunk] for start in range(0, len(requests), per_chunk)]
 
     def _snapshots(self) -> dict[str, Snapshot]:
-        snapshots = self._get(self._board.newest.remote(), "board")
-        if POLICY not in snapshots:
-            raise RolloutError("sync_weights must come first: the samplers have no weights yet")
-        return snapshots
+        for _ in range(BOARD_PATIENCE_S):
+            snapshots, restarted = self._published.newest()
+            if POLICY in snapshots:
+                return snapshots
+            if not restarted:
+                break
+            sleep(1)
+        raise RolloutError("sync_weights must come first: the samplers have no weights yet")
 
     def _submit(
         self,
@@ -221,69 +228,34 @@ class RolloutPipeline:
         num_steps: int,
         snapshots: Mapping[str, Snapshot],
         explain: bool,
-    ) -> tuple[ray.ObjectRef, list[_Part]]:
-        """Queue a chunk through all stages; workers are taken in turn, so the assignment is the same in every run."""
+    ) -> tuple[Call, list[_Part]]:
+        """Queue a chunk through all stages."""
         weights = snapshots[POLICY]
-        sampled = self._worker("sample", index).sample.remote(chunk, weights)
+        sampling = submit(self._pools, "sample", index, "sample", chunk, weights)
         parts = []
         for number, start in enumerate(range(0, len(chunk), per_part)):
             turn = index * -(-len(chunk) // per_part) + number
             part = slice(start, start + per_part)
-            painted = self._worker("decode", turn).paint.remote(sampled, part, num_steps, weights)
+            painting = submit(self._pools, "decode", turn, "paint", sampling.ref, part, num_steps, weights)
             scores = {
-                reward.name: self._worker(f"score/{reward.name}", turn).score.remote(
-                    painted, snapshots.get(reward.name), explain
-                )
+                reward.name: self._score(reward.name, painting.ref, turn, snapshots, explain)
                 for reward in self._config.rewards
             }
-            parts.append(_Part(painted, scores))
-        return sampled, parts
+            parts.append(_Part(painting, scores))
+        return sampling, parts
 
-    def _worker(self, stage: str, turn: int) -> ActorHandle:
-        return self._pools[stage][turn % len(self._pools[stage])]
-
-    def _gather_scores(
-        self, part: _Part, painted: PaintedChunk, step: int | str, seconds: dict[str, float]
-    ) -> list[_Columns | None]:
-        """Scores by reward name for every group of a part; None: the group is dropped."""
-        columns: list[_Columns | None] = [_Columns({}, {}) for _ in painted.requests]
-        for reward in self._config.rewards:
-            try:
-                scored: ScoredChunk = self._get(part.scores[reward.name], f"score/{reward.name}", painted.requests)
-                seconds["score"] += scored.work.seconds
-                results, explanations = scored.scores, scored.explanations
-            except RolloutError as error:  # the worker itself died, also after Ray's retries
-                results = (ScoreFailure(str(error), str(error)),) * len(painted.requests)
-            for index, result in enumerate(results):
-                if not isinstance(result, ScoreFailure):
-                    if columns[index] is not None:
-                        columns[index].scores[reward.name] = result
-                        if explanations:
-                            columns[index].explanations[reward.name] = explanations[index]
-                elif reward.on_error == "skip":
-                    columns[index] = None
-                else:
-                    folder = Path(self._config.run_dir) / "failures"
-                    raise save_failure(
-                        folder, reward.name, painted.requests[index].prompt, step, painted.images[index], result
-                    )
-        return columns
+    def _score(self, reward: str, painted: Any, turn: int, snapshots: Mapping[str, Snapshot], explain: bool) -> Call:
+        return submit(self._pools, f"score/{reward}", turn, "score", painted, snapshots.get(reward), explain)
 
     def _account(self, work: Work, stage: str, version: int, seconds: dict[str, float]) -> None:
         check_version(version, work.policy_version, work.worker)
         seconds[stage] += work.seconds
 
-    def _get(self, refs: Any, stage: str, requests: Sequence[GroupRequest] = ()) -> Any:
-        try:
-            return ray.get(refs)
-        except ray.exceptions.RayError as error:
-            raise first_cause(error, stage, [request.prompt.text for request in requests]) from error
-
 
 def _join(
     painted: PaintedChunk,
     completions: Sequence[Sequence[Any]],
-    scores: Sequence[_Columns | None],
+    scores: Sequence[Columns | None],
 ) -> list[RolloutGroup]:
     groups = []
     for request, images, group, columns in zip(painted.requests, painted.images, completions, scores, strict=True):

@@ -9,10 +9,13 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from configs import RewardSection, RunConfig
+from configs import FaultsSection, RewardSection, RunConfig
+from rollout.board import Board
+from rollout.calls import worker_name
 from rollout.decoder import Decoder
 from rollout.engine import EngineSettings, engine_environment
 from rollout.environments import check_reward_interpreter, reward_environment
+from rollout.messages import BOARD
 from rollout.resources import (
     WorkerResources,
     available_cpus,
@@ -23,11 +26,10 @@ from rollout.resources import (
 )
 from rollout.reward_worker import RewardWorker
 from rollout.sampler import Sampler
-from rollout.weight_sync import Board
 from rollout.worker import Worker
 
-MAX_RESTARTS = 3
-"""Of a worker that dies, and times a call is repeated; a restarted worker fetches its snapshot by itself."""
+UNBOUNDED = {"max_restarts": -1, "max_task_retries": -1}
+"""Ray starts dead workers again and repeats their calls; `rollout.ledger` keeps the bound, per call."""
 
 Pools = dict[str, tuple[ActorHandle, ...]]
 
@@ -51,21 +53,23 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
     )
     device = "cuda" if config.cluster.gpus_per_decoder else "cpu"
 
-    def start(cls: type[Worker], name: str, stage: str, *args: Any) -> ActorHandle:
+    board = start_board(config.faults, namespace)  # first: workers look it up by its name
+
+    def start(cls: type[Worker], index: int, stage: str, *args: Any) -> ActorHandle:
         variables = plan[stage].environment()
         if cls is Sampler:
             variables |= engine_environment(engine)
-        return _actor(cls, name, namespace, plan[stage], {"env_vars": variables}).remote(name, *args)
+        return _start(cls, worker_name(stage, index), namespace, plan[stage], {"env_vars": variables}, *args)
 
     pools: Pools = {
         "sample": tuple(
-            start(Sampler, f"sampler-{i}", "sample", policy_path, engine, config.rollout.temperature)
+            start(Sampler, i, "sample", policy_path, engine, config.rollout.temperature)
             for i in range(config.cluster.samplers)
         ),
         "decode": tuple(
             start(
                 Decoder,
-                f"decoder-{i}",
+                i,
                 "decode",
                 policy_path,
                 config.policy.dtype,
@@ -77,22 +81,23 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
     }
     for reward in config.rewards:
         pools[f"score/{reward.name}"] = start_reward_workers(config, reward, namespace, plan["score"])
-    board = ray.remote(Board).options(name="board", namespace=namespace, num_cpus=0).remote()
     return board, pools
+
+
+def start_board(faults: FaultsSection, namespace: str) -> ActorHandle:
+    """The board of the actors in this Ray namespace."""
+    options = {"name": BOARD, "namespace": namespace, "num_cpus": 0, **UNBOUNDED}
+    return ray.remote(Board).options(**options).remote(namespace, faults)
 
 
 def start_reward_workers(
     config: RunConfig, reward: RewardSection, namespace: str, resources: WorkerResources
 ) -> tuple[ActorHandle, ...]:
-    """All replicas of one reward, in its own environment if it has one."""
+    """All replicas of one reward, in its own environment if it has one; the namespace must have its board."""
     environment = reward_environment(reward, resources.environment())
-    names = [f"reward-{reward.name}-{i}" for i in range(num_replicas(config, reward))]
-    return tuple(
-        _actor(RewardWorker, name, namespace, resources, environment).remote(
-            name, reward.name, reward.target, reward.options, reward.batch_size
-        )
-        for name in names
-    )
+    names = [worker_name(f"score/{reward.name}", i) for i in range(num_replicas(config, reward))]
+    args = (reward.name, reward.target, reward.options, reward.batch_size)
+    return tuple(_start(RewardWorker, name, namespace, resources, environment, *args) for name in names)
 
 
 def images_per_chunk(config: RunConfig) -> int:
@@ -100,15 +105,20 @@ def images_per_chunk(config: RunConfig) -> int:
     return config.rollout.prompts_per_chunk * config.rollout.group_size
 
 
-def _actor(
-    cls: type[Worker], name: str, namespace: str, resources: WorkerResources, environment: dict[str, Any]
-) -> Any:
-    return ray.remote(cls).options(
+def _start(
+    cls: type[Worker],
+    name: str,
+    namespace: str,
+    resources: WorkerResources,
+    environment: dict[str, Any],
+    *args: Any,
+) -> ActorHandle:
+    actor = ray.remote(cls).options(
         name=name,
         namespace=namespace,
         num_cpus=resources.num_cpus,
         num_gpus=resources.num_gpus,
-        max_restarts=MAX_RESTARTS,
-        max_task_retries=MAX_RESTARTS,
         runtime_env=environment,
+        **UNBOUNDED,
     )
+    return actor.remote(f"{namespace}/{name}", *args)

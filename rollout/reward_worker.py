@@ -42,14 +42,12 @@ class RewardWorker(Worker):
         self._batch_size = batch_size
         self._reward = None
 
-    def ready(self) -> None:
+    def start(self) -> None:
         """Build the reward.
 
         Raises:
             RewardError: with the reward's own error, whose class may not exist outside this worker's environment.
         """
-        if self._reward is not None:
-            return
         try:
             self._reward = build_reward(self._target, self._options)
         except RewardError:
@@ -65,40 +63,37 @@ class RewardWorker(Worker):
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Restore the reward's state."""
-        self.ready()
         self._reward.load_state_dict(values)
 
     def fit_reference(self, prompts: Sequence[Prompt], images: Sequence[np.ndarray]) -> Mapping[str, Any] | None:
         """Fit the reward to the starting policy's images and return its state; None if the reward has none."""
-        if not self.needs_reference():
-            return None
-        with self.timed():
-            self._reward.fit_reference(
-                RewardBatch(list(images), [prompt.text for prompt in prompts], [prompt.metadata for prompt in prompts])
-            )
-        return self._reward.state_dict()
+        with self.busy("score"):
+            if not self.needs_reference():
+                return None
+            with self.timed():
+                texts, metadata = [prompt.text for prompt in prompts], [prompt.metadata for prompt in prompts]
+                self._reward.fit_reference(RewardBatch(list(images), texts, metadata))
+            return self._reward.state_dict()
 
     def score(self, painted: PaintedChunk, snapshot: Snapshot | None, explain: bool = False) -> ScoredChunk:
         """Scores of every group. What a reward raises comes back as a failure of that group, never as a number.
 
         A reward that compares with the starting policy's images scores None until it has seen them.
         """
-        self.ready()
-        if snapshot is not None:
-            self.use(snapshot)
-        with self.timed():
-            if snapshot is None and self.needs_reference():
-                judged = [[(None, None)] * len(images) for images in painted.images]
-            else:
-                batches = [
-                    _batch(request.prompt, images)
-                    for request, images in zip(painted.requests, painted.images, strict=True)
-                ]
-                judged = self._judge_groups(batches, explain)
+        with self.busy("score", painted.requests):
+            self.ready()
+            if snapshot is not None:
+                self.use(snapshot)
+            fitted = snapshot is not None or not self.needs_reference()
+            with self.timed():
+                judged = self._judge_groups(painted, explain) if fitted else _not_judged(painted)
         scores = tuple(_column(group, 0) for group in judged)
         return ScoredChunk(scores, self.work(), tuple(_column(group, 1) for group in judged) if explain else ())
 
-    def _judge_groups(self, groups: list[RewardBatch], explain: bool) -> list[Judged | ScoreFailure]:
+    def _judge_groups(self, painted: PaintedChunk, explain: bool) -> list[Judged | ScoreFailure]:
+        groups = [
+            _batch(request.prompt, images) for request, images in zip(painted.requests, painted.images, strict=True)
+        ]
         if self._batch_size is not None and len(groups) > 1:
             try:
                 judged = iter(self._judge(_join(groups), explain))
@@ -123,6 +118,10 @@ class RewardWorker(Worker):
 
 def _column(group: Judged | ScoreFailure, part: int) -> list[Any] | ScoreFailure:
     return group if isinstance(group, ScoreFailure) else [pair[part] for pair in group]
+
+
+def _not_judged(painted: PaintedChunk) -> list[Judged]:
+    return [[(None, None)] * len(images) for images in painted.images]
 
 
 def _batch(prompt: Prompt, images: np.ndarray) -> RewardBatch:

@@ -36,19 +36,16 @@ class Sampler(Worker):
         self._policy_path = policy_path
         self._settings = settings
         self._temperature = temperature
-        self._engine = None
 
-    def ready(self) -> None:
+    def start(self) -> None:
         """Start the engine."""
-        if self._engine is None:
-            config = load_config(self._policy_path)
-            self._tokens = image_tokens(config)
-            self._engine = start_engine(self._policy_path, self._settings)
-            self._ids = EngineIds(self._tokens, config.vocab_size)
+        config = load_config(self._policy_path)
+        self._tokens = image_tokens(config)
+        self._engine = start_engine(self._policy_path, self._settings)
+        self._ids = EngineIds(self._tokens, config.vocab_size)
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Replace the engine's weights, in its own layout, and forget the prompts computed with the old ones."""
-        self.ready()
 
         def reload_weights(worker: Any) -> None:
             worker.model_runner.reload_weights(weights_iterator=unpack_weights(values))
@@ -65,9 +62,14 @@ class Sampler(Worker):
         Raises:
             RolloutError: the engine returned a completion that cannot be trained on.
         """
+        with self.busy("sample", requests):
+            version = self.use(snapshot)
+            completions = self._draw(requests, version)
+        return SampledChunk(tuple(requests), completions, self.work())
+
+    def _draw(self, requests: Sequence[GroupRequest], version: int) -> tuple[tuple[Completion, ...], ...]:
         from vllm import SamplingParams
 
-        version = self.use(snapshot)
         with self.timed():
             self._engine.reset_prefix_cache()
             length = self._tokens.num_tokens
@@ -102,7 +104,7 @@ class Sampler(Worker):
             )
             for request, group in zip(requests, completions, strict=True):
                 self._check(request, group)
-        return SampledChunk(tuple(requests), completions, self.work())
+        return completions
 
     def _check(self, request: GroupRequest, group: Sequence[Completion]) -> None:
         length = self._tokens.num_tokens

@@ -67,3 +67,6 @@ class RolloutBatch:
     """Busy seconds per stage (`sample`, `decode`, `score`, each summed over its workers) and `wall`."""
     skipped_groups: int = 0
     """Groups dropped because a reward with `on_error: skip` failed on them."""
+    faults: dict[str, int] = field(default_factory=dict)
+    """What happened to the run's workers, of all stages, since any rank's last batch: `retries` of calls, `restarts`
+    of workers, `timeouts`."""

@@ -1,19 +1,15 @@
 """Carries weights from the trainer to samplers and decoders, and reward state to reward workers.
 
-The newest values lie once in Ray's object store; a small board actor knows their references. Every task names the
-snapshot it needs, so a worker that Ray restarted fetches its weights before it works, and nothing has to notice.
+The newest values lie once in Ray's object store; the board actor (`board.py`) knows their references. Every task names
+the snapshot it needs, so a worker that Ray restarted fetches its weights before it works, and nothing has to notice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
-import ray
 import torch
-
-from rollout.messages import Snapshot
 
 POLICY = "policy"
 
@@ -34,23 +30,3 @@ def unpack_weights(packed: Mapping[str, tuple[np.ndarray, str]]) -> Iterator[tup
     for name, (array, dtype) in packed.items():
         flat = torch.from_numpy(array.reshape(-1).copy()).view(getattr(torch, dtype.removeprefix("torch.")))
         yield name, flat.reshape(array.shape[:-1])
-
-
-class Board:
-    """Actor: the newest snapshot under each name."""
-
-    def __init__(self) -> None:
-        self._snapshots: dict[str, Snapshot] = {}
-
-    def publish(self, name: str, snapshot: Snapshot) -> None:
-        self._snapshots[name] = snapshot
-
-    def newest(self) -> dict[str, Snapshot]:
-        return self._snapshots
-
-
-def publish(board: ray.actor.ActorHandle, name: str, version: int, values: Any) -> Snapshot:
-    """Put values into the object store and name them on the board."""
-    snapshot = Snapshot(version, (ray.put(values),))
-    ray.get(board.publish.remote(name, snapshot))
-    return snapshot

@@ -7,8 +7,11 @@ a thousandth, and dividing by that spread enlarges the last bits of a sum of gra
 
 import logging
 import os
+import threading
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -17,6 +20,8 @@ from configs import RunConfig
 from grpo.checkpoints import RunFolder
 from grpo.metrics import read_metrics
 from grpo.train import train
+from grpo.validate import check_run
+from policies import BLIP3oNext
 from rollout import RolloutPipeline, read_rollouts
 
 ROOT = Path(__file__).parents[2]
@@ -106,3 +111,38 @@ def test_two_of_each_worker_on_three_nodes_do_what_one_of_each_does(nodes, tmp_p
             assert summaries[1]["heldout"][when][name] == pytest.approx(value, abs=1e-4)
     recorded = [[(group["step"], group["prompt_id"]) for group in read_rollouts(c.run_dir)] for c in (one, two)]
     assert recorded[0] == recorded[1] and len(recorded[0]) == 4 * 4
+
+
+@pytest.mark.slow
+def test_a_node_lost_in_the_middle_of_a_step_changes_nothing(nodes, tmp_path):
+    """With it go workers, and what they had made; the rest of the cluster makes it again."""
+    config = configure(tmp_path / "run", 2)
+    run = check_run(config)
+    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
+    prompts = run.train_prompts[:8]
+    with closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
+        pipeline.sync_weights(policy.ar.state_dict(), version=0)
+        expected = pipeline.collect(prompts, step=0)
+        home = ray.get_runtime_context().get_node_id()
+        homes = {
+            (name, index): ray.get(pool[index].__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
+            for name, pool in pipeline._pools.items()
+            for index in range(2)
+        }
+        assert set(homes.values()) != {home}
+        lost = next(node for node in homes.values() if node != home)
+        node = next(node for node in nodes.worker_nodes if node.node_id == lost)
+        removal = threading.Timer(0.5, nodes.remove_node, args=(node,), kwargs={"allow_graceful": False})
+        removal.start()
+        found = pipeline.collect(prompts, step=0)
+        removal.join()
+        again = pipeline.collect(prompts, step=0)  # without what died, if the first was over too soon
+    for batch in (found, again):
+        for ours, theirs in zip(batch.groups, expected.groups, strict=True):
+            assert ours.prompt == theirs.prompt
+            for rollout, wanted in zip(ours.rollouts, theirs.rollouts, strict=True):
+                assert rollout.completion.seed == wanted.completion.seed
+                np.testing.assert_array_equal(rollout.completion.token_ids, wanted.completion.token_ids)
+                np.testing.assert_array_equal(rollout.image, wanted.image)
+                assert rollout.rewards == wanted.rewards
+    assert found.faults["restarts"] + again.faults["restarts"] > 0

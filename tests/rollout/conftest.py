@@ -63,6 +63,7 @@ def make_config(policy_path, tmp_path_factory):
             },
             "rewards": [{"name": "brightness", "type": "toy_rewards:Brightness"}],
             "cluster": {"threads": 1},
+            "faults": {"backoff_s": 0.01},
         }
         for name, section in sections.items():
             values[name] = {**values[name], **section} if isinstance(values.get(name), dict) else section

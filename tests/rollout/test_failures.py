@@ -4,12 +4,11 @@ import pickle
 from pathlib import Path
 
 import pytest
-import ray
 
 from rewards import RewardError
 from rollout import Prompt, RolloutError, RolloutPipeline
 from rollout.failures import check_version
-from rollout.weight_sync import Board
+from rollout.pools import start_board
 
 TEXT = 'a sign that says "{}"'
 
@@ -22,7 +21,8 @@ def prompt_with(fault):
 def pipelines(launch, make_config):
     """One pipeline with two rewards that fail alike: `skips` drops the group, `stops` stops the run."""
     rewards = [{"name": "faulty", "type": "toy_rewards:Faulty", "on_error": "skip"}]
-    config = make_config(rewards=rewards)
+    faults = {"retries": 1, "backoff_s": 0.01, "timeout_s": {"score": 4}}
+    config = make_config(rewards=rewards, rollout={"images_per_decode": 6}, faults=faults)
     with launch(config) as skips:
         stopping = config.model_copy(
             update={"rewards": tuple(reward.model_copy(update={"on_error": "stop"}) for reward in config.rewards)}
@@ -59,11 +59,35 @@ def test_skip_drops_whole_groups_and_counts_them(pipelines):
     assert [rollout.rewards["faulty"] for rollout in batch.groups[1].rollouts] == [None] * 3
 
 
-def test_reward_that_kills_its_process_is_retried_and_never_becomes_a_score(pipelines):
+def test_reward_that_kills_its_process_loses_its_own_group_only_and_never_becomes_a_score(pipelines):
+    """Painted in one batch with another group, and queued before a third."""
     skips, _, _ = pipelines
-    batch = skips.collect([prompt_with("fine"), prompt_with("die")], step=1)
-    assert [group.prompt.id for group in batch.groups] == ["p-fine"]
+    batch = skips.collect([prompt_with("fine"), prompt_with("die"), prompt_with("none")], step=1)
+    assert [group.prompt.id for group in batch.groups] == ["p-fine", "p-none"]
     assert batch.skipped_groups == 1
+    assert batch.faults["retries"] == 2 and batch.faults["timeouts"] == 0  # together, then by itself
+
+
+def test_reward_that_hangs_is_replaced_and_its_group_gets_its_scores(pipelines, tmp_path):
+    skips, _, _ = pipelines
+    hanging = Prompt("p-hang", TEXT.format("hang"), {"fault": "hang once", "marker": str(tmp_path / "hung")})
+    batch = skips.collect([hanging, prompt_with("fine")], step=1)
+    assert [[rollout.rewards["faulty"] for rollout in group.rollouts] for group in batch.groups] == [[0.5] * 3] * 2
+    assert batch.faults == {"retries": 1, "restarts": 1, "timeouts": 1}
+
+
+def test_reward_that_always_hangs_stops_the_run_with_its_prompt(pipelines):
+    _, stops, config = pipelines
+    with pytest.raises(RolloutError) as error:
+        stops.collect([prompt_with("hang")], step=1)
+    for part in (
+        repr(TEXT.format("hang")),
+        "stage score, worker reward-faulty-0",
+        "2 attempts failed: no answer within 4 s (score), then no answer within 4 s (score) (faults.retries=1)",
+        "step-1-faulty-p-hang.png",
+    ):
+        assert part in str(error.value)
+    assert not [path for path in _failures(config) if "fine" in path.name]
 
 
 def test_reward_that_cannot_be_built_says_why(cluster, make_config, policy_path):
@@ -79,7 +103,7 @@ def test_too_many_gpus_are_refused(cluster, make_config, policy_path):
 
 def test_collect_before_sync_is_refused(pipelines, prompts):
     skips, _, config = pipelines
-    empty = ray.remote(Board).options(num_cpus=0).remote()
+    empty = start_board(config.faults, "empty")
     with pytest.raises(RolloutError, match="sync_weights must come first"):
         RolloutPipeline(config, empty, skips._pools, skips._encoder).collect(prompts, step=0)
 

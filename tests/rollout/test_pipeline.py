@@ -1,7 +1,9 @@
 """The pipeline with a real engine: what it samples is what the policy says, before and after a weight sync."""
 
 import copy
+import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from policies import image_logprobs
 from rollout import RolloutError, completion_seed, noise_seed
+from tests.rollout.killing import killing, pid_of
 
 
 @pytest.fixture(scope="module")
@@ -141,16 +144,25 @@ def test_a_copy_of_the_handle_uses_the_same_workers(pipeline, prompts):
     )
 
 
-def test_a_worker_that_dies_comes_back_with_its_weights(pipeline, prompts):
-    """Ray restarts decoder and sampler; the next step gives the same tokens and images under the same version."""
+def test_workers_and_board_killed_in_the_middle_of_a_step_change_nothing(pipeline, prompts):
+    """SIGKILL of every kind of worker at work, and of the board: the same tokens, images, scores and version."""
     before = pipeline.collect(prompts, step=9)
-    for stage in ("sample", "decode"):
-        ray.kill(pipeline._pools[stage][0], no_restart=False)
-    after = pipeline.collect(prompts, step=9)
+    victims = {"sample": "sample", "decode": "paint", "score/relative": "score"}
+    pids = {method: pid_of(pipeline._pools[stage][0]) for stage, method in victims.items()}
+    os.kill(pid_of(pipeline._board), signal.SIGKILL)
+    with killing(*((pid, method, 0.0) for method, pid in pids.items())):
+        after = pipeline.collect(prompts, step=9)
     np.testing.assert_array_equal(tokens_of(after), tokens_of(before))
     np.testing.assert_array_equal(images_of(after), images_of(before))
-    versions = {r.completion.policy_version for batch in (before, after) for g in batch.groups for r in g.rollouts}
-    assert len(versions) == 1
+    for ours, theirs in zip(after.groups, before.groups, strict=True):
+        for rollout, expected in zip(ours.rollouts, theirs.rollouts, strict=True):
+            assert rollout.rewards == expected.rewards
+            assert rollout.completion.policy_version == expected.completion.policy_version
+            assert rollout.completion.seed == expected.completion.seed
+            np.testing.assert_array_equal(rollout.completion.logprobs, expected.completion.logprobs)
+    assert after.faults["retries"] >= 3 and before.faults == {"retries": 0, "restarts": 0, "timeouts": 0}
+    assert pipeline.reward_state() == {"relative": {"mean": 0.25}}
+    assert set(pids.values()).isdisjoint(pid_of(pipeline._pools[stage][0]) for stage in victims)
 
 
 def test_stats_name_every_worker(pipeline):

@@ -19,7 +19,7 @@ from rewards import RewardError
 from rollout import Prompt, RolloutError, RolloutPipeline
 from rollout.environments import check_environment, check_reward_interpreter, reward_environment
 from rollout.messages import GroupRequest, PaintedChunk, ScoreFailure, Work
-from rollout.pools import start_reward_workers
+from rollout.pools import start_board, start_reward_workers
 from rollout.resources import WorkerResources, plan_resources
 from rollout.reward_worker import RewardWorker
 
@@ -111,10 +111,12 @@ def test_scores_are_the_same_wherever_they_are_made(launch, make_config, prompts
 def test_a_broken_install_elsewhere_is_told_at_the_start(cluster, make_config, interpreter, reward, message):
     config = make_config(rewards=[section(type=reward, runtime_env={"py_executable": interpreter}).model_dump()])
     check_rewards(config)  # nothing of it is imported here
+    board = start_board(config.faults, "broken")
     (worker,) = start_reward_workers(config, config.rewards[0], "broken", WorkerResources(1, 0, 0))
     with pytest.raises(RewardError, match=message):
         ray.get(worker.ready.remote())
     ray.kill(worker)
+    ray.kill(board)
 
 
 def test_it_stops_the_run(cluster, make_config, policy_path, interpreter):

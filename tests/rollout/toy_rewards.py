@@ -1,6 +1,9 @@
 """Rewards for tests that are not about rewards; found by workers as `toy_rewards:Class`."""
 
 import os
+import signal
+import time
+from pathlib import Path
 
 
 class Brightness:
@@ -36,6 +39,13 @@ class Relative(Brightness):
         return [value - self.mean for value in super().__call__(batch)]
 
 
+class Unrestorable(Relative):
+    """Dies of its own state."""
+
+    def load_state_dict(self, state):
+        os._exit(1)
+
+
 class Faulty:
     """Goes wrong in the way a prompt's metadata ask for."""
 
@@ -45,6 +55,13 @@ class Faulty:
             raise OSError("the model server is gone")
         if fault == "die":
             os._exit(1)
+        if fault == "hang":
+            time.sleep(1e6)
+        if fault in ("hang once", "freeze once"):
+            marker = Path(batch.metadata[0]["marker"])
+            if not marker.exists():
+                marker.touch()
+                time.sleep(1e6) if fault == "hang once" else os.kill(os.getpid(), signal.SIGSTOP)
         if fault == "short":
             return [0.5]
         return [float("nan") if fault == "nan" else None if fault == "none" else 0.5] * len(batch)

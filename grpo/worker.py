@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import ray.train
 import torch
 import transformers
 from torch.utils.tensorboard import SummaryWriter
@@ -77,6 +78,8 @@ def train_worker(job: dict[str, Any]) -> None:
     config: RunConfig = job["config"]
     torch.set_num_threads(job["threads"])
     transformers.utils.logging.disable_progress_bar()
+    if ray.train.get_context().get_world_rank() == 0:
+        job["pipeline"].connect_trainer()
     run_training(config, job["prompts"], job["heldout"], job["pipeline"], job["queue"])
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
@@ -25,7 +25,11 @@ from rollout.messages import GroupRequest, PaintedChunk, SampledChunk, ScoredChu
 from rollout.pools import Pools, images_per_chunk, start_pools
 from rollout.seeds import completion_seed, noise_seed
 from rollout.types import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
+from rollout.weight_path import weight_path
 from rollout.weight_sync import POLICY, pack_weights, publish
+
+if TYPE_CHECKING:
+    from rollout.weight_transfer import WeightTransfer
 
 
 @dataclass
@@ -63,6 +67,8 @@ class RolloutPipeline:
         self._board = board
         self._pools = pools
         self._encoder = encoder
+        self._path = weight_path(config)
+        self._transfer: WeightTransfer | None = None
 
     @classmethod
     def launch(cls, config: RunConfig, policy_path: Path) -> RolloutPipeline:
@@ -87,6 +93,15 @@ class RolloutPipeline:
             raise
         return pipeline
 
+    def connect_trainer(self) -> None:
+        """Take this process for trainer rank 0, whose `sync_weights` go to the samplers by GPU where they can."""
+        if self._path != "object_store":
+            from rollout.weight_transfer import WeightTransfer  # imports vLLM
+
+            self._transfer = WeightTransfer(
+                self._path, self._pools["sample"], getattr(torch, self._config.policy.dtype)
+            )
+
     def sync_weights(self, state_dict: Mapping[str, torch.Tensor], version: int) -> None:
         """Give the AR part's weights to all samplers and decoders and wait until every one of them has them.
 
@@ -98,8 +113,11 @@ class RolloutPipeline:
             RolloutError: a worker reports another version, or failed.
         """
         snapshot = publish(self._board, POLICY, version, pack_weights(state_dict))
-        workers = [(stage, worker) for stage in ("sample", "decode") for worker in self._pools[stage]]
-        for (stage, _), ref in zip(workers, [worker.use.remote(snapshot) for _, worker in workers], strict=True):
+        fetching = [("decode", worker.use.remote(snapshot)) for worker in self._pools["decode"]]
+        if self._transfer is not None:
+            self._transfer.send(state_dict, snapshot)  # samplers that got it have nothing to fetch
+        fetching += [("sample", worker.use.remote(snapshot)) for worker in self._pools["sample"]]
+        for stage, ref in fetching:
             check_version(version, self._get(ref, stage), f"a worker of stage {stage}")
 
     def collect(
@@ -147,6 +165,8 @@ class RolloutPipeline:
                 self._account(painted.work, "decode", snapshots[POLICY].version, seconds)
                 scores = self._gather_scores(part, painted, step, seconds)
                 groups += _join(painted, sampled.completions[within], scores)
+        if self._path == "ipc":  # the trainer needs the GPU now
+            self._get([worker.sleep.remote() for worker in self._pools["sample"]], "sample")
         wall = perf_counter() - started
         return RolloutBatch(tuple(groups), {**seconds, "wall": wall}, len(prompts) - len(groups))
 

@@ -17,16 +17,17 @@ from rollout.engine import EngineIds, EngineSettings, start_engine
 from rollout.errors import RolloutError
 from rollout.messages import GroupRequest, SampledChunk, Snapshot
 from rollout.types import Completion
+from rollout.weight_receiver import WeightReceiver
 from rollout.weight_sync import unpack_weights
-from rollout.worker import Worker
 
 
-class Sampler(Worker):
+class Sampler(WeightReceiver):
     """Actor: prompts in, groups of completions out.
 
     Args:
         name: of the worker.
-        policy_path: checkpoint folder; the engine starts with its weights and then follows snapshots.
+        policy_path: checkpoint folder; the engine starts with its weights and then follows snapshots, fetched or
+            transferred.
         settings: of the engine.
         temperature: divides the logits.
     """
@@ -36,7 +37,6 @@ class Sampler(Worker):
         self._policy_path = policy_path
         self._settings = settings
         self._temperature = temperature
-        self._engine = None
 
     def ready(self) -> None:
         """Start the engine."""
@@ -49,6 +49,7 @@ class Sampler(Worker):
     def load(self, values: Mapping[str, Any]) -> None:
         """Replace the engine's weights, in its own layout, and forget the prompts computed with the old ones."""
         self.ready()
+        self.wake_up()
 
         def reload_weights(worker: Any) -> None:
             worker.model_runner.reload_weights(weights_iterator=unpack_weights(values))
@@ -68,6 +69,7 @@ class Sampler(Worker):
         from vllm import SamplingParams
 
         version = self.use(snapshot)
+        self.wake_up()
         with self.timed():
             self._engine.reset_prefix_cache()
             length = self._tokens.num_tokens

@@ -38,9 +38,13 @@ class Worker(ABC):
         """Fetch a snapshot's values unless they are the ones in use; returns the version now in use."""
         if snapshot.id != self._snapshot_id:
             self.load(ray.get(snapshot.boxed[0]))
-            self._snapshot_id = snapshot.id
-            self.policy_version = snapshot.version
+            self.adopt(snapshot)
         return self.policy_version
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Take the values in use for this snapshot's."""
+        self._snapshot_id = snapshot.id
+        self.policy_version = snapshot.version
 
     @contextmanager
     def timed(self) -> Iterator[None]:

@@ -11,9 +11,10 @@ from rich.table import Table
 from configs import ConfigError, RunConfig
 from grpo.parallel import check_parallel
 from grpo.placement.memory import ENGINE_SHARE, Footprint, footprints
-from grpo.placement.nodes import Gpu, Placement, place
 from grpo.placement.times import measured_times, predict
 from policies import resolve_policy_path
+from rollout.placement import Gpu, Placement, place
+from rollout.weight_path import weight_path
 
 GB = 1e9
 
@@ -22,9 +23,11 @@ def check_placement(config: RunConfig, policy_path: Path) -> Placement:
     """Placement of a run that fits.
 
     Raises:
-        ConfigError: more GPUs than there are, sharding that cannot be, or more memory than `cluster.gpu_memory_gb`.
+        ConfigError: more GPUs than there are, sharding or a weight sync that cannot be, or more memory than
+            `cluster.gpu_memory_gb`.
     """
     placement = place(config)
+    weight_path(config)
     check_parallel(config)
     memory = config.cluster.gpu_memory_gb
     if not memory or not any(placement.nodes):

@@ -14,9 +14,9 @@ from grpo.cli import app
 from grpo.lora import peft_config
 from grpo.placement import check_placement, make_plan
 from grpo.placement.memory import _kept, footprints, kept_activations, num_adapter_values
-from grpo.placement.nodes import place
 from grpo.placement.times import measure_run, measured_times, predict
 from policies import BLIP3oNext, load_config, resolve_policy_path
+from rollout.placement import place
 from scripts.make_full_size import write_folder
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
 
 SLEEP_LEVEL = 1
-"""Weights wait in host memory: a sampler wakes up as it fell asleep, so evaluations can draw twice with the same ones."""
+"""Weights wait in host memory: a sampler wakes up as it fell asleep, so evaluations may draw twice with the same."""
 
 
 class NotInGroup(RolloutError):

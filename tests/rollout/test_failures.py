@@ -77,6 +77,11 @@ def test_too_many_gpus_are_refused(cluster, make_config, policy_path):
         RolloutPipeline.launch(make_config(cluster={"samplers": 8, "gpus_per_sampler": 1}), policy_path)
 
 
+def test_too_few_nodes_are_refused(cluster, make_config, policy_path):
+    with pytest.raises(RolloutError, match=r"cluster.nodes=2, but the Ray cluster has 1: start Ray on the others"):
+        RolloutPipeline.launch(make_config(cluster={"nodes": 2}), policy_path)
+
+
 def test_collect_before_sync_is_refused(pipelines, prompts):
     skips, _, config = pipelines
     empty = ray.remote(Board).options(num_cpus=0).remote()

@@ -226,3 +226,47 @@ def test_what_a_living_sampler_refuses_is_raised(connected, policy):
     wrong = policy.ar.state_dict() | {"model.layers.99.mlp.down_proj.weight": torch.zeros(2, 2)}
     with pytest.raises(Exception, match=r"99"):
         connected.sync_weights(wrong, version=9)
+
+
+@ray.remote(num_cpus=0)
+class TrainerRank:
+    """Rank 0 with a GPU, and nothing to train."""
+
+    def __init__(self, pipeline):
+        self.pipeline = pipeline
+        pipeline.connect_trainer()
+
+    def sync(self, weights, version):
+        on_gpu = {name: tensor.cuda() for name, tensor in weights.items()}
+        self.pipeline.sync_weights(on_gpu, version)
+
+    def collect(self, prompts, step):
+        return self.pipeline.collect(prompts, step)
+
+
+def assert_transfers(launch, config, policy, prompts):
+    """Weights of two versions reach the samplers, drawn from twice each, from a rank with the trainer's GPU share."""
+    with launch(config) as launched:
+        trainer = TrainerRank.options(num_gpus=config.cluster.gpus_per_trainer).remote(launched)
+        for version in (1, 2):
+            other = changed(policy, version)
+            ray.get(trainer.sync.remote(other.ar.state_dict(), version))
+            for step in (0, 1):
+                assert_sampled_from(other, ray.get(trainer.collect.remote(prompts, step)), version, tolerance=1e-2)
+        ray.kill(trainer)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL wants a GPU each for trainer and sampler: needs 2")
+def test_weights_reach_another_gpu_by_nccl(launch, make_config, policy, prompts):
+    config = make_config(cluster={"gpus_per_trainer": 1, "gpus_per_sampler": 1})
+    assert weight_path(config) == "nccl"
+    assert_transfers(launch, config, policy, prompts)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_weights_reach_a_sampler_on_the_same_gpu_by_ipc_and_it_sleeps(launch, make_config, policy, prompts):
+    config = make_config(cluster={"gpus_per_trainer": 0.5, "gpus_per_sampler": 0.5})
+    assert weight_path(config) == "ipc"
+    assert_transfers(launch, config, policy, prompts)

@@ -46,6 +46,8 @@ from rollout.weight_receiver import NotInGroup, gpu_id
 
 ANSWER_S = 60.0
 """How long a sampler may take to say what became of it; one that is stuck in a broken transfer never does."""
+MAX_FAILURES = 3
+"""Transfers in which a sampler died; after so many, this process leaves all weights to the object store."""
 log = logging.getLogger(__name__)
 
 
@@ -64,9 +66,10 @@ class WeightTransfer:
         self._source = CurrentWeights(dtype)
         self._client: SamplerClient | None = None
         self._engine: TrainerWeightTransferEngine | None = None
+        self._failures = 0
 
     def send(self, weights: Mapping[str, torch.Tensor], snapshot: Snapshot) -> bool:
-        """Put weights into all samplers, which then hold `snapshot`; False if one died and they must fetch it.
+        """Put weights into all samplers, which then hold `snapshot`; False if they must fetch it: one died, now or often.
 
         Args:
             weights: whole tensors in the released names, on any device.
@@ -76,6 +79,8 @@ class WeightTransfer:
             RolloutError: the GPUs do not fit the way of transfer.
             RuntimeError, ...: what vLLM, NCCL or a living sampler raised.
         """
+        if self._failures == MAX_FAILURES:
+            return False
         self._source.weights = weights
         if self._path == "ipc":
             torch.cuda.empty_cache()  # what training left behind is the memory the samplers wake up in
@@ -87,7 +92,9 @@ class WeightTransfer:
         except Exception as error:
             if self._client is None or not self._client.has_lost_a_sampler(error):
                 raise
-            log.warning("a sampler died in a weight transfer; all of them read the object store this time: %s", error)
+            self._failures += 1
+            again = "from now on" if self._failures == MAX_FAILURES else "this time"
+            log.warning("a sampler died in a weight transfer; all of them read the object store %s: %s", again, error)
             self._restart_members()
             return False
         finally:

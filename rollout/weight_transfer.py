@@ -69,7 +69,7 @@ class WeightTransfer:
         self._failures = 0
 
     def send(self, weights: Mapping[str, torch.Tensor], snapshot: Snapshot) -> bool:
-        """Put weights into all samplers, which then hold `snapshot`; False if they must fetch it: one died, now or often.
+        """Put weights into all samplers, which then hold `snapshot`; False: a sampler died, now or often, fetch it.
 
         Args:
             weights: whole tensors in the released names, on any device.

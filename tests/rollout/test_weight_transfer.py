@@ -195,6 +195,7 @@ def test_transferred_weights_are_the_trainers(connected, policy, prompts):
     assert num_fetched(connected) == [1, 1]  # of version 0, before the trainer was there
 
 
+@pytest.mark.slow
 def test_a_restarted_sampler_fetches_and_then_joins_a_new_group(connected, policy, prompts):
     other = changed(policy, 7)
     connected.sync_weights(other.ar.state_dict(), version=3)

@@ -54,20 +54,20 @@ class WeightReceiver(Worker):
     @ray.method(max_task_retries=0)
     def start_weight_update(self, group: str) -> None:
         """Wake up and get ready for weights."""
-        self._check(group)
+        self._check_group(group)
         self.wake_up()
         self._engine.start_weight_update()
 
     @ray.method(max_task_retries=0)
     def update_weights(self, request: WeightTransferUpdateRequest, group: str) -> None:
         """Receive some of the weights, in the released names and shapes."""
-        self._check(group)
+        self._check_group(group)
         self._engine.update_weights(request)
 
     @ray.method(max_task_retries=0)
     def finish_weight_update(self, snapshot: Snapshot, group: str) -> None:
         """Work with the received weights from now on; they are those of the snapshot."""
-        self._check(group)
+        self._check_group(group)
         self._engine.finish_weight_update(str(snapshot.version))
         self._engine.reset_prefix_cache()
         self.adopt(snapshot)
@@ -84,7 +84,7 @@ class WeightReceiver(Worker):
             self._engine.wake_up()
             self._asleep = False
 
-    def _check(self, group: str) -> None:
+    def _check_group(self, group: str) -> None:
         if self._group != group:
             raise NotInGroup(f"{self.name} does not belong to the weight transfer; it was restarted")
 

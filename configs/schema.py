@@ -149,6 +149,10 @@ class ClusterSection(Section):
     """None: as many as the run needs."""
     gpu_memory_gb: float | None = Field(None, gt=0)
     """Memory of one GPU (10^9 bytes), for `plan`."""
+    weight_sync: Literal["auto", "object_store", "nccl", "ipc"] = "auto"
+    """How a step's weights reach the samplers. `nccl`: from trainer rank 0's GPU to theirs. `ipc`: inside the one GPU
+    that they share with the trainer; they sleep while it trains. `object_store`: through Ray, on any machine. `auto`:
+    `nccl` or `ipc` where the placement allows it, else `object_store`."""
 
     @property
     def shares(self) -> dict[str, float]:

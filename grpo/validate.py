@@ -13,6 +13,7 @@ from policies import BLIP3oNext, PromptEncoder, PromptError, resolve_policy_path
 from rewards import RewardError, check_options, check_prompt, is_applicable, prompt_needs, reward_class
 from rollout import Prompt, load_prompts
 from rollout.environments import check_environment
+from rollout.weight_path import check_builds
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def check_run(config: RunConfig) -> CheckedRun:
     encoder = PromptEncoder.from_pretrained(policy_path)
     BLIP3oNext.check(policy_path)
     check_placement(config, policy_path)
+    check_builds(config)
     check_rewards(config)
     check_loggers(config)
     train = load_prompts(config.prompts.train)

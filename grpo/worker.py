@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import ray.train
 import torch
 import transformers
 from accelerate.utils import broadcast_object_list
@@ -85,6 +86,8 @@ def train_worker(job: dict[str, Any]) -> None:
     config: RunConfig = job["config"]
     torch.set_num_threads(job["threads"])
     transformers.utils.logging.disable_progress_bar()
+    if ray.train.get_context().get_world_rank() == 0:
+        job["pipeline"].connect_trainer()
     run_training(config, job["prompts"], job["heldout"], job["pipeline"], job["queue"])
 
 

@@ -53,6 +53,9 @@ class EngineSettings:
     """GPUs of one sampler; 0: CPU build."""
     enforce_eager: bool = True
     """Run the model as it is instead of compiling it."""
+    transfer: str | None = None
+    """vLLM's weight-transfer backend that fills it; None: weights only come from the object store. With `ipc` it shares
+    a GPU with the trainer and sleeps meanwhile."""
 
 
 class EngineIds:
@@ -115,6 +118,7 @@ def engine_options(policy_path: Path, settings: EngineSettings) -> dict[str, Any
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,
         "seed": 0,
+        **({"weight_transfer_config": {"backend": settings.transfer}} if settings.transfer else {}),
         **(_cuda_options(settings) if settings.gpus else _cpu_options(config, settings)),
     }
 
@@ -145,4 +149,7 @@ def _cpu_options(config: Qwen3Config, settings: EngineSettings) -> dict[str, Any
 
 
 def _cuda_options(settings: EngineSettings) -> dict[str, Any]:
-    return {"gpu_memory_utilization": 0.9 * min(settings.gpus, 1.0)}
+    return {
+        "gpu_memory_utilization": 0.9 * min(settings.gpus, 1.0),
+        "enable_sleep_mode": settings.transfer == "ipc",
+    }

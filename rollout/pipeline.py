@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
@@ -29,7 +29,11 @@ from rollout.pools import Pools, images_per_chunk, start_pools
 from rollout.scores import Columns, ScoreGatherer
 from rollout.seeds import completion_seed, noise_seed
 from rollout.types import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
+from rollout.weight_path import weight_path
 from rollout.weight_sync import POLICY, pack_weights
+
+if TYPE_CHECKING:
+    from rollout.weight_transfer import WeightTransfer
 
 BOARD_PATIENCE_S = 60
 """For the rank that published the weights to put them on a new board."""
@@ -55,6 +59,8 @@ class RolloutPipeline:
         self._pools = pools
         self._encoder = encoder
         self._published = Published(board)
+        self._path = weight_path(config)
+        self._transfer: WeightTransfer | None = None
 
     @classmethod
     def launch(cls, config: RunConfig, policy_path: Path) -> RolloutPipeline:
@@ -80,6 +86,15 @@ class RolloutPipeline:
             raise
         return pipeline
 
+    def connect_trainer(self) -> None:
+        """Take this process for trainer rank 0, whose `sync_weights` go to the samplers by GPU where they can."""
+        if self._path != "object_store":
+            from rollout.weight_transfer import WeightTransfer  # imports vLLM
+
+            self._transfer = WeightTransfer(
+                self._path, self._pools["sample"], getattr(torch, self._config.policy.dtype)
+            )
+
     def sync_weights(self, state_dict: Mapping[str, torch.Tensor], version: int) -> None:
         """Give the AR part's weights to all samplers and decoders and wait until every one of them has them.
 
@@ -91,8 +106,11 @@ class RolloutPipeline:
             RolloutError: a worker reports another version, or failed.
         """
         snapshot = self._published.publish(POLICY, version, pack_weights(state_dict))
-        painters = {stage: self._pools[stage] for stage in ("sample", "decode")}
-        for call in submit_to_all(painters, "use", snapshot):
+        fetching = submit_to_all({"decode": self._pools["decode"]}, "use", snapshot)
+        if self._transfer is not None:
+            self._transfer.send(state_dict, snapshot)  # samplers that got it have nothing to fetch
+        fetching += submit_to_all({"sample": self._pools["sample"]}, "use", snapshot)
+        for call in fetching:
             check_version(version, result(self._published, call), call.worker)
 
     def release_weights(self) -> None:
@@ -146,6 +164,9 @@ class RolloutPipeline:
                 self._account(painted.work, "decode", snapshots[POLICY].version, seconds)
                 scores = scoring.gather(part.scores, painted)
                 groups += _join(painted, sampled.completions[within], scores)
+        if self._path == "ipc":  # the trainer needs the GPU now
+            for call in submit_to_all({"sample": self._pools["sample"]}, "sleep"):
+                result(self._published, call)
         faults = ray.get(self._board.take_counts.remote())
         wall = perf_counter() - started
         return RolloutBatch(tuple(groups), {**seconds, "wall": wall}, len(prompts) - len(groups), faults)

@@ -16,16 +16,17 @@ from rollout.decoder import Decoder
 from rollout.engine import EngineSettings, engine_environment
 from rollout.environments import check_reward_interpreter, reward_environment
 from rollout.messages import BOARD
+from rollout.placement import check_gpus
 from rollout.resources import (
     WorkerResources,
     available_cpus,
-    check_gpus,
     check_interpreter,
     num_replicas,
     plan_resources,
 )
 from rollout.reward_worker import RewardWorker
 from rollout.sampler import Sampler
+from rollout.weight_path import weight_path
 from rollout.worker import Worker
 
 UNBOUNDED = {"max_restarts": -1, "max_task_retries": -1}
@@ -48,8 +49,13 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
         check_reward_interpreter(reward)
     plan = plan_resources(config, available_cpus())
     namespace = f"blip3o-grpo-{uuid.uuid4().hex[:8]}"
+    path = weight_path(config)
     engine = EngineSettings(
-        config.policy.dtype, images_per_chunk(config), config.cluster.gpus_per_sampler, config.rollout.enforce_eager
+        config.policy.dtype,
+        images_per_chunk(config),
+        config.cluster.gpus_per_sampler,
+        config.rollout.enforce_eager,
+        transfer=None if path == "object_store" else path,
     )
     device = "cuda" if config.cluster.gpus_per_decoder else "cpu"
 

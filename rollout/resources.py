@@ -86,28 +86,3 @@ def check_interpreter() -> None:
         raise RolloutError(
             f"Ray cannot start workers from a path with a space in it: {sys.executable}; move the project"
         )
-
-
-def check_gpus(config: RunConfig) -> None:
-    """Refuse a run that would wait for nodes or GPUs the cluster does not have.
-
-    Raises:
-        RolloutError: naming both numbers.
-    """
-    cluster = config.cluster
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    if nodes < cluster.nodes:
-        raise RolloutError(
-            f"cluster.nodes={cluster.nodes}, but the Ray cluster has {nodes}: start Ray on the others "
-            "(`ray start --address=HEAD:6379`) and name the cluster (cluster.address=HEAD:6379, or auto on its "
-            "machines), or lower cluster.nodes"
-        )
-    wanted = (
-        cluster.trainers * cluster.gpus_per_trainer
-        + cluster.samplers * cluster.gpus_per_sampler
-        + cluster.decoders * cluster.gpus_per_decoder
-        + num_reward_workers(config) * cluster.gpus_per_reward
-    )
-    found = ray.cluster_resources().get("GPU", 0)
-    if wanted > found:
-        raise RolloutError(f"section cluster asks for {wanted:g} GPUs in all; the Ray cluster has {found:g}")

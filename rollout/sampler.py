@@ -17,16 +17,17 @@ from rollout.engine import EngineIds, EngineSettings, start_engine
 from rollout.errors import RolloutError
 from rollout.messages import GroupRequest, SampledChunk, Snapshot
 from rollout.types import Completion
+from rollout.weight_receiver import WeightReceiver
 from rollout.weight_sync import unpack_weights
-from rollout.worker import Worker
 
 
-class Sampler(Worker):
+class Sampler(WeightReceiver):
     """Actor: prompts in, groups of completions out.
 
     Args:
         name: of the worker.
-        policy_path: checkpoint folder; the engine starts with its weights and then follows snapshots.
+        policy_path: checkpoint folder; the engine starts with its weights and then follows snapshots, fetched or
+            transferred.
         settings: of the engine.
         temperature: divides the logits.
     """
@@ -46,6 +47,7 @@ class Sampler(Worker):
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Replace the engine's weights, in its own layout, and forget the prompts computed with the old ones."""
+        self.wake_up()
 
         def reload_weights(worker: Any) -> None:
             worker.model_runner.reload_weights(weights_iterator=unpack_weights(values))
@@ -64,6 +66,7 @@ class Sampler(Worker):
         """
         with self.busy("sample", requests):
             version = self.use(snapshot)
+            self.wake_up()
             completions = self._draw(requests, version)
         return SampledChunk(tuple(requests), completions, self.work())
 

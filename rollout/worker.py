@@ -59,9 +59,13 @@ class Worker(ABC):
             with self.busy("sync"):
                 self.ready()
                 self.load(ray.get(snapshot.boxed[0]))
-            self._snapshot_id = snapshot.id
-            self.policy_version = snapshot.version
+            self.adopt(snapshot)
         return self.policy_version
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Take the values in use for this snapshot's."""
+        self._snapshot_id = snapshot.id
+        self.policy_version = snapshot.version
 
     @contextmanager
     def busy(self, stage: str, requests: Sequence[GroupRequest] = ()) -> Iterator[None]:

@@ -7,7 +7,7 @@ measurement can tell: CUDA's context, fragmentation, and the activations of deco
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ ENGINE_SHARE = 0.9
 """Of a sampler's share of its GPU that vLLM takes (`rollout/engine.py`)."""
 PROMPT_TOKENS = 256
 """Room for a prompt; a longer one takes more."""
+TRANSFER_BUFFER = 2**30
+"""Of a weight transfer by IPC, on the GPU that trainer and sampler share (`rollout/weight_transfer.py`)."""
 CHUNKS = 3
 """Logits, log-probs and their gradient of one chunk (`policies/logprobs.py`)."""
 
@@ -38,10 +40,18 @@ class Footprint:
     items: dict[str, int]
     not_counted: str
     """What comes on top."""
-    total: int = field(init=False)
+    passing: tuple[str, ...] = ()
+    """Items that are there while the trainer trains, and not while images are drawn."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "total", sum(self.items.values()))
+    @property
+    def total(self) -> int:
+        """Of all items."""
+        return sum(self.items.values())
+
+    @property
+    def lasting(self) -> int:
+        """Of the items that are always there."""
+        return sum(size for name, size in self.items.items() if name not in self.passing)
 
 
 def footprints(config: RunConfig, policy_path: Path) -> dict[str, Footprint]:
@@ -99,7 +109,9 @@ def trainer_footprint(config: RunConfig, policy: BLIP3oNext, length: int) -> Foo
         items["Adam"] = 0
     if (deepspeed and sharing.offload_weights) or (isinstance(sharing, FSDP2Section) and sharing.cpu_offload):
         items |= {"weights": 0, "gradients": 0, "Adam": 0, "reference": 0, "average": 0}
-    return Footprint({name: size for name, size in items.items() if size}, "CUDA's context, fragmentation")
+    items = {name: size for name, size in items.items() if size}
+    passing = ("working copy in bfloat16", "activations", "logits of a chunk")
+    return Footprint(items, "CUDA's context, fragmentation", passing)
 
 
 def num_adapter_values(policy: BLIP3oNext, config: RunConfig) -> int:

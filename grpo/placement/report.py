@@ -10,10 +10,11 @@ from rich.table import Table
 
 from configs import ConfigError, RunConfig
 from grpo.parallel import check_parallel
-from grpo.placement.memory import ENGINE_SHARE, Footprint, footprints
-from grpo.placement.nodes import Gpu, Placement, place
+from grpo.placement.memory import ENGINE_SHARE, TRANSFER_BUFFER, Footprint, footprints
 from grpo.placement.times import measured_times, predict
 from policies import resolve_policy_path
+from rollout.placement import Gpu, Placement, place
+from rollout.weight_path import weight_path
 
 GB = 1e9
 
@@ -22,22 +23,24 @@ def check_placement(config: RunConfig, policy_path: Path) -> Placement:
     """Placement of a run that fits.
 
     Raises:
-        ConfigError: more GPUs than there are, sharding that cannot be, or more memory than `cluster.gpu_memory_gb`.
+        ConfigError: more GPUs than there are, sharding or a weight sync that cannot be, or more memory than
+            `cluster.gpu_memory_gb`.
     """
     placement = place(config)
+    weight_path(config)
     check_parallel(config)
     memory = config.cluster.gpu_memory_gb
     if not memory or not any(placement.nodes):
         return placement
     sizes = footprints(config, policy_path)
     for gpu in (gpu for node in placement.nodes for gpu in node):
-        needed = memory_of_gpu(config, gpu, sizes)
-        if sum(needed.values()) > memory * GB:
-            parts = ", ".join(f"{kind} {size / GB:.1f}" for kind, size in needed.items())
-            raise ConfigError(
-                f"a GPU of cluster.gpu_memory_gb={memory:g} cannot hold {describe(gpu)}: {parts} GB; lower "
-                "trainer.micro_batch_size or rollout.prompts_per_chunk, shard or use LoRA, or use more GPUs"
-            )
+        for phase, needed in memory_of_gpu(config, gpu, sizes).items():
+            if sum(needed.values()) > memory * GB:
+                parts = ", ".join(f"{kind} {size / GB:.1f}" for kind, size in needed.items())
+                raise ConfigError(
+                    f"a GPU of cluster.gpu_memory_gb={memory:g} cannot hold {describe(gpu)} ({phase}): {parts} GB; "
+                    "lower trainer.micro_batch_size or rollout.prompts_per_chunk, shard or use LoRA, or use more GPUs"
+                )
     return placement
 
 
@@ -46,12 +49,23 @@ def describe(gpu: Gpu) -> str:
     return " + ".join(kind if count == 1 else f"{count} {kind}s" for kind, count in gpu.items())
 
 
-def memory_of_gpu(config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint]) -> dict[str, float]:
-    """Bytes on one GPU by kind of worker, rewards left out: nobody knows theirs. A sampler takes its share of the GPU.
+def memory_of_gpu(config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint]) -> dict[str, dict[str, float]]:
+    """Bytes on one GPU by phase and kind of worker, rewards left out: nobody knows theirs.
+
+    A sampler takes its share of the GPU. One that gets its weights by IPC sleeps during training, and the trainer gives
+    back what only training needs before the sampler wakes up; all others keep what they once took.
 
     Raises:
         ConfigError: a sampler's share is too little for it.
     """
+    needed = _while_all_work(config, gpu, sizes)
+    if weight_path(config) != "ipc" or not {"sampler", "trainer"} <= gpu.keys():
+        return {"rollout": needed, "training": needed}
+    resting = {"trainer": sizes["trainer"].lasting + TRANSFER_BUFFER}
+    return {"rollout": needed | resting, "training": needed | {"sampler": 0}}
+
+
+def _while_all_work(config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint]) -> dict[str, float]:
     needed = {}
     for kind, workers in gpu.items():
         if kind not in sizes:
@@ -85,6 +99,7 @@ def make_plan(config: RunConfig, measured: Path | None = None) -> dict[str, Any]
         "nodes": placement.nodes,
         "gpus": sum(len(node) for node in placement.nodes),
         "on_cpu": placement.on_cpu,
+        "weight_sync": weight_path(config),
         "memory_bytes": {kind: size.items | {"total": size.total} for kind, size in sizes.items()},
         "not_counted": {kind: size.not_counted for kind, size in sizes.items()},
         "gpu_memory_bytes": [[memory_of_gpu(config, gpu, sizes) for gpu in node] for node in placement.nodes],
@@ -96,15 +111,16 @@ def make_plan(config: RunConfig, measured: Path | None = None) -> dict[str, Any]
 def show_plan(config: RunConfig, console: Console, measured: Path | None = None) -> None:
     """Print the plan as tables."""
     plan = make_plan(config, measured)
-    rows = Table("node", "GPU", "workers", "memory (GB)", title=f"placement: {plan['gpus']} GPUs")
+    title = f"placement: {plan['gpus']} GPUs, memory in GB"
+    rows = Table("node", "GPU", "workers", "in rollouts", "in training", title=title)
     for number, (node, sizes) in enumerate(zip(plan["nodes"], plan["gpu_memory_bytes"], strict=True)):
-        for index, (gpu, size) in enumerate(zip(node, sizes, strict=True)):
-            rows.add_row(
-                str(number), str(index), describe(gpu), f"{sum(size.values()) / GB:.1f}" if size else "unknown"
-            )
+        for index, (gpu, phases) in enumerate(zip(node, sizes, strict=True)):
+            shown = [f"{sum(size.values()) / GB:.1f}" if size else "unknown" for size in phases.values()]
+            rows.add_row(str(number), str(index), describe(gpu), *shown)
     if plan["gpus"]:
         console.print(rows)
     console.print("on CPUs: " + (", ".join(f"{n} {kind}(s)" for kind, n in plan["on_cpu"].items()) or "nothing"))
+    console.print(f"weights to samplers: {plan['weight_sync']}")
     memory = Table("worker", "holds", "GB", title="memory of one worker, from shapes")
     for kind, items in plan["memory_bytes"].items():
         for name, size in items.items():

@@ -14,9 +14,10 @@ from grpo.cli import app
 from grpo.lora import peft_config
 from grpo.placement import check_placement, make_plan
 from grpo.placement.memory import _kept, footprints, kept_activations, num_adapter_values
-from grpo.placement.nodes import place
+from grpo.placement.report import memory_of_gpu
 from grpo.placement.times import measure_run, measured_times, predict
 from policies import BLIP3oNext, load_config, resolve_policy_path
+from rollout.placement import place
 from scripts.make_full_size import write_folder
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -54,6 +55,32 @@ def test_shares_are_packed_onto_few_gpus(make_config):
     assert place(config).nodes == (({"reward": 2}, {"trainer": 1}),)
 
 
+def test_workers_are_placed_on_the_gpus_that_there_are(make_config):
+    thirds = make_config(cluster={"samplers": 3, "gpus_per_sampler": 0.3})
+    assert place(thirds, [0, 1]).nodes == ((), ({"sampler": 3},))
+    with pytest.raises(ConfigError, match=r"asks for 0.9 GPUs in all \(3 x 0.3 for samplers\); the Ray cluster has 0$"):
+        place(thirds, [0, 0])
+    large = make_config(cluster={"samplers": 3, "gpus_per_sampler": 0.6})  # 1.8 in all, and yet no room on two
+    with pytest.raises(ConfigError, match=r"the Ray cluster has 2, but no GPU has 0.6 left for a sampler"):
+        place(large, [1, 1])
+
+
+def test_a_sampler_that_shares_the_trainers_gpu_sleeps_while_it_trains(make_config, policy_path):
+    shares = {"gpus_per_trainer": 0.5, "gpus_per_sampler": 0.5, "gpu_memory_gb": 4}
+    config = make_config(cluster=shares)
+    sizes = footprints(config, policy_path)
+    ((gpu,),) = place(config).nodes
+    phases = memory_of_gpu(config, gpu, sizes)
+    trainer = sizes["trainer"]
+    training_only = trainer.items["activations"] + trainer.items["logits of a chunk"]
+    assert phases["training"] == {"sampler": 0, "trainer": trainer.total}
+    assert phases["rollout"] == {"sampler": 0.9 * 0.5 * 4e9, "trainer": trainer.total - training_only + 2**30}
+    fetching = make_config(cluster=shares | {"weight_sync": "object_store"})
+    both = {"sampler": 0.9 * 0.5 * 4e9, "trainer": trainer.total}
+    assert memory_of_gpu(fetching, gpu, sizes) == {"rollout": both, "training": both}
+    check_placement(config, policy_path)
+
+
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
@@ -62,6 +89,10 @@ def test_shares_are_packed_onto_few_gpus(make_config):
         ({"samplers": 3, "gpus_per_sampler": 0.6, "gpus_per_node": 2}, "no GPU has 0.6 left for a sampler"),
         ({"gpus_per_trainer": 1, "gpu_memory_gb": 0.01}, r"gpu_memory_gb=0\.01 cannot hold trainer"),
         ({"gpus_per_sampler": 0.1, "gpu_memory_gb": 0.05}, r"sampler need at least .* GB"),
+        (
+            {**EIGHT, "weight_sync": "ipc"},
+            r"cluster\.weight_sync=ipc: no sampler shares a GPU.*use nccl or object_store",
+        ),
     ],
 )
 def test_what_cannot_fit_is_refused(make_config, policy_path, cluster, message):
@@ -74,7 +105,8 @@ def test_what_cannot_fit_is_refused(make_config, policy_path, cluster, message):
 def test_shipped_gpu_recipes_fit_the_released_model_on_80_gb(released, name):
     plan = make_plan(recipe(name, released, "cluster.gpu_memory_gb=80"))
     assert plan["gpus"] == {"blip3o_next_1gpu": 1, "blip3o_next_4nodes": 32}.get(name, 8)
-    assert max(sum(gpu.values()) for node in plan["gpu_memory_bytes"] for gpu in node) <= 80e9
+    assert plan["weight_sync"] == ("ipc" if name == "blip3o_next_1gpu" else "nccl")
+    assert max(sum(p.values()) for node in plan["gpu_memory_bytes"] for gpu in node for p in gpu.values()) <= 80e9
     assert plan["seconds"] is None  # nothing measured on GPUs, so nothing predicted
 
 

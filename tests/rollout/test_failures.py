@@ -97,8 +97,13 @@ def test_reward_that_cannot_be_built_says_why(cluster, make_config, policy_path)
 
 
 def test_too_many_gpus_are_refused(cluster, make_config, policy_path):
-    with pytest.raises(RolloutError, match="asks for 8 GPUs in all; the Ray cluster has 0"):
+    with pytest.raises(RolloutError, match=r"asks for 8 GPUs in all \(8 x 1 for samplers\); the Ray cluster has 0"):
         RolloutPipeline.launch(make_config(cluster={"samplers": 8, "gpus_per_sampler": 1}), policy_path)
+
+
+def test_too_few_nodes_are_refused(cluster, make_config, policy_path):
+    with pytest.raises(RolloutError, match=r"cluster.nodes=2, but the Ray cluster has 1: start Ray on the others"):
+        RolloutPipeline.launch(make_config(cluster={"nodes": 2}), policy_path)
 
 
 def test_collect_before_sync_is_refused(pipelines, prompts):

@@ -18,12 +18,11 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from configs.names import HUB_NAME
 from configs.schema import RunConfig, WarmstartConfig
 
 DEFAULT_RECIPE = Path(__file__).parent / "tiny_ocr.yaml"
 PATH_KEYS = (("prompts", "train"), ("prompts", "heldout"), ("policy", "path"), ("images",), ("captions",))
-HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
-"""`ORG/NAME` or `ORG/NAME@REVISION`: what `policy.path` means if there is no such folder."""
 
 Config = TypeVar("Config", bound=BaseModel)
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.decoding import DecoderSection
 from configs.section import Section
 from configs.training import TrainerSection
 
@@ -50,6 +51,8 @@ class RolloutSection(Section):
     """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
     images_per_decode: int = Field(32, ge=1)
     """Images a decoder paints in one batch (whole groups, at least one); rewards start when a batch is painted."""
+    decoder: DecoderSection = DecoderSection()
+    """What makes decoders faster or smaller."""
     enforce_eager: bool = True
     """Run the sampler's model as it is. False compiles it: faster sampling, a longer start (on CPU it needs a C++
     compiler). vLLM's name."""

@@ -130,7 +130,8 @@ def sample(
     from grpo.checkpoints import policy_folder
     from grpo.grids import draw_grid
     from policies import BLIP3oNext
-    from policies.sampling import paint, sample_image_tokens
+    from policies.painting import paint
+    from policies.sampling import sample_image_tokens
     from rollout import load_prompts
 
     texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if Path(text).is_file() else [text])]

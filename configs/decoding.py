@@ -1,4 +1,4 @@
-"""The section `rollout.decoder`: what trades start-up time, memory and speed of decoders. All off: as diffusers has it."""
+"""The section `rollout.decoder`: what trades start-up time, memory and speed of decoders. All off: plain diffusers."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ class DecoderSection(Section):
     vae_slicing: bool = False
     """Decode latents one image at a time: the peak of one image instead of a batch's; same images."""
     vae_tiling: bool = False
-    """Decode pictures larger than 512 px in overlapping tiles: the peak of one tile, but only nearly the same images."""
+    """Decode pictures above 512 px in overlapping tiles: the peak of one tile, but only nearly the same images."""

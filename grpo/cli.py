@@ -13,6 +13,7 @@ from rich.table import Table
 
 from grpo.errors import one_line_errors
 from grpo.prompt_data.cli import app as prompts_app
+from grpo.steps_cli import steps as compare_steps
 from grpo.study.cli import ablate, rescore
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -98,6 +99,7 @@ def report(
 app.add_typer(prompts_app, name="prompts")
 app.command()(ablate)
 app.command()(rescore)
+app.command("steps")(compare_steps)
 
 
 @app.command()

@@ -167,7 +167,7 @@ class BLIP3oNext(nn.Module):
         return output.last_hidden_state[:, -self.image_tokens.num_tokens - 1 :]
 
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
-        """Initial diffusion noise `[B, C, h, w]` in float32, one generator a sample: independent of batch composition."""
+        """Initial diffusion noise `[B, C, h, w]`, float32, one generator a sample: independent of batch composition."""
         size = self.sana.config.sample_size
         shape = (self.sana.config.in_channels, size, size)
         draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]

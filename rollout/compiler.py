@@ -21,5 +21,6 @@ def check_compiler(wish: str, way_out: str) -> None:
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise RolloutError(
-            f"{wish} compiles a model, which needs a C++ compiler; {compiler} was not found. Install one, or set {way_out}"
+            f"{wish} compiles a model, which needs a C++ compiler; {compiler} was not found. "
+            f"Install one, or set {way_out}"
         )

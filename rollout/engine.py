@@ -6,7 +6,6 @@ What vLLM runs there is in `vllm_model.py`. All that differs between CPU and CUD
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

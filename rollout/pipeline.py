@@ -21,10 +21,11 @@ from configs import RunConfig
 from policies import PromptEncoder, load_config
 from rollout.errors import RolloutError
 from rollout.failures import check_version, first_cause, save_failure
+from rollout.joining import Columns, join
 from rollout.messages import GroupRequest, PaintedChunk, SampledChunk, ScoredChunk, ScoreFailure, Snapshot, Work
 from rollout.pools import Pools, images_per_chunk, start_pools
 from rollout.seeds import completion_seed, noise_seed
-from rollout.types import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
+from rollout.types import Completion, Prompt, RolloutBatch, RolloutGroup
 from rollout.weight_sync import POLICY, pack_weights, publish
 
 
@@ -34,22 +35,6 @@ class _Part:
 
     painted: ray.ObjectRef
     scores: dict[str, ray.ObjectRef]
-
-
-@dataclass
-class _Columns:
-    """A group's scores and explanations by reward name, in member order."""
-
-    scores: dict[str, list[float | None]]
-    explanations: dict[str, list[Mapping[str, Any] | None]]
-
-    def of(self, member: int) -> tuple[dict[str, float | None], dict[str, Mapping[str, Any]]]:
-        """One member's scores, and the explanations there are."""
-        explanations = {name: column[member] for name, column in self.explanations.items()}
-        return (
-            {name: column[member] for name, column in self.scores.items()},
-            {name: explanation for name, explanation in explanations.items() if explanation is not None},
-        )
 
 
 class RolloutPipeline:
@@ -126,29 +111,66 @@ class RolloutPipeline:
             PromptError: a prompt is longer than the policy's context.
             RolloutError: a stage failed, or a reward did and its `on_error` is `stop`.
         """
+        num_steps = num_diffusion_steps or self._config.rollout.num_diffusion_steps
+        return self.collect_each(prompts, step, (num_steps,), group_size=group_size, explain=explain, turn=turn)[0]
+
+    def collect_each(
+        self,
+        prompts: Sequence[Prompt],
+        step: int | str,
+        num_diffusion_steps: Sequence[int],
+        *,
+        group_size: int | None = None,
+        explain: bool = False,
+        turn: int = 0,
+    ) -> list[RolloutBatch]:
+        """As `collect`, one batch per number of diffusion steps: the same completions from the same noise.
+
+        All batches count the seconds of the one sampling; `wall` is that of all of them.
+        """
         started = perf_counter()
         size = group_size or self._config.rollout.group_size
-        num_steps = num_diffusion_steps or self._config.rollout.num_diffusion_steps
         requests = [self._request(prompt, step, size) for prompt in prompts]
         per_part = max(1, self._config.rollout.images_per_decode // size)
         snapshots = self._snapshots()
-        chunks = [
-            (chunk, *self._submit(chunk, index, per_part, num_steps, snapshots, explain))
-            for index, chunk in enumerate(self._chunks(requests, size), start=turn)
+        chunks = []
+        for index, chunk in enumerate(self._chunks(requests, size), start=turn):
+            sampled = self._worker("sample", index).sample.remote(chunk, snapshots[POLICY])
+            chunks.append((chunk, index, sampled))
+        submitted = [
+            [
+                (chunk, sampled, self._submit(sampled, chunk, index, per_part, num_steps, snapshots, explain))
+                for chunk, index, sampled in chunks
+            ]
+            for num_steps in num_diffusion_steps
         ]
+        gathered = [self._gather(parts, per_part, step, snapshots[POLICY].version) for parts in submitted]
+        wall = perf_counter() - started
+        return [
+            RolloutBatch(tuple(groups), {**seconds, "wall": wall}, len(prompts) - len(groups))
+            for groups, seconds in gathered
+        ]
+
+    def _gather(
+        self,
+        submitted: Sequence[tuple[Sequence[GroupRequest], ray.ObjectRef, Sequence[_Part]]],
+        per_part: int,
+        step: int | str,
+        version: int,
+    ) -> tuple[list[RolloutGroup], dict[str, float]]:
+        """Groups of submitted chunks in their order, and busy seconds per stage."""
         groups: list[RolloutGroup] = []
         seconds: dict[str, float] = defaultdict(float, sample=0.0, decode=0.0, score=0.0)
-        for chunk, sampled_ref, parts in chunks:
+        for chunk, sampled_ref, parts in submitted:
             sampled: SampledChunk = self._get(sampled_ref, "sample", chunk)
-            self._account(sampled.work, "sample", snapshots[POLICY].version, seconds)
+            self._account(sampled.work, "sample", version, seconds)
             for number, part in enumerate(parts):
                 within = slice(number * per_part, (number + 1) * per_part)
                 painted: PaintedChunk = self._get(part.painted, "decode", chunk[within])
-                self._account(painted.work, "decode", snapshots[POLICY].version, seconds)
+                self._account(painted.work, "decode", version, seconds)
                 scores = self._gather_scores(part, painted, step, seconds)
-                groups += _join(painted, sampled.completions[within], scores)
-        wall = perf_counter() - started
-        return RolloutBatch(tuple(groups), {**seconds, "wall": wall}, len(prompts) - len(groups))
+                groups += join(painted, sampled.completions[within], scores)
+        return groups, seconds
 
     def sample(
         self, prompts: Sequence[Prompt], step: int | str, *, group_size: int | None = None
@@ -215,21 +237,20 @@ class RolloutPipeline:
 
     def _submit(
         self,
+        sampled: ray.ObjectRef,
         chunk: Sequence[GroupRequest],
         index: int,
         per_part: int,
         num_steps: int,
         snapshots: Mapping[str, Snapshot],
         explain: bool,
-    ) -> tuple[ray.ObjectRef, list[_Part]]:
-        """Queue a chunk through all stages; workers are taken in turn, so the assignment is the same in every run."""
-        weights = snapshots[POLICY]
-        sampled = self._worker("sample", index).sample.remote(chunk, weights)
+    ) -> list[_Part]:
+        """Queue a sampled chunk through the other stages; workers are taken in turn, so every run assigns alike."""
         parts = []
         for number, start in enumerate(range(0, len(chunk), per_part)):
             turn = index * -(-len(chunk) // per_part) + number
             part = slice(start, start + per_part)
-            painted = self._worker("decode", turn).paint.remote(sampled, part, num_steps, weights)
+            painted = self._worker("decode", turn).paint.remote(sampled, part, num_steps, snapshots[POLICY])
             scores = {
                 reward.name: self._worker(f"score/{reward.name}", turn).score.remote(
                     painted, snapshots.get(reward.name), explain
@@ -237,16 +258,16 @@ class RolloutPipeline:
                 for reward in self._config.rewards
             }
             parts.append(_Part(painted, scores))
-        return sampled, parts
+        return parts
 
     def _worker(self, stage: str, turn: int) -> ActorHandle:
         return self._pools[stage][turn % len(self._pools[stage])]
 
     def _gather_scores(
         self, part: _Part, painted: PaintedChunk, step: int | str, seconds: dict[str, float]
-    ) -> list[_Columns | None]:
+    ) -> list[Columns | None]:
         """Scores by reward name for every group of a part; None: the group is dropped."""
-        columns: list[_Columns | None] = [_Columns({}, {}) for _ in painted.requests]
+        columns: list[Columns | None] = [Columns({}, {}) for _ in painted.requests]
         for reward in self._config.rewards:
             try:
                 scored: ScoredChunk = self._get(part.scores[reward.name], f"score/{reward.name}", painted.requests)
@@ -278,19 +299,3 @@ class RolloutPipeline:
             return ray.get(refs)
         except ray.exceptions.RayError as error:
             raise first_cause(error, stage, [request.prompt.text for request in requests]) from error
-
-
-def _join(
-    painted: PaintedChunk,
-    completions: Sequence[Sequence[Any]],
-    scores: Sequence[_Columns | None],
-) -> list[RolloutGroup]:
-    groups = []
-    for request, images, group, columns in zip(painted.requests, painted.images, completions, scores, strict=True):
-        if columns is None:
-            continue
-        rollouts = tuple(
-            Rollout(completion, images[member], *columns.of(member)) for member, completion in enumerate(group)
-        )
-        groups.append(RolloutGroup(request.prompt, request.prompt_ids, rollouts))
-    return groups

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,9 +114,10 @@ def measure_peak(way: str, sizes: Sizes, device: str) -> int:
 
 
 def measure_peak_apart(way: str, sizes: Sizes, device: str) -> int:
-    """`measure_peak` in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure_peak, way, sizes, device).result()
+    """`measure_peak` in a process of its own, which imports no more than it needs."""
+    command = [sys.executable, __file__, "--device", device, "--only", way]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in asdict(sizes).items()]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def compare(sizes: Sizes, device: str, repeats: int) -> dict[str, Any]:
@@ -171,11 +171,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers here")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     default = FULL if torch.cuda.is_available() else REDUCED
     for name, value in asdict(default).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     options = parser.parse_args()
     sizes = Sizes(**{name: getattr(options, name) for name in asdict(default)})
+    if options.only:
+        sys.stdout.write(str(measure_peak(options.only, sizes, options.device)))
+        return
     report = {
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),

@@ -180,8 +180,8 @@ class BLIP3oNext(nn.Module):
         """Latents `[B, C, h, w]` painted from hidden states `[B, T + 1, D]` with classifier-free guidance.
 
         The unconditional branch is the connector applied to zeros; both conditions are computed once. The head computes
-        in its own dtype; latents, guidance and Euler steps stay in the noise's float32, since a bfloat16 latent would
-        swallow small steps.
+        in its own dtype; latents, guidance and Euler steps stay in the noise's float32, so that a bfloat16 head does not
+        round the latents in every step.
         """
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist(), device=noise.device)

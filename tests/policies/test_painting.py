@@ -68,21 +68,21 @@ def test_conditions_are_computed_once_and_both_branches_in_one_batch(model):
 
 
 @torch.no_grad()
-def test_bfloat16_head_steps_in_float32(model):
-    """As close to the float32 latents as one head call in bfloat16 allows, and closer than bfloat16 latents."""
+def test_a_bfloat16_head_keeps_noise_latents_and_pixels_in_float32(model):
     hidden = torch.randn(2, model.image_tokens.num_tokens + 1, model.config.hidden_size)
-    noise, low = model.noise([1, 2]), copy.deepcopy(model).bfloat16()
-    expected = model.denoise(hidden, noise, num_steps=30)
-    ours = low.denoise(hidden.bfloat16(), noise, num_steps=30)
-    assert ours.dtype == torch.float32 and low.noise([1]).dtype == torch.float32
-    plain = noise.bfloat16()
-    for step in range(30):  # what a latent in bfloat16 loses at every step, with the exact velocity
-        plain = plain + ((expected - noise) / 30).bfloat16()
-        assert step < 30
-    assert (ours - expected).abs().mean() < (plain.float() - expected).abs().mean() + 0.05 * expected.std()
-    pixels = low.latents_to_pixels(ours)
+    noise, low, seen = model.noise([1, 2]), copy.deepcopy(model).bfloat16(), []
+    hook = low.sana.register_forward_pre_hook(
+        lambda _, __, named: seen.append((named["hidden_states"].dtype, named["timestep"].dtype)), with_kwargs=True
+    )
+    latents = low.denoise(hidden.bfloat16(), low.noise([1, 2]), num_steps=8)
+    hook.remove()
+    assert seen == [(torch.bfloat16, torch.float32)] * 8
+    assert torch.equal(low.noise([1, 2]), noise) and latents.dtype == torch.float32
+    expected = model.denoise(hidden, noise, num_steps=8)
+    assert (latents - expected).abs().mean() < 0.1 * expected.std()
+    pixels = low.latents_to_pixels(latents)
     assert pixels.dtype == torch.float32
-    assert (pixels - model.latents_to_pixels(ours)).abs().mean() < 0.02
+    assert (pixels - model.latents_to_pixels(latents)).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize("option", ["channels_last", "vae_slicing"])
@@ -95,3 +95,28 @@ def test_options_change_no_image(model, option):
     found = prepared.latents_to_pixels(prepared.denoise(hidden, noise, num_steps=2))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert prepared.state_dict().keys() == model.state_dict().keys()
+
+
+def test_tiling_uses_diffusers_own_tiles_for_large_pictures_only(model):
+    """A picture of one tile is decoded as ever; a larger one in overlapping tiles, which is only nearly the same."""
+    prepared, latents = prepare_head(copy.deepcopy(model), vae_tiling=True), model.noise([1])
+    torch.testing.assert_close(prepared.latents_to_pixels(latents), model.latents_to_pixels(latents), atol=0, rtol=0)
+    ratio, calls = prepared.vae.spatial_compression_ratio, []
+    prepared.vae.enable_tiling(2 * ratio, 2 * ratio, ratio, ratio)
+    hook = prepared.vae.decoder.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0].shape[-2:]))
+    tiled = prepared.latents_to_pixels(latents)
+    hook.remove()
+    assert tiled.shape == model.latents_to_pixels(latents).shape
+    assert len(calls) == latents.shape[-1] ** 2 and max(calls) == (2, 2)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_compiled_head_paints_the_same(folder):
+    """Needs a C++ compiler; minutes. Weights loaded afterwards count: compilation renames nothing."""
+    model = BLIP3oNext.from_pretrained(folder)
+    hidden = torch.randn(2, model.image_tokens.num_tokens + 1, model.config.hidden_size)
+    noise, compiled = model.noise([1, 2]), prepare_head(copy.deepcopy(model), compile=True)
+    assert compiled.state_dict().keys() == model.state_dict().keys()
+    expected, found = (head.latents_to_pixels(head.denoise(hidden, noise, num_steps=2)) for head in (model, compiled))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

@@ -180,7 +180,7 @@ class BLIP3oNext(nn.Module):
         """Latents `[B, C, h, w]` painted from hidden states `[B, T + 1, D]` with classifier-free guidance.
 
         The unconditional branch is the connector applied to zeros; both conditions are computed once. The head computes
-        in its own dtype; latents, guidance and Euler steps stay in the noise's float32, so that a bfloat16 head does not
+        in its own dtype; latents, guidance and Euler steps stay in the noise's float32, so a bfloat16 head does not
         round the latents in every step.
         """
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from configs.names import HUB_NAME
 from configs.schema import RunConfig, WarmstartConfig
 
 DEFAULT_RECIPE = Path(__file__).parent / "tiny_ocr.yaml"
@@ -25,8 +26,6 @@ MAX_BYTES = 2**20
 """Of a configuration file; far more than anybody writes."""
 MAX_VALUES = 20_000
 PATH_KEYS = (("prompts", "train"), ("prompts", "heldout"), ("policy", "path"), ("images",), ("captions",))
-HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
-"""`ORG/NAME` or `ORG/NAME@REVISION`: what `policy.path` means if there is no such folder."""
 
 Config = TypeVar("Config", bound=BaseModel)
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.decoding import DecoderSection
 from configs.faults import FaultsSection
 from configs.free_form import check_free_form
 from configs.guards import GuardsSection
@@ -53,6 +54,8 @@ class RolloutSection(Section):
     """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
     images_per_decode: int = Field(32, ge=1)
     """Images a decoder paints in one batch (whole groups, at least one); rewards start when a batch is painted."""
+    decoder: DecoderSection = DecoderSection()
+    """What makes decoders faster or smaller."""
     enforce_eager: bool = True
     """Run the sampler's model as it is. False compiles it: faster sampling, a longer start (on CPU it needs a C++
     compiler). vLLM's name."""

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from grpo.errors import one_line_errors
 from grpo.prompt_data.cli import app as prompts_app
+from grpo.steps_cli import steps as compare_steps
 from grpo.study.cli import ablate, rescore
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -98,6 +99,7 @@ def report(
 app.add_typer(prompts_app, name="prompts")
 app.command()(ablate)
 app.command()(rescore)
+app.command("steps")(compare_steps)
 
 
 @app.command()
@@ -131,7 +133,8 @@ def sample(
     from grpo.checkpoints import policy_folder
     from grpo.grids import draw_grid
     from policies import BLIP3oNext
-    from policies.sampling import paint, sample_image_tokens
+    from policies.painting import paint
+    from policies.sampling import sample_image_tokens
     from rollout import load_prompts
 
     if out.suffix.lower() != ".png" or out.is_dir():

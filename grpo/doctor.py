@@ -19,7 +19,7 @@ from grpo.train import versions
 from grpo.validate import check_run
 from grpo.variance import SpreadShares, spread_shares
 from policies import BLIP3oNext, image_logprobs
-from policies.sampling import paint
+from policies.painting import paint
 from rewards import RewardBatch, build_reward, score
 from rollout import RolloutGroup, RolloutPipeline, noise_seed
 

@@ -7,7 +7,7 @@ policies do on one prompt, so the interval of the differences is much narrower t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -33,4 +33,20 @@ def bootstrap_interval(*strata: Sequence[float], seed: int = 0) -> tuple[float, 
         data = np.asarray(values, dtype=np.float64)
         means += data[generator.integers(len(data), size=(NUM_RESAMPLES, len(data)))].mean(axis=1) / len(strata)
     low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def resampled_interval(
+    statistic: Callable[[np.ndarray], float], num_prompts: int, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of anything that is no mean; deterministic.
+
+    Args:
+        statistic: of the prompts with these indices `[num_prompts]`, some more than once.
+        num_prompts: to resample.
+        seed: of the resampling.
+    """
+    generator = np.random.default_rng(seed)
+    draws = generator.integers(num_prompts, size=(NUM_RESAMPLES, num_prompts))
+    low, high = np.nanpercentile([statistic(rows) for rows in draws], [2.5, 97.5])
     return float(low), float(high)

@@ -146,17 +146,34 @@ def suite_config(
     """
     if suite not in SUITES:
         raise ConfigError(f"unknown suite {suite!r}; known suites: {', '.join(SUITES)}")
+    config = measuring_config(suite, policies, recipe, SUITES[suite].recipe, prompts, overrides)
+    reward = strict_geneval(config) if suite == "geneval" else SUITES[suite].reward
+    return config.model_copy(update={"rewards": (reward,)})
+
+
+def measuring_config(
+    name: str,
+    policies: Sequence[str],
+    recipe: str | None,
+    default: Path,
+    prompts: Path | None,
+    overrides: Sequence[str],
+) -> RunConfig:
+    """Settings of a measurement: those of the recipe, else of the first policy that is a run, else the default.
+
+    Raises:
+        ConfigError: unknown policy or setting.
+    """
     runs = [run.config for run in map(RunFolder, policies) if run.config.is_file()]
     if prompts is not None:  # first, so that an override can still ask for fewer
         overrides = [f"evaluation.num_prompts={len(load_prompts(prompts))}", *overrides]
-    base = load_run_config(recipe or (runs[0] if runs else SUITES[suite].recipe), overrides)
+    base = load_run_config(recipe or (runs[0] if runs else default), overrides)
     file = base.prompts.heldout if prompts is None else str(prompts)
     return base.model_copy(
         update={
-            "run_dir": str(Path(base.run_dir).expanduser().resolve() / "eval" / suite),  # of failures
+            "run_dir": str(Path(base.run_dir).expanduser().resolve() / "eval" / name),  # of failures
             "policy": base.policy.model_copy(update={"path": str(policy_folder(policies[0]))}),
             "prompts": base.prompts.model_copy(update={"train": file, "heldout": file}),
-            "rewards": (strict_geneval(base) if suite == "geneval" else SUITES[suite].reward,),
             "rollout": base.rollout.model_copy(update={"prompts_per_step": 1}),
             "cluster": base.cluster.model_copy(update={"trainers": 1}),
         }

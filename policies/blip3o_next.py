@@ -172,11 +172,11 @@ class BLIP3oNext(nn.Module):
         return output.last_hidden_state[:, -self.image_tokens.num_tokens - 1 :]
 
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
-        """Initial diffusion noise `[B, C, h, w]`, one generator a sample: independent of batch composition."""
+        """Initial diffusion noise `[B, C, h, w]`, float32, one generator a sample: independent of batch composition."""
         size = self.sana.config.sample_size
         shape = (self.sana.config.in_channels, size, size)
         draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return torch.stack(draws).to(device=self.sana.device, dtype=self.sana.dtype)
+        return torch.stack(draws).to(self.sana.device)
 
     @torch.no_grad()
     def denoise(
@@ -184,7 +184,9 @@ class BLIP3oNext(nn.Module):
     ) -> torch.Tensor:
         """Latents `[B, C, h, w]` painted from hidden states `[B, T + 1, D]` with classifier-free guidance.
 
-        The unconditional branch is the connector applied to zeros; both conditions are computed once.
+        The unconditional branch is the connector applied to zeros; both conditions are computed once. The head computes
+        in its own dtype; latents, guidance and Euler steps stay in the noise's float32, so a bfloat16 head does not
+        round the latents in every step.
         """
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist(), device=noise.device)
@@ -195,12 +197,12 @@ class BLIP3oNext(nn.Module):
             condition = torch.cat([nothing, condition])
         latents = noise
         for timestep in scheduler.timesteps:
-            model_input = torch.cat([latents, latents]) if guided else latents
+            model_input = (torch.cat([latents, latents]) if guided else latents).to(self.sana.dtype)
             velocity = self.sana(
                 hidden_states=model_input,
                 timestep=timestep.expand(len(model_input)),
                 encoder_hidden_states=condition,
-            ).sample
+            ).sample.float()
             if guided:
                 without, with_condition = velocity.chunk(2)
                 velocity = without + guidance_scale * (with_condition - without)
@@ -211,7 +213,7 @@ class BLIP3oNext(nn.Module):
     def latents_to_pixels(self, latents: torch.Tensor) -> torch.Tensor:
         """RGB images `[B, 3, H, W]` in [0, 1], float32, from latents `[B, C, h, w]`."""
         latents = latents / self.vae.config.scaling_factor + (self.vae.config.get("shift_factor") or 0.0)
-        return (self.vae.decode(latents.to(self.vae.dtype)).sample / 2 + 0.5).clamp(0, 1).float()
+        return (self.vae.decode(latents.to(self.vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
 
     def latents_to_images(self, latents: torch.Tensor) -> torch.Tensor:
         """RGB images `[B, H, W, 3]` uint8 from latents `[B, C, h, w]`."""

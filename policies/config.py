@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.loader import HUB_NAME
+from configs.names import HUB_NAME
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config

@@ -13,7 +13,8 @@ import torch
 
 from policies import world
 from policies.blip3o_next import BLIP3oNext
-from policies.sampling import paint, sample_image_tokens
+from policies.painting import paint
+from policies.sampling import sample_image_tokens
 
 Reader = Callable[[list[np.ndarray], list[world.Scene]], list[float]]
 """Scores in [0, 1] of images against what the scenes show."""

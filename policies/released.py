@@ -8,6 +8,7 @@ weights: `scripts/make_full_size.py` writes such a checkpoint.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from policies.config import RELEASED_GRID
@@ -113,7 +114,8 @@ def vision_sizes(scale: float) -> dict[str, Any]:
 def diffusion_configs(scale: float) -> dict[str, dict[str, Any]]:
     """The three config files of the diffusion head, by their path in a diffusers folder."""
     width = _scaled(10, scale)  # SANA's inner width in units of 224: 7 heads of 32, 2 cross-attention heads of 112
-    channels = [_scaled(size, scale, multiple=32) for size in BLOCK_CHANNELS]
+    # 32 times a power of two, as at the real size: DC-AE's shortcuts repeat channels a whole number of times
+    channels = [32 * 2 ** max(0, round(math.log2(size * scale / 32))) for size in BLOCK_CHANNELS]
     return {
         "transformer/config.json": {
             "_class_name": "SanaTransformer2DModel",

@@ -38,21 +38,3 @@ def sample_image_tokens(
         positions = positions[:, -1:] + 1
         drawn.append(ids)
     return torch.cat(drawn, 1)
-
-
-def paint(
-    policy: BLIP3oNext,
-    prompt_ids: Sequence[Sequence[int]],
-    tokens: torch.Tensor,
-    seeds: Sequence[int],
-    *,
-    num_steps: int = 30,
-    guidance_scale: float = 2.0,
-) -> torch.Tensor:
-    """Images `[B, H, W, 3]` uint8 of image tokens `[B, T]` (vocabulary ids) written under prompts."""
-    ids, mask = policy.prompts.pad(prompt_ids)
-    ids = torch.cat([ids, tokens], 1)
-    mask = torch.cat([mask, torch.ones_like(tokens)], 1)
-    with torch.no_grad():
-        hidden = policy.hidden_states(ids, mask)
-    return policy.decode(hidden, policy.noise(seeds), num_steps, guidance_scale)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from policies import BLIP3oNext
+from policies.painting import paint, prepare_head
+from rollout.compiler import check_compiler
 from rollout.messages import PaintedChunk, SampledChunk, Snapshot
 from rollout.weight_sync import unpack_weights
 from rollout.worker import Worker
@@ -25,18 +27,32 @@ class Decoder(Worker):
         dtype: torch dtype name.
         device: `cpu` or `cuda`.
         guidance_scale: of classifier-free guidance.
+        options: fields of `configs.decoding.DecoderSection`.
     """
 
-    def __init__(self, name: str, policy_path: Path, dtype: str, device: str, guidance_scale: float):
+    def __init__(
+        self,
+        name: str,
+        policy_path: Path,
+        dtype: str,
+        device: str,
+        guidance_scale: float,
+        options: Mapping[str, bool],
+    ):
         super().__init__(name)
         self._policy_path = policy_path
         self._dtype = getattr(torch, dtype)
         self._device = device
         self._guidance_scale = guidance_scale
+        self._options = options
+        self._policy: BLIP3oNext | None = None
 
     def start(self) -> None:
         """Load the policy."""
-        self._policy = BLIP3oNext.from_pretrained(self._policy_path, dtype=self._dtype, device=self._device)
+        if self._options["compile"] and self._device == "cpu":
+            check_compiler("rollout.decoder.compile=true", "rollout.decoder.compile=false")
+        policy = BLIP3oNext.from_pretrained(self._policy_path, dtype=self._dtype, device=self._device)
+        self._policy = prepare_head(policy, **self._options)
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Replace the AR part's weights."""
@@ -53,13 +69,18 @@ class Decoder(Worker):
     def _paint(self, sampled: SampledChunk, part: slice, num_steps: int) -> tuple[np.ndarray, ...]:
         requests = sampled.requests[part]
         with self.timed(), torch.inference_mode():  # not around `use`: inference tensors cannot be overwritten later
-            policy = self._policy
-            sequences, seeds = [], []
+            prompts, tokens, seeds = [], [], []
             for request, group in zip(requests, sampled.completions[part], strict=True):
-                sequences += [[*request.prompt_ids, *completion.token_ids] for completion in group]
+                prompts += [request.prompt_ids] * len(group)
+                tokens += [completion.token_ids for completion in group]
                 seeds += request.noise_seeds
-            ids, mask = policy.prompts.pad(sequences)
-            hidden = policy.hidden_states(ids.to(self._device), mask.to(self._device))
-            images = policy.decode(hidden, policy.noise(seeds), num_steps, self._guidance_scale).cpu().numpy()
+            images = paint(
+                self._policy,
+                prompts,
+                torch.from_numpy(np.stack(tokens).astype(np.int64)),
+                seeds,
+                num_steps=num_steps,
+                guidance_scale=self._guidance_scale,
+            ).numpy()
             ends = np.cumsum([request.group_size for request in requests])
             return tuple(np.ascontiguousarray(group) for group in np.split(images, ends[:-1]))

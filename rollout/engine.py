@@ -6,8 +6,6 @@ What vLLM runs there is in `vllm_model.py`. All that differs between CPU and CUD
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ import psutil
 import torch
 
 from policies import ImageTokens, load_config
-from rollout.errors import RolloutError
+from rollout.compiler import check_compiler
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config
@@ -95,7 +93,7 @@ def start_engine(policy_path: Path, settings: EngineSettings) -> LLM:
     from rollout.vllm_model import register
 
     if not settings.enforce_eager and not settings.gpus:
-        check_compiler()
+        check_compiler("rollout.enforce_eager=false", "rollout.enforce_eager=true")
     register()
     return LLM(**engine_options(policy_path, settings))
 
@@ -121,20 +119,6 @@ def engine_options(policy_path: Path, settings: EngineSettings) -> dict[str, Any
         **({"weight_transfer_config": {"backend": settings.transfer}} if settings.transfer else {}),
         **(_cuda_options(settings) if settings.gpus else _cpu_options(config, settings)),
     }
-
-
-def check_compiler() -> None:
-    """Refuse to compile without a C++ compiler (`CXX`, else g++).
-
-    Raises:
-        RolloutError: naming the option that switches compilation off.
-    """
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise RolloutError(
-            f"rollout.enforce_eager=false compiles the sampler's model, which needs a C++ compiler; {compiler} was not "
-            "found. Install one, or set rollout.enforce_eager=true"
-        )
 
 
 def _cpu_options(config: Qwen3Config, settings: EngineSettings) -> dict[str, Any]:

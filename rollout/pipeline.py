@@ -24,11 +24,12 @@ from rollout.board import Published
 from rollout.calls import Call, first_finished, result, submit, submit_to_all
 from rollout.errors import RolloutError
 from rollout.failures import check_version
+from rollout.joining import join
 from rollout.messages import GroupRequest, PaintedChunk, SampledChunk, Snapshot, Work
 from rollout.pools import Pools, images_per_chunk, start_pools
-from rollout.scores import Columns, ScoreGatherer
+from rollout.scores import ScoreGatherer
 from rollout.seeds import completion_seed, noise_seed
-from rollout.types import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
+from rollout.types import Completion, Prompt, RolloutBatch, RolloutGroup
 from rollout.weight_path import weight_path
 from rollout.weight_sync import POLICY, pack_weights
 
@@ -141,35 +142,75 @@ class RolloutPipeline:
             PromptError: a prompt is longer than the policy's context.
             RolloutError: a stage failed, or a reward did and its `on_error` is `stop`.
         """
+        num_steps = num_diffusion_steps or self._config.rollout.num_diffusion_steps
+        return self.collect_each(prompts, step, (num_steps,), group_size=group_size, explain=explain, turn=turn)[0]
+
+    def collect_each(
+        self,
+        prompts: Sequence[Prompt],
+        step: int | str,
+        num_diffusion_steps: Sequence[int],
+        *,
+        group_size: int | None = None,
+        explain: bool = False,
+        turn: int = 0,
+    ) -> list[RolloutBatch]:
+        """As `collect`, one batch per number of diffusion steps: the same completions from the same noise.
+
+        All batches count the seconds of the one sampling; `wall` is that of all of them.
+        """
         started = perf_counter()
         size = group_size or self._config.rollout.group_size
-        num_steps = num_diffusion_steps or self._config.rollout.num_diffusion_steps
         requests = [self._request(prompt, step, size) for prompt in prompts]
         per_part = max(1, self._config.rollout.images_per_decode // size)
         snapshots = self._snapshots()
         chunks = [
-            (chunk, *self._submit(chunk, index, per_part, num_steps, snapshots, explain))
+            (chunk, index, submit(self._pools, "sample", index, "sample", chunk, snapshots[POLICY]))
             for index, chunk in enumerate(self._chunks(requests, size), start=turn)
         ]
-        groups: list[RolloutGroup] = []
-        seconds: dict[str, float] = defaultdict(float, sample=0.0, decode=0.0, score=0.0)
-        again = partial(self._score, turn=turn, snapshots=snapshots, explain=explain)
-        scoring = ScoreGatherer(self._config, self._published, step, again, seconds)
-        for chunk, sampling, parts in chunks:
-            sampled: SampledChunk = result(self._published, sampling, chunk)
-            self._account(sampled.work, "sample", snapshots[POLICY].version, seconds)
-            for number, part in enumerate(parts):
-                within = slice(number * per_part, (number + 1) * per_part)
-                painted: PaintedChunk = result(self._published, part.painted, chunk[within])
-                self._account(painted.work, "decode", snapshots[POLICY].version, seconds)
-                scores = scoring.gather(part.scores, painted)
-                groups += _join(painted, sampled.completions[within], scores)
+        submitted = [
+            [
+                (chunk, sampling, self._submit(sampling, chunk, index, per_part, num_steps, snapshots, explain))
+                for chunk, index, sampling in chunks
+            ]
+            for num_steps in num_diffusion_steps
+        ]
+        gathered = [self._gather(parts, per_part, step, snapshots, explain, turn) for parts in submitted]
         if self._path == "ipc":  # the trainer needs the GPU now
             for call in submit_to_all({"sample": self._pools["sample"]}, "sleep"):
                 result(self._published, call)
         faults = ray.get(self._board.take_counts.remote())
         wall = perf_counter() - started
-        return RolloutBatch(tuple(groups), {**seconds, "wall": wall}, len(prompts) - len(groups), faults)
+        return [
+            RolloutBatch(tuple(groups), {**seconds, "wall": wall}, len(prompts) - len(groups), faults)
+            for groups, seconds in gathered
+        ]
+
+    def _gather(
+        self,
+        submitted: Sequence[tuple[Sequence[GroupRequest], Call, Sequence[_Part]]],
+        per_part: int,
+        step: int | str,
+        snapshots: Mapping[str, Snapshot],
+        explain: bool,
+        turn: int,
+    ) -> tuple[list[RolloutGroup], dict[str, float]]:
+        """Groups of submitted chunks in their order, and busy seconds per stage."""
+        groups: list[RolloutGroup] = []
+        seconds: dict[str, float] = defaultdict(float, sample=0.0, decode=0.0, score=0.0)
+        version = snapshots[POLICY].version
+        again = partial(self._score, turn=turn, snapshots=snapshots, explain=explain)
+        scoring = ScoreGatherer(self._config, self._published, step, again, seconds)
+        for chunk, sampling, parts in submitted:
+            sampled: SampledChunk = result(self._published, sampling, chunk)
+            self._account(sampled.work, "sample", version, seconds)
+            for number, part in enumerate(parts):
+                within = slice(number * per_part, (number + 1) * per_part)
+                painted: PaintedChunk = result(self._published, part.painted, chunk[within])
+                self._account(painted.work, "decode", version, seconds)
+                scores = scoring.gather(part.scores, painted)
+                groups += join(painted, sampled.completions[within], scores)
+        return groups, seconds
 
     def sample(
         self, prompts: Sequence[Prompt], step: int | str, *, group_size: int | None = None
@@ -243,27 +284,26 @@ class RolloutPipeline:
 
     def _submit(
         self,
+        sampling: Call,
         chunk: Sequence[GroupRequest],
         index: int,
         per_part: int,
         num_steps: int,
         snapshots: Mapping[str, Snapshot],
         explain: bool,
-    ) -> tuple[Call, list[_Part]]:
-        """Queue a chunk through all stages."""
-        weights = snapshots[POLICY]
-        sampling = submit(self._pools, "sample", index, "sample", chunk, weights)
+    ) -> list[_Part]:
+        """Queue a sampled chunk through the other stages; workers are taken in turn, so every run assigns alike."""
         parts = []
         for number, start in enumerate(range(0, len(chunk), per_part)):
             turn = index * -(-len(chunk) // per_part) + number
             part = slice(start, start + per_part)
-            painting = submit(self._pools, "decode", turn, "paint", sampling.ref, part, num_steps, weights)
+            painting = submit(self._pools, "decode", turn, "paint", sampling.ref, part, num_steps, snapshots[POLICY])
             scores = {
                 reward.name: self._score(reward.name, painting.ref, turn, snapshots, explain)
                 for reward in self._config.rewards
             }
             parts.append(_Part(painting, scores))
-        return sampling, parts
+        return parts
 
     def _score(self, reward: str, painted: Any, turn: int, snapshots: Mapping[str, Snapshot], explain: bool) -> Call:
         return submit(self._pools, f"score/{reward}", turn, "score", painted, snapshots.get(reward), explain)
@@ -271,19 +311,3 @@ class RolloutPipeline:
     def _account(self, work: Work, stage: str, version: int, seconds: dict[str, float]) -> None:
         check_version(version, work.policy_version, work.worker)
         seconds[stage] += work.seconds
-
-
-def _join(
-    painted: PaintedChunk,
-    completions: Sequence[Sequence[Any]],
-    scores: Sequence[Columns | None],
-) -> list[RolloutGroup]:
-    groups = []
-    for request, images, group, columns in zip(painted.requests, painted.images, completions, scores, strict=True):
-        if columns is None:
-            continue
-        rollouts = tuple(
-            Rollout(completion, images[member], *columns.of(member)) for member, completion in enumerate(group)
-        )
-        groups.append(RolloutGroup(request.prompt, request.prompt_ids, rollouts))
-    return groups

@@ -81,6 +81,7 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
                 config.policy.dtype,
                 device,
                 config.rollout.guidance_scale,
+                config.rollout.decoder.model_dump(),
             )
             for i in range(config.cluster.decoders)
         ),

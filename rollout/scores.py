@@ -5,30 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from configs import RewardSection, RunConfig
 from rollout.board import Published
 from rollout.calls import Call, result
 from rollout.errors import RolloutError, WorkerLostError
 from rollout.failures import save_failure
+from rollout.joining import Columns
 from rollout.messages import PaintedChunk, ScoredChunk, ScoreFailure, Work
-
-
-@dataclass
-class Columns:
-    """A group's scores and explanations by reward name, in member order."""
-
-    scores: dict[str, list[float | None]]
-    explanations: dict[str, list[Mapping[str, Any] | None]]
-
-    def of(self, member: int) -> tuple[dict[str, float | None], dict[str, Mapping[str, Any]]]:
-        """One member's scores, and the explanations there are."""
-        explanations = {name: column[member] for name, column in self.explanations.items()}
-        return (
-            {name: column[member] for name, column in self.scores.items()},
-            {name: explanation for name, explanation in explanations.items() if explanation is not None},
-        )
 
 
 @dataclass(frozen=True)

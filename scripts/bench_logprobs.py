@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -112,6 +113,27 @@ def measure_peak(way: str, sizes: Sizes, device: str) -> int:
     return memory(device, peak=True) - before
 
 
+def measure_peak_apart(way: str, sizes: Sizes, device: str) -> int:
+    """`measure_peak` in a process of its own, which imports no more than it needs."""
+    command = [sys.executable, __file__, "--device", device, "--only", way]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in asdict(sizes).items()]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def compare(sizes: Sizes, device: str, repeats: int) -> dict[str, Any]:
+    """Seconds and peaks of both ways, and their ratios."""
+    peaks = {way: measure_peak_apart(way, sizes, device) for way in WAYS}
+    seconds = measure_seconds(sizes, device, repeats)
+    results = {way: {"seconds": seconds[way], "peak_bytes": peaks[way]} for way in WAYS}
+    theirs, ours = results.values()
+    return {
+        "sizes": asdict(sizes),
+        "results": results,
+        "speedup": theirs["seconds"] / ours["seconds"],
+        "peak_ratio": ours["peak_bytes"] / theirs["peak_bytes"],
+    }
+
+
 def make_body(sizes: Sizes, device: str, dtype: torch.dtype) -> torch.nn.Module:
     """A random Qwen3 of the released shape (1.7 B at 28 layers and 2,048 channels), with gradient checkpointing."""
     from transformers import Qwen3Config, Qwen3Model
@@ -158,31 +180,18 @@ def main() -> None:
     if options.only:
         sys.stdout.write(str(measure_peak(options.only, sizes, options.device)))
         return
-    peaks = {way: peak_in_own_process(way) for way in WAYS}
-    seconds = measure_seconds(sizes, options.device, options.repeats)
-    results = {way: {"seconds": seconds[way], "peak_bytes": peaks[way]} for way in WAYS}
-    theirs, ours = results.values()
     report = {
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "sizes": asdict(sizes),
-        "results": results,
-        "speedup": theirs["seconds"] / ours["seconds"],
-        "peak_ratio": ours["peak_bytes"] / theirs["peak_bytes"],
+        **compare(sizes, options.device, options.repeats),
     }
     lines = [f"{report['device']}, {sizes}"]
-    lines += [f"{way:18} {r['seconds']:8.3f} s {r['peak_bytes'] / 1e9:8.2f} GB" for way, r in results.items()]
+    lines += [f"{way:18} {r['seconds']:8.3f} s {r['peak_bytes'] / 1e9:8.2f} GB" for way, r in report["results"].items()]
     lines += [f"ours: {report['speedup']:.2f} times as fast, {100 * report['peak_ratio']:.0f} % of the peak"]
     sys.stdout.write("\n".join(lines) + "\n")
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-
-
-def peak_in_own_process(way: str) -> int:
-    """`measure_peak` with this process's arguments."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--only", way]
-    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 from huggingface_hub import split_torch_state_dict_into_shards
 from rich.console import Console
 from safetensors.torch import save_file
@@ -26,7 +27,8 @@ from policies import released
 from policies.architecture import make_tokenizer
 from policies.blip3o_next import BLIP3oNext, write_json
 from policies.checkpoint import INDEX, released_name
-from policies.config import load_config
+from policies.config import image_tokens, load_config
+from policies.prompts import PromptEncoder
 from policies.vision import VQSigLIP2
 
 DTYPE = torch.bfloat16
@@ -54,11 +56,14 @@ def shapes(folder: Path, scale: float) -> dict[str, torch.Tensor]:
     }
 
 
-def draw(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
-    """Random values of a tensor: scales of norms near 1, other vectors near 0, matrices of standard deviation 0.02."""
+def draw(name: str, shape: torch.Size, seed: int, device: str = "cpu") -> torch.Tensor:
+    """Random values of a tensor: scales of norms near 1, other vectors near 0, matrices of standard deviation 0.02.
+
+    A device other than the CPU draws other values.
+    """
     digest = hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=6).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
-    values = torch.empty(shape, dtype=DTYPE).normal_(0, 0.02, generator=generator)
+    generator = torch.Generator(device).manual_seed(int.from_bytes(digest, "big"))
+    values = torch.empty(shape, dtype=DTYPE, device=device).normal_(0, 0.02, generator=generator)
     return values + 1 if len(shape) == 1 and name.endswith("weight") else values
 
 
@@ -72,6 +77,24 @@ def write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], seed: int, 
             save_file(shard, folder / file, metadata={"format": "pt"})
     if split.is_sharded:
         write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
+
+
+def make_in_memory(scale: float, seed: int, device: str, dtype: torch.dtype = DTYPE) -> BLIP3oNext:
+    """AR part and head of the same policy, drawn on the device: no file, no tokenizer (only `prompts.pad` works)."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_folder(folder, scale)
+        config = load_config(folder)
+        prompts = PromptEncoder(None, config.max_position_embeddings - image_tokens(config).num_tokens)
+        with init_empty_weights(include_buffers=False):
+            policy = BLIP3oNext(config, folder / released.DIFFUSION_NAME, ("ar", "head"), prompts)
+    for part, module in policy.parts().items():
+        drawn = {
+            name: draw(released_name(part, name), tensor.shape, seed, device).to(dtype)
+            for name, tensor in module.state_dict().items()
+        }
+        module.load_state_dict(drawn, assign=True)
+    return policy.to(device).eval().requires_grad_(False)
 
 
 def layout(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -70,25 +70,34 @@ def summarise_reward(name: str, scores: np.ndarray) -> RewardSummary:
 
 def compare_rewards(first: str, second: str, a: np.ndarray, b: np.ndarray) -> PairSummary:
     """Agreement of two rewards on the images that both have scored."""
+    found = group_agreements(a, b)
+    means = {name: _mean(values) if values else None for name, values in found.items()}
+    return PairSummary(first, second, len(found["same_best"]), **means)
+
+
+def group_agreements(a: np.ndarray, b: np.ndarray) -> dict[str, list[float]]:
+    """The measures of `PairSummary` in every group that allows them, between scores `[num_groups, group_size]`."""
     found: dict[str, list[float]] = {"pearson": [], "spearman": [], "same_order": [], "same_best": []}
-    num_groups = 0
     for left, right in zip(a, b, strict=True):
         both = np.isfinite(left) & np.isfinite(right)
         x, y = left[both], right[both]
         if len(x) < 2 or np.ptp(x) <= SAME or np.ptp(y) <= SAME:
             continue
-        num_groups += 1
         if len(x) >= MIN_FOR_CORRELATION:
             found["pearson"].append(_correlation(x, y))
-            found["spearman"].append(_correlation(stats.rankdata(x), stats.rankdata(y)))
+            found["spearman"].append(rank_correlation(x, y))
         i, j = np.triu_indices(len(x), 1)
         order = np.sign(x[i] - x[j]) * np.sign(y[i] - y[j])
         if order.any():
             found["same_order"].append(float((order > 0).sum() / (order != 0).sum()))
         best = x >= x.max() - SAME, y >= y.max() - SAME
         found["same_best"].append(float((best[0] & best[1]).sum() / (best[0] | best[1]).sum()))
-    means = {name: _mean(values) if values else None for name, values in found.items()}
-    return PairSummary(first, second, num_groups, **means)
+    return found
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's; equal values share their mean rank."""
+    return _correlation(stats.rankdata(x), stats.rankdata(y))
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

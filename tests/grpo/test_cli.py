@@ -14,7 +14,7 @@ from configs import dump_config
 from grpo.cli import app
 from policies import BLIP3oNext
 
-COMMANDS = ["train", "warmstart", "sample", "eval", "doctor", "report", "prompts", "ablate", "rescore"]
+COMMANDS = ["train", "warmstart", "sample", "eval", "doctor", "report", "prompts", "ablate", "rescore", "steps"]
 
 
 @pytest.fixture

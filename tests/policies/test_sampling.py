@@ -2,7 +2,8 @@
 
 import torch
 
-from policies.sampling import paint, sample_image_tokens
+from policies.painting import paint
+from policies.sampling import sample_image_tokens
 
 PROMPTS = ('a red sign that says "TAXI"', "a photo of two blue circles and a very long afterthought")
 

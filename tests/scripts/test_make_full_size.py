@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderDC, SanaTransformer2DModel
 from safetensors.torch import load_file
 
+from policies import released
 from policies.checkpoint import PREFIXES, part_of
 from scripts.make_full_size import layout, make, shapes, write_folder
 
@@ -52,6 +54,20 @@ def test_the_real_shapes_are_those_of_the_released_model(real):
     billions = {part: sum(t.numel() for n, t in real.items() if part_of(n) == part) / 1e9 for part in ("ar", "sana")}
     assert billions["ar"] == pytest.approx(1.41 + 2 * 217210 * 2048 / 1e9, abs=0.01)  # Qwen3-1.7B's layers
     assert billions["sana"] == pytest.approx(1.6, abs=0.05)
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.1, 0.2, 0.35, 0.7])
+def test_the_head_fits_together_at_any_scale(scale):
+    """Shapes alone, on the meta device: channels that do not divide fail inside DC-AE's shortcuts."""
+    configs = released.diffusion_configs(scale)
+    with torch.device("meta"):
+        sana = SanaTransformer2DModel.from_config(configs["transformer/config.json"])
+        vae = AutoencoderDC.from_config(configs["vae/config.json"])
+        latents = torch.zeros(1, sana.config.in_channels, sana.config.sample_size, sana.config.sample_size)
+        velocity = sana(latents, torch.zeros(1, 3, sana.config.caption_channels), torch.zeros(1)).sample
+        pixels = vae.decode(velocity).sample
+    assert velocity.shape == latents.shape
+    assert pixels.shape == (1, 3, 32 * sana.config.sample_size, 32 * sana.config.sample_size)
 
 
 def test_the_documented_table_is_the_code_s(real):

@@ -1,0 +1,58 @@
+"""Hidden states of groups: a prompt is read once for all its completions, which then see its keys and values.
+
+What a completion adds to them is not kept, so nothing grows with the number of layers. The saving is the prompt's share
+of the tokens: about half for the tiny policy, a fifteenth for the released one (`docs/gpu.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, DynamicLayer
+
+from policies.logprobs import position_ids
+
+
+class _PromptLayer(DynamicLayer):
+    """Keys and values `[P, H, L, d]` of the prompts, as seen by completion `i` of prompt `owners[i]`."""
+
+    def __init__(self, prompts: DynamicLayer, owners: torch.Tensor):
+        super().__init__()
+        self.keys, self.values, self.owners = prompts.keys, prompts.values, owners
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values `[B, H, L + T, d]` of prompts and completions; the layer stays as it is."""
+        return (
+            torch.cat([self.keys[self.owners], key_states], dim=-2),
+            torch.cat([self.values[self.owners], value_states], dim=-2),
+        )
+
+
+def group_hidden_states(
+    ar: nn.Module, ids: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor, sizes: Sequence[int]
+) -> torch.Tensor:
+    """Last hidden states of `<S0>` and the image tokens, `[B, T + 1, D]`: those of `BLIP3oNext.hidden_states`.
+
+    Args:
+        ar: Qwen3ForCausalLM.
+        ids: `[P, L]` different prompts, left-padded, ending in `<im_start><S0>`.
+        mask: `[P, L]`, 1 = real token.
+        tokens: `[B, T]` image tokens, the completions of one prompt after the other.
+        sizes: completions of each prompt; their sum is B.
+    """
+    positions = position_ids(mask)
+    prompts = ar.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True)
+    owners = torch.arange(len(ids), device=ids.device).repeat_interleave(torch.tensor(sizes, device=ids.device))
+    completions = ar.model(
+        input_ids=tokens,
+        attention_mask=torch.cat([mask[owners], torch.ones_like(tokens)], dim=1),
+        position_ids=positions[owners, -1:] + torch.arange(1, tokens.shape[1] + 1, device=ids.device),
+        past_key_values=Cache(layers=[_PromptLayer(layer, owners) for layer in prompts.past_key_values.layers]),
+        use_cache=True,
+    )
+    return torch.cat([prompts.last_hidden_state[owners, -1:], completions.last_hidden_state], dim=1)

@@ -1,0 +1,41 @@
+"""Joins what the stages return into rollout groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rollout.messages import PaintedChunk
+from rollout.types import Completion, Rollout, RolloutGroup
+
+
+@dataclass
+class Columns:
+    """A group's scores and explanations by reward name, in member order."""
+
+    scores: dict[str, list[float | None]]
+    explanations: dict[str, list[Mapping[str, Any] | None]]
+
+    def of(self, member: int) -> tuple[dict[str, float | None], dict[str, Mapping[str, Any]]]:
+        """One member's scores, and the explanations there are."""
+        explanations = {name: column[member] for name, column in self.explanations.items()}
+        return (
+            {name: column[member] for name, column in self.scores.items()},
+            {name: explanation for name, explanation in explanations.items() if explanation is not None},
+        )
+
+
+def join(
+    painted: PaintedChunk, completions: Sequence[Sequence[Completion]], scores: Sequence[Columns | None]
+) -> list[RolloutGroup]:
+    """Groups of a painted chunk, without those that have no scores."""
+    groups = []
+    for request, images, group, columns in zip(painted.requests, painted.images, completions, scores, strict=True):
+        if columns is None:
+            continue
+        rollouts = tuple(
+            Rollout(completion, images[member], *columns.of(member)) for member, completion in enumerate(group)
+        )
+        groups.append(RolloutGroup(request.prompt, request.prompt_ids, rollouts))
+    return groups

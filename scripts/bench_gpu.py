@@ -1,0 +1,187 @@
+"""What does a step at the released size cost on this GPU? Ours against the same work done as the released code does it.
+
+    python scripts/bench_gpu.py --json bench.json                 # random weights of the released size, on a GPU
+    python scripts/bench_gpu.py --dry-run                         # a small model on a CPU: does everything run?
+
+The work is that of 16 prompts x 16 images, by stage (`gpu_stages.py`, `bench_logprobs.py`); each way of doing a stage
+takes whole batches of it, so images per second compare. Memory is what PyTorch allocated on top of the weights; on a
+CPU only log-probs have one, the resident memory of a process of their own.
+
+Weights are drawn on the device, nothing is read. Needs torch, transformers, diffusers, accelerate and rich; neither
+Ray, vLLM, TRL nor pydantic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from policies import released  # noqa: E402
+from scripts import bench_logprobs  # noqa: E402
+from scripts.bench_logprobs import memory  # noqa: E402
+from scripts.gpu_stages import DRY, Settings, Way, decoding, prefill, sampling  # noqa: E402
+from scripts.make_full_size import make_in_memory  # noqa: E402
+
+LOGPROBS = "log-probs + backward"
+FASTER, SMALLER = 1.5, 0.5
+"""Goals: times as fast for decoding and for log-probs with their backward pass; share of the peak for the latter."""
+
+
+def measure(ways: Sequence[Way], device: str, repeats: int, warm_up: bool = True) -> dict[str, dict[str, Any]]:
+    """Median seconds of each way, taken in turns after one warm-up each, and its peak on top of what is there."""
+    seconds: dict[str, list[float]] = {way.name: [] for way in ways}
+    peaks: dict[str, int] = {}
+    for repeat in range(repeats + warm_up):
+        for way in ways:
+            before = memory(device)
+            started = time.perf_counter()
+            (way.warm_up if warm_up and not repeat and way.warm_up else way.run)()
+            if device == "cuda":
+                torch.cuda.synchronize()
+                peaks[way.name] = memory(device, peak=True) - before
+            if repeat or not warm_up:
+                seconds[way.name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    first = ways[0].images / medians[ways[0].name]
+    return {
+        way.name: {
+            "batch": way.images,
+            "seconds": medians[way.name],
+            "images_per_second": way.images / medians[way.name],
+            "speedup": way.images / medians[way.name] / first,
+            "peak_bytes": peaks.get(way.name),
+        }
+        for way in ways
+    }
+
+
+def log_probs(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Log-probs with their backward pass: of `lm_head` alone, and as a training step's forward and backward pass."""
+    shape = released.qwen_sizes(settings.scale)
+    sizes = bench_logprobs.Sizes(
+        vocabulary=released.config_values(settings.scale)["vocab_size"],
+        image_tokens=released.num_image_tokens(settings.scale),
+        hidden=shape["hidden_size"],
+        rollouts=settings.rollouts,
+        length=bench_logprobs.FULL.length,
+    )
+    compared = {
+        LOGPROBS: bench_logprobs.compare(sizes, settings.device, settings.repeats),
+        f"{LOGPROBS}, with the AR part": bench_logprobs.compare(
+            replace(sizes, layers=shape["num_hidden_layers"]), settings.device, settings.repeats
+        ),
+    }
+    return {
+        stage: {
+            way: {
+                "batch": sizes.rollouts,
+                "seconds": result["seconds"],
+                "images_per_second": sizes.rollouts / result["seconds"],
+                "speedup": report["results"][bench_logprobs.WAYS[0]]["seconds"] / result["seconds"],
+                "peak_bytes": result["peak_bytes"],
+            }
+            for way, result in report["results"].items()
+        }
+        for stage, report in compared.items()
+    }
+
+
+def goals(stages: dict[str, dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
+    """What was aimed at beside what was measured."""
+    decode = stages["decode"]
+    best = max(decode[name]["speedup"] for name in decode if name.endswith(f", {settings.steps} steps"))
+    theirs, ours = (stages[LOGPROBS][way] for way in bench_logprobs.WAYS)
+    share = ours["peak_bytes"] / theirs["peak_bytes"]
+    return [
+        {
+            "name": f"decode, {settings.steps} steps: times as fast",
+            "goal": FASTER,
+            "measured": best,
+            "met": best >= FASTER,
+        },
+        {
+            "name": f"{LOGPROBS}: times as fast",
+            "goal": FASTER,
+            "measured": ours["speedup"],
+            "met": ours["speedup"] >= FASTER,
+        },
+        {"name": f"{LOGPROBS}: share of the peak", "goal": SMALLER, "measured": share, "met": share < SMALLER},
+    ]
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """All stages, one after the other."""
+    dtype = torch.bfloat16 if settings.device == "cuda" else torch.float32
+    policy = make_in_memory(settings.scale, 0, settings.device, dtype)
+    stages = {
+        "sample": measure(sampling(policy, settings), settings.device, 1, warm_up=False),
+        "prefill": measure(prefill(policy, settings), settings.device, settings.repeats),
+        "decode": measure(decoding(policy, settings), settings.device, settings.repeats),
+    }
+    del policy
+    if settings.device == "cuda":
+        torch.cuda.empty_cache()
+    stages |= log_probs(settings)
+    return {
+        "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "settings": asdict(settings),
+        "stages": stages,
+        "goals": goals(stages, settings),
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """What a person reads."""
+    settings = report["settings"]
+    small = settings["device"] == "cpu" or settings["scale"] < 1
+    lines = [f"{report['device']}, torch {report['torch']}, scale {settings['scale']}"]
+    if small:
+        lines += ["A dry run: a reduced size or a CPU says nothing about the released model on a GPU."]
+    lines += [f"{'stage':38} {'way':28} {'batch':>5} {'images/s':>10} {'speed':>7} {'peak GB':>8}"]
+    for stage, ways in report["stages"].items():
+        for way, row in ways.items():
+            peak = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e9:.2f}"
+            numbers = f"{row['batch']:5} {row['images_per_second']:10.3f} {row['speedup']:6.2f}x {peak:>8}"
+            lines += [f"{stage:38} {way:28} {numbers}"]
+            stage = ""
+    for goal in report["goals"]:
+        verdict = "not judged in a dry run" if small else "met" if goal["met"] else "MISSED"
+        lines += [f"goal {goal['goal']}: {goal['name']} {goal['measured']:.2f} ({verdict})"]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print, and write JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--dry-run", action="store_true", help="a small model on the CPU, a minute or less")
+    defaults = DRY if "--dry-run" in sys.argv else Settings()
+    parser.add_argument("--scale", type=float, default=defaults.scale, help="of the released size, above 0, at most 1")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=defaults.device)
+    for name in ("prompts", "group_size", "images_per_decode", "steps", "few_steps", "rollouts", "repeats"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name))
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=defaults.compile)
+    options = vars(parser.parse_args())
+    file = options.pop("json")
+    del options["dry_run"]
+    if options["device"] == "cuda" and not torch.cuda.is_available():
+        parser.error("no CUDA device here; --dry-run checks the script on a CPU at a reduced size")
+    report = run(Settings(**options))
+    sys.stdout.write(table(report))
+    if file:
+        file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -52,7 +52,7 @@ def test_known_effects_are_found_with_their_intervals(matrix):
     assert not any(c.verdict for c in nothing.values())
     for comparison, effect in ((text["signs/ocr"], 0.3), (text["signs/guard"], -0.2), (both["shapes/geneval"], 0.25)):
         assert comparison.low < effect < comparison.high
-        assert comparison.high - comparison.low < 0.1  # pairing takes the prompts' difficulty out
+        assert comparison.high - comparison.low < 0.15  # pairing takes the prompts' difficulty out
         assert comparison.p < comparison.p_adjusted < 0.05
     whole = next(c for c in matrix.cells if (c.arm, c.suite, c.reward) == ("text", "signs", "ocr"))
     assert whole.high - whole.low > 1.5 * (text["signs/ocr"].high - text["signs/ocr"].low)

@@ -100,6 +100,9 @@ class StudyConfig(Section):
         if any(not 0 <= seed < 2**31 for seed in self.seeds):
             raise ValueError("seeds: a seed is a number from 0 to 2147483647")
         _require_known(self.baseline, [START, *arms], "baseline: unknown arm")
+        for key in ("run_dir", "seed"):
+            if key in self.overrides:
+                raise ValueError(f"overrides: {key!r} cannot be set for all arms: {FIXED[key]}")
         for arm in self.arms:
             for key in flatten(arm.overrides):
                 fixed = next((name for name in FIXED if key == name or key.startswith(f"{name}.")), None)

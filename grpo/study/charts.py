@@ -27,7 +27,8 @@ def draw_bands(name: str, runs: Runs, metric: str, against: str = "step", xlabel
         name: distinguishes the ids of this drawing.
         runs: what to draw; the mean is taken over the runs that have a number at a step.
         metric: its name in `metrics.jsonl`.
-        against: metric of the horizontal axis; another than `step` is drawn as a path without a band.
+        against: metric of the horizontal axis; another than `step` is drawn as a path without a band,
+            smoothed more, since both ends of it are noisy.
     """
     curves = {arm: _table(lines, metric, against) for arm, lines in runs.items()}
     if not any(np.isfinite(values).any() for _, values in curves.values()):
@@ -39,7 +40,8 @@ def draw_bands(name: str, runs: Runs, metric: str, against: str = "step", xlabel
             color, dash = SERIES[index % len(SERIES)], DASHES[index // len(SERIES) % len(DASHES)]
             if not np.isfinite(values).any():
                 continue
-            window = max(1, values.shape[1] // 12)
+            window = max(1, values.shape[1] // (12 if against == "step" else 4))
+            x = x if against == "step" else running_mean(x, window)
             smooth = np.stack([running_mean(row, window) for row in values])
             known = np.isfinite(smooth).any(axis=0)
             mean = np.nanmean(smooth[:, known], axis=0)

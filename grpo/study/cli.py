@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -71,16 +72,17 @@ def rescore(
 
     names = [name.strip() for name in rewards.split(",") if name.strip()]
     rescored = rescore_run(run, names, config)
-    table = Table("reward", "mean", "std in a group", "groups without spread", "at 0", "at 1", title="within groups")
+    table = Table("reward", "groups", "mean", "std", "no spread", "at 0", "at 1", title="within groups")
     for reward in rescored.rewards():
         label = reward.name + (" (recorded)" if reward.name in rescored.recorded else "")
-        shares = (f"{share:.0%}" for share in (reward.without_spread, reward.at_zero, reward.at_one))
-        table.add_row(label, f"{reward.mean:.3f}", f"{reward.within_std:.3f}", *shares)
+        numbers = (_number(value, ".3f") for value in (reward.mean, reward.within_std))
+        shares = (_number(share, ".0%") for share in (reward.without_spread, reward.at_zero, reward.at_one))
+        table.add_row(label, str(reward.num_groups), *numbers, *shares)
     console.print(table)
     table = Table("rewards", "groups", "Pearson", "Spearman", "same order", "same best", title="agreement")
     for pair in rescored.pairs():
         values = (pair.pearson, pair.spearman, pair.same_order, pair.same_best)
-        numbers = ("–" if value is None else f"{value:.2f}" for value in values)
+        numbers = (_number(value, ".2f") for value in values)
         table.add_row(f"{pair.first} and {pair.second}", str(pair.num_groups), *numbers)
     console.print(table)
     if not rescored.all_images:
@@ -91,3 +93,8 @@ def rescore(
         )
     written = write_rescored(rescored, out or Path(run) / "rescore.json")
     console.print(f"written: {written} and {written.with_suffix('.csv')}", soft_wrap=True, highlight=False)
+
+
+def _number(value: float | None, form: str) -> str:
+    """A dash for what no group allows: None, or the NaN of a mean over nothing."""
+    return "–" if value is None or math.isnan(value) else format(value, form)

@@ -29,11 +29,15 @@ class Conclusions:
     """Sentences."""
 
 
-def conclude(matrix: Matrix) -> Conclusions:
-    """Findings of all arms and a recommendation.
+def conclude(matrix: Matrix, planned: Sequence[str]) -> Conclusions:
+    """Findings of all arms and a recommendation, with what it does not rest on.
 
     Recommended is, among the arms that are worse than the baseline in nothing, the one that is better in most columns;
     ties go to the larger sum of those differences.
+
+    Args:
+        matrix: of the finished arms.
+        planned: all arms of the study.
     """
     baseline = matrix.baseline
     by_arm = {
@@ -48,10 +52,12 @@ def conclude(matrix: Matrix) -> Conclusions:
         for arm, found in by_arm.items()
         if arm != START and not any(c.verdict == "worse" for c in found)
     }
+    caveats = _caveats(matrix, planned)
     best = max(safe, key=lambda arm: (len(safe[arm]), sum(c.difference for c in safe[arm])), default=None)
     if best is None or not safe[best]:
-        return Conclusions(findings, None, _none_recommended(by_arm, baseline))
-    return Conclusions(findings, best, _recommend(best, safe[best], by_arm, matrix.between_arms, baseline))
+        return Conclusions(findings, None, [*_none_recommended(by_arm, baseline), *caveats])
+    advice = _recommend(best, safe[best], by_arm, matrix.between_arms, baseline)
+    return Conclusions(findings, best, [*advice, *caveats])
 
 
 def describe(comparison: Comparison) -> str:
@@ -97,8 +103,9 @@ def _recommend(
     measures = {f"{c.suite}/{c.reward}" for c in by_arm[best]}
     sentences = [
         f"Train with {best}: it is better than {baseline} in {len(better)} of {len(measures)} measures, "
-        f"{_list(describe(c) for c in better)}, and worse in none.",
+        f"{_list(describe(c) for c in better)}, and not shown to be worse in any.",
     ]
+    alike = []
     for rival in (arm for arm in by_arm if arm not in (best, START)):
         ahead, behind = [], []
         for c in between:
@@ -109,7 +116,33 @@ def _recommend(
             for word, found in (("better", ahead), ("worse", behind))
             if found
         ]
-        sentences.append(("; ".join(said) if said else f"No difference between {best} and {rival} was shown") + ".")
+        if said:
+            sentences.append(f"{'; '.join(said)}.")
+        else:
+            alike.append(rival)
+    if alike:
+        sentences.append(
+            f"Between {best} and {_list(alike)} no difference was shown in any measure: this study gives no reason to "
+            f"prefer {best} to {'it' if len(alike) == 1 else 'them'}."
+        )
+    return sentences
+
+
+def _caveats(matrix: Matrix, planned: Sequence[str]) -> list[str]:
+    """What the reader must know about runs that are missing."""
+    sentences = []
+    if missing := [arm for arm in planned if arm not in matrix.arms]:
+        sentences.append(f"Not compared, because no run of it has finished: {_list(missing)}.")
+    seeds = {cell.arm: len(cell.seeds) for cell in matrix.cells if cell.arm != START}
+    if max(seeds.values()) == 1:
+        sentences.append(
+            "Every arm was trained with one seed only: the differences are those of these runs, and runs with another "
+            "seed may differ otherwise."
+        )
+    elif single := [arm for arm, number in seeds.items() if number == 1]:
+        sentences.append(
+            f"Only one run has finished of {_list(single)}: how much seeds differ is taken from the other arms."
+        )
     return sentences
 
 

@@ -1,7 +1,7 @@
 """The matrix of a study: every arm and the untrained policy, measured by every reward on every suite.
 
 A cell is the mean over a suite's prompts of the mean over seeds and images. A comparison pairs prompts and seeds, has a
-95 % interval over prompts, and is called better or worse only if its p-value holds after the correction over its whole
+95 % interval over both, and is called better or worse only if its p-value holds after the correction over its whole
 family and the seeds agree in sign.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from configs.study import START
 from grpo.evaluation import Evaluation
 from grpo.study.plan import StudyPlan
-from grpo.study.statistics import correct, paired_bootstrap
+from grpo.study.statistics import SeedSpread, correct, paired_bootstrap, seed_spread
 
 SIGNIFICANT = 0.05
 
@@ -147,18 +147,21 @@ def make_columns(plan: StudyPlan, scores: Scores) -> list[Column]:
     return columns
 
 
-def values(scores: Scores, arm: str, seed: int, column: Column) -> np.ndarray:
-    """`[num_prompts]` scores of one run."""
-    per_prompt = scores[arm][seed].per_prompt
-    return np.array([per_prompt[name][column.reward] for name in column.prompt_ids], dtype=np.float64)
+def values(scores: Scores, arm: str, column: Column, seeds: Sequence[int]) -> np.ndarray:
+    """`[num_prompts, num_seeds]` scores of an arm's runs."""
+    runs = [scores[arm][seed].per_prompt for seed in seeds]
+    return np.array([[run[name][column.reward] for run in runs] for name in column.prompt_ids], dtype=np.float64)
 
 
 def make_cells(
     arms: Sequence[str], column: Column, scores: Scores, weights: Mapping[str, Mapping[str, float]]
 ) -> list[Cell]:
-    """One cell per arm."""
-    per_seed = {arm: {seed: values(scores, arm, seed, column) for seed in sorted(scores[arm])} for arm in arms}
-    estimates = paired_bootstrap(np.stack([np.mean(list(per_seed[arm].values()), axis=0) for arm in arms], axis=1))
+    """One cell per arm; the untrained policy does not depend on the training seed, its images do."""
+    tables = {arm: values(scores, arm, column, sorted(scores[arm])) for arm in arms}
+    trained = [table for arm, table in tables.items() if arm != START]
+    spread = seed_spread(trained, len(trained))
+    of_start = [0.0] * (len(tables) - len(trained))  # the untrained policy comes first
+    estimates = paired_bootstrap(list(tables.values()), SeedSpread([*of_start, *spread.variances], spread.degrees))
     return [
         Cell(
             arm,
@@ -168,7 +171,7 @@ def make_cells(
             estimate.mean,
             estimate.low,
             estimate.high,
-            {seed: float(scores.mean()) for seed, scores in per_seed[arm].items()},
+            _by_seed(tables[arm], sorted(scores[arm])),
         )
         for arm, estimate in zip(arms, estimates, strict=True)
     ]
@@ -178,20 +181,19 @@ def compare(
     pairs: Sequence[tuple[str, str]], columns: Sequence[Column], scores: Scores, correction: str
 ) -> list[Comparison]:
     """All pairs in all columns, corrected together; a pair without a common seed is left out."""
+    shared = {(arm, against): sorted(set(scores[arm]) & set(scores[against])) for arm, against in pairs}
+    shared = {pair: seeds for pair, seeds in shared.items() if seeds}
+    if not shared:
+        return []
+    num_independent = len({arm for pair in shared for arm in pair}) - 1
     found: list[dict[str, Any]] = []
     for column in columns:
-        differences = {}
-        for arm, against in pairs:
-            seeds = sorted(set(scores[arm]) & set(scores[against]))
-            if seeds:
-                differences[arm, against] = {
-                    seed: values(scores, arm, seed, column) - values(scores, against, seed, column) for seed in seeds
-                }
-        if not differences:
-            continue
-        stacked = np.stack([np.mean(list(by_seed.values()), axis=0) for by_seed in differences.values()], axis=1)
-        for (arm, against), estimate in zip(differences, paired_bootstrap(stacked), strict=True):
-            by_seed = differences[arm, against]
+        differences = [
+            values(scores, arm, column, seeds) - values(scores, against, column, seeds)
+            for (arm, against), seeds in shared.items()
+        ]
+        estimates = paired_bootstrap(differences, seed_spread(differences, num_independent))
+        for ((arm, against), seeds), table, estimate in zip(shared.items(), differences, estimates, strict=True):
             found.append(
                 {
                     "arm": arm,
@@ -203,7 +205,7 @@ def compare(
                     "high": estimate.high,
                     "p": estimate.p,
                     "num_prompts": estimate.num_prompts,
-                    "seeds": {seed: float(values.mean()) for seed, values in by_seed.items()},
+                    "seeds": _by_seed(table, seeds),
                 }
             )
     adjusted = correct([entry["p"] for entry in found], correction)
@@ -211,6 +213,10 @@ def compare(
         Comparison(**entry, p_adjusted=p, verdict=verdict(entry["difference"], p, entry["seeds"].values()))
         for entry, p in zip(found, adjusted, strict=True)
     ]
+
+
+def _by_seed(table: np.ndarray, seeds: Sequence[int]) -> dict[int, float]:
+    return {seed: float(mean) for seed, mean in zip(seeds, table.mean(axis=0), strict=True)}
 
 
 def verdict(difference: float, p_adjusted: float, seeds: Any) -> str:

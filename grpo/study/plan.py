@@ -73,7 +73,6 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     """
     base = load_base(study)
     folder = Path(study.study_dir)
-    check_folder(folder, study, base)
     suites = load_suites(study, base)
     prompts = [p for p in chain.from_iterable(zip_longest(*suites.values())) if p is not None]
     heldout = folder / "heldout.jsonl"
@@ -92,6 +91,7 @@ def plan_study(study: StudyConfig) -> StudyPlan:
         for arm in study.arms
         for seed in study.seeds
     ]
+    check_folder(folder, study, base)  # after the study itself: a mistake in it is said as such in an old folder too
     write_heldout(heldout, suites, prompts)
     for trial in trials:
         if trial.seed == study.seeds[0]:

@@ -16,7 +16,8 @@ import grpo.report
 from configs import dump_config
 from configs.study import START
 from grpo.checkpoints import RunFolder, write_atomically
-from grpo.hacking import find_warnings
+from grpo.evaluation import Evaluation
+from grpo.hacking import find_warnings, heldout_warnings
 from grpo.image_signals import IMAGE_SIGNALS
 from grpo.metrics import read_metrics
 from grpo.report.build import Chart
@@ -102,8 +103,13 @@ def gather(
 
 
 def training_warnings(trial: Trial) -> list[str]:
-    """What the run's own limits warned of."""
-    found = find_warnings(trial.config.warnings, trial.config.rewards, read_metrics(trial.folder.metrics))
+    """What the run's own limits warn of, during training and on held-out prompts after it."""
+    limits, rewards = trial.config.warnings, trial.config.rewards
+    before, after = (Evaluation.load(trial.folder.evaluations / f"{name}.json") for name in ("before", "after"))
+    found = [
+        *find_warnings(limits, rewards, read_metrics(trial.folder.metrics)),
+        *heldout_warnings(limits, rewards, before.means, after.means, after.step),
+    ]
     return [f"step {warning.step}: {warning.text}" for warning in found]
 
 

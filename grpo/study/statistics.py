@@ -1,8 +1,10 @@
-"""Paired comparison of two policies on the same prompts: bootstrap intervals, their p-values, and corrections.
+"""Paired comparison of two arms on the same prompts and seeds: bootstrap intervals, their p-values, and corrections.
 
-The unit is the prompt: images of one prompt are not independent, so their scores are averaged first, and so are the
-training seeds. An interval therefore speaks about other prompts of the same kind under these very runs, not about other
-training seeds; two or three seeds are too few to estimate that, so callers ask the seeds to agree instead.
+Two things are drawn at random in a study. Prompts: images of one prompt are not independent, so their scores are
+averaged first, and prompts are resampled. Training seeds: another seed gives another policy. Two or three seeds are too
+few to be resampled (of two, half the resamples would hold one seed twice and the spread come out too small), so every
+resample adds a Student draw whose variance is how much seeds differ beyond what prompts and images explain. With one
+seed that is unknown and left out: the interval then speaks about these very runs.
 
 The percentile bootstrap is too narrow for few prompts. Its levels are expanded as in Hesterberg, "What Teachers Should
 Know About the Bootstrap" (2015): for a mean of n normal values the interval is then Student's.
@@ -24,7 +26,7 @@ MIN_PROMPTS = 5
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over prompts with its 95 % interval and, as a difference, the p-value of "it is 0" (two-sided)."""
+    """A mean over prompts and seeds with its 95 % interval and the two-sided p-value of "it is 0"."""
 
     mean: float
     low: float
@@ -33,30 +35,74 @@ class Estimate:
     num_prompts: int
 
 
-def paired_bootstrap(values: np.ndarray, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> list[Estimate]:
-    """Estimate the mean of each column, resampling rows; the p-value is the smallest level whose interval leaves out 0.
+@dataclass(frozen=True)
+class SeedSpread:
+    """How much means over many prompts and images would differ from training seed to training seed."""
+
+    variances: list[float]
+    """Of one run of each table; 0 where nothing has two seeds."""
+    degrees: float
+    """Degrees of freedom of these estimates."""
+
+
+def seed_spread(values: Sequence[np.ndarray], num_independent: int) -> SeedSpread:
+    """Spread of seeds, from an analysis of variance of each table and of all together.
+
+    Two or three seeds of one arm say little, so a table gets the larger one of its own and the pooled variance: arms
+    whose own seeds happen to agree are not believed more than the others, arms that vary more are not believed as much.
 
     Args:
-        values: `[num_prompts, K]`, one value (or paired difference) per prompt; all columns share the resamples.
+        values: each `[num_prompts, num_seeds]`, of an arm or of a difference of arms; numbers of seeds may differ.
+        num_independent: how many of them do not follow from the others (of the differences of all pairs of A arms A-1).
+    """
+    degrees = np.array([table.shape[1] - 1 for table in values])
+    if not degrees.sum() or len(values[0]) < MIN_PROMPTS:
+        return SeedSpread([0.0] * len(values), 1.0)
+    own = np.array([_excess(table) if table.shape[1] > 1 else 0.0 for table in values])
+    pooled = (degrees * own).sum() / degrees.sum()
+    return SeedSpread(
+        np.maximum(0.0, np.maximum(own, pooled)).tolist(), float(degrees.sum() * num_independent / len(values))
+    )
+
+
+def _excess(table: np.ndarray) -> float:
+    """Variance of the seeds' means beyond what prompts and images explain; below 0 by chance where there is none."""
+    num_prompts, num_seeds = table.shape
+    residual = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+    of_chance = (residual**2).sum() / ((num_prompts - 1) * (num_seeds - 1) * num_prompts)
+    return float(table.mean(axis=0).var(ddof=1) - of_chance)
+
+
+def paired_bootstrap(
+    values: Sequence[np.ndarray], spread: SeedSpread, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> list[Estimate]:
+    """Estimate the mean of each table; the p-value is the smallest level whose interval leaves out 0.
+
+    Args:
+        values: each `[num_prompts, num_seeds]`, one value (or paired difference) per prompt and seed; all share the
+            resampled prompts.
+        spread: of seeds.
         num_resamples: bounds how small a p-value can get: no resample across 0 counts as half a one.
         seed: of the resampling, so the same values give the same result.
     """
-    num_prompts, num_columns = values.shape
-    means = values.mean(axis=0)
+    by_prompt = np.stack([table.mean(axis=1) for table in values], axis=1)  # [num_prompts, K]
+    num_prompts = len(by_prompt)
+    means = by_prompt.mean(axis=0)
     if num_prompts < MIN_PROMPTS:
         return [Estimate(float(mean), float("nan"), float("nan"), 1.0, num_prompts) for mean in means]
     generator = np.random.default_rng(seed)
     counts = generator.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), size=num_resamples)
-    resampled = counts @ values / num_prompts  # [num_resamples, K]
+    resampled = counts @ by_prompt / num_prompts  # [num_resamples, K]
+    scale = np.sqrt(np.array(spread.variances) / [table.shape[1] for table in values])
+    if scale.any():
+        resampled += scale * generator.standard_t(spread.degrees, size=(num_resamples, 1))
     tail = expanded_tail((1 - LEVEL) / 2, num_prompts)
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
-    tolerance = 1e-12 * (1 + np.abs(values).max(axis=0))  # sums of the same numbers differ in the last bit
+    tolerance = 1e-12 * (1 + np.abs(by_prompt).max(axis=0))  # sums of the same numbers differ in the last bit
     below, above = (resampled <= tolerance).mean(axis=0), (resampled >= -tolerance).mean(axis=0)
     crossing = np.clip(np.minimum(below, above), 0.5 / num_resamples, 0.5)
     p = two_sided_p(crossing, num_prompts)
-    return [
-        Estimate(float(means[k]), float(low[k]), float(high[k]), float(p[k]), num_prompts) for k in range(num_columns)
-    ]
+    return [Estimate(float(means[k]), float(low[k]), float(high[k]), float(p[k]), num_prompts) for k in range(len(p))]
 
 
 def expanded_tail(tail: float, num_prompts: int) -> float:

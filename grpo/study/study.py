@@ -43,7 +43,7 @@ def run_study(study: StudyConfig, console: Console) -> StudyResult:
 def write_results(plan: StudyPlan, failed: dict[str, str]) -> StudyResult:
     """Compare the finished trials; write `study.json`, `matrix.csv`, `comparisons.csv` and `report.html`."""
     matrix = build_matrix(plan, read_scores(plan))
-    conclusions = conclude(matrix) if matrix else None
+    conclusions = conclude(matrix, [arm.name for arm in plan.study.arms]) if matrix else None
     summary = {
         "trials": {
             trial.name: "finished" if trial.finished else failed.get(trial.name, "not finished")

@@ -116,7 +116,7 @@ def finish(plan, trial):
 
 
 def save_evaluation(plan, trial, name, effects, step):
-    shared = np.random.default_rng([trial.seed, 7])  # difficulty of prompts: the same for every arm
+    shared = np.random.default_rng(7)  # difficulty of prompts: the same for every arm and seed
     own = np.random.default_rng([trial.seed, step, 1, *trial.arm.encode()])
     per_prompt = {}
     for suite, prompts in plan.suites.items():
@@ -127,7 +127,9 @@ def save_evaluation(plan, trial, name, effects, step):
             per_prompt[prompt.id] = {
                 r: float(s) if a else None for r, s, a in zip(("ocr", "geneval", "guard"), scores, applies, strict=True)
             }
-    evaluation = Evaluation(step, len(per_prompt), 2, {}, {}, per_prompt)
+    scores = {r: [row[r] for row in per_prompt.values() if row[r] is not None] for r in effects}
+    means = {reward: float(np.mean(values)) for reward, values in scores.items()}
+    evaluation = Evaluation(step, len(per_prompt), 2, means, {}, per_prompt)
     evaluation.save(trial.folder.evaluations / f"{name}.json")
     shown = [plan.suites["signs"][0], plan.suites["shapes"][0]]
     groups = [

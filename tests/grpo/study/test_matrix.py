@@ -52,7 +52,7 @@ def test_known_effects_are_found_with_their_intervals(matrix):
     assert not any(c.verdict for c in nothing.values())
     for comparison, effect in ((text["signs/ocr"], 0.3), (text["signs/guard"], -0.2), (both["shapes/geneval"], 0.25)):
         assert comparison.low < effect < comparison.high
-        assert comparison.high - comparison.low < 0.1  # pairing takes the prompts' difficulty out
+        assert comparison.high - comparison.low < 0.15  # pairing takes the prompts' difficulty out
         assert comparison.p < comparison.p_adjusted < 0.05
     whole = next(c for c in matrix.cells if (c.arm, c.suite, c.reward) == ("text", "signs", "ocr"))
     assert whole.high - whole.low > 1.5 * (text["signs/ocr"].high - text["signs/ocr"].low)
@@ -66,7 +66,7 @@ def test_a_verdict_needs_the_correction_and_every_seed():
 
 
 def test_conclusions_name_the_safe_arm_and_the_hacked_reward(matrix):
-    conclusions = conclude(matrix)
+    conclusions = conclude(matrix, ["text", "both", NOTHING])
     assert conclusions.recommended == "both"
     text = " ".join(conclusions.recommendation)
     assert text.startswith("Train with both: it is better than start in 2 of 4 measures, signs/ocr +0.")
@@ -80,11 +80,26 @@ def test_conclusions_name_the_safe_arm_and_the_hacked_reward(matrix):
 def test_without_a_safe_arm_nothing_is_recommended(finished_study):
     scores = read_scores(finished_study)
     del scores["both"]
-    conclusions = conclude(build_matrix(finished_study, scores))
+    conclusions = conclude(build_matrix(finished_study, scores), ["text", "both", NOTHING])
+    assert conclusions.recommendation[-1] == "Not compared, because no run of it has finished: both."
     assert conclusions.recommended is None and "text gained in some measures and lost" in conclusions.recommendation[0]
     del scores["text"]
-    conclusions = conclude(build_matrix(finished_study, scores))
+    conclusions = conclude(build_matrix(finished_study, scores), [NOTHING])
     assert conclusions.recommended is None and "No arm was shown to be better" in conclusions.recommendation[0]
+
+
+def test_what_is_recommended_says_what_it_does_not_rest_on(finished_study):
+    arms = ["text", "both", NOTHING]
+    scores = read_scores(finished_study)
+    scores[NOTHING] = {0: scores["both"][0]}
+    advice = conclude(build_matrix(finished_study, scores), arms).recommendation
+    assert advice[0].startswith("Train with both")
+    assert any(f"Between both and {NOTHING} no difference was shown" in sentence for sentence in advice)
+    assert advice[-1] == f"Only one run has finished of {NOTHING}: how much seeds differ is taken from the other arms."
+    for runs in scores.values():
+        runs.pop(1, None)
+    advice = conclude(build_matrix(finished_study, scores), arms).recommendation
+    assert advice[-1].startswith("Every arm was trained with one seed only")
 
 
 def test_an_arm_as_the_baseline_and_seeds_that_are_missing(finished_study):
@@ -122,6 +137,7 @@ def test_the_page_escapes_names_and_marks_only_what_holds(page):
     table = html[html.index('class="matrix"') : html.index("</table>")]
     assert table.count("▲ better") == 3 and table.count("▼ worse") == 2
     assert "a sign of reward hacking" in html
+    assert "<strong>text/seed-0</strong>, step 24: heldout/guard fell from" in html
     assert not re.search(r"url\((?!#)", html) and "<script" not in html
 
 

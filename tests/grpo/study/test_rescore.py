@@ -129,6 +129,16 @@ def test_the_command_prints_tables_and_writes_json_and_csv(run, tmp_path):
     )
 
 
+def test_what_no_group_allows_is_a_dash(tmp_path):
+    folder = build_run(tmp_path / "run", all_images=False)
+    for file in folder.glob("rollouts/*/rollouts.jsonl"):  # as where no trained reward applies: one image is both ends
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        lines = [json.dumps({**record, "worst": record["best"]}) + "\n" for record in records]
+        file.write_text("".join(lines))
+    result = CliRunner().invoke(app, ["rescore", str(folder), "--rewards", "reward_of_test:Red"])
+    assert result.exit_code == 0 and "nan" not in result.output and "–" in result.output, result.output
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

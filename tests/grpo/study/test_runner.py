@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from grpo.checkpoints import RunFolder
 from grpo.metrics import read_metrics
@@ -123,7 +122,10 @@ def test_last_line_of_a_log(tmp_path):
 
 @pytest.mark.slow
 def test_a_real_study_killed_in_mid_trial_ends_like_an_uninterrupted_one(study_files, tmp_path):
-    """Two arms on the random policy with everything real: the matrices agree, the finished arm is not repeated."""
+    """Arms on the random policy with everything real: the matrices agree, the finished arm is not repeated.
+
+    The uninterrupted study also has an arm whose run really fails, before the others.
+    """
     overrides = {
         "trainer.max_steps": 3,
         "trainer.learning_rate": 1e-3,
@@ -131,30 +133,46 @@ def test_a_real_study_killed_in_mid_trial_ends_like_an_uninterrupted_one(study_f
         "rollout.num_diffusion_steps": 2,
     }
     suites = [{"name": name, "prompts": f"{name}.jsonl", "num_prompts": 5} for name in ("signs", "shapes")]
-    results = {}
-    for name in ("whole", "killed"):
-        folder = tmp_path / name
-        path = study_files.study(study_dir=str(folder), seeds=[0], overrides=overrides, suites=suites)
-        process = start(REAL, path)
-        if name == "killed":
-            second = RunFolder(folder / "arms/both/seed-0")
-            try:
-                wait_for(lambda run=second: len(read_metrics(run.metrics)) >= 2, process, 900)
-            finally:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            assert second.newest_step() >= 1 and not second.summary.exists()
-            first = folder / "arms/text/seed-0/summary.json"
-            stamp = first.stat().st_mtime_ns
-            time.sleep(10)
-            process = start(REAL, path)
-        output, _ = process.communicate(timeout=900)
-        assert process.returncode == 0, output
-        results[name] = json.loads((folder / "study.json").read_text())
-        if name == "killed":
-            assert first.stat().st_mtime_ns == stamp and "1 of 2 trials are finished already" in output
-            assert [line["step"] for line in read_metrics(second.metrics)] == [1, 2, 3]
-    assert yaml.safe_load((tmp_path / "whole/study.yaml").read_text())["arms"]
-    for ours, theirs in zip(results["killed"]["matrix"], results["whole"]["matrix"], strict=True):
+    arms = [
+        {"name": "text", "weights": {"ocr": 1}},
+        {"name": "both", "weights": {"ocr": 1, "geneval": 0.5}, "overrides": {"trainer.beta": 0.1}},
+    ]
+    broken = {"name": "broken", "weights": {"ocr": 1}, "overrides": {"trainer.mismatch_bound": 1e-15}}
+    common = {"seeds": [0], "overrides": overrides, "suites": suites}
+
+    folder = tmp_path / "whole"
+    process = start(REAL, study_files.study(study_dir=str(folder), arms=[broken, *arms], **common))
+    output, _ = process.communicate(timeout=1200)
+    assert process.returncode == 1, output
+    whole = json.loads((folder / "study.json").read_text())
+    assert {name: state == "finished" for name, state in whole["trials"].items()} == {
+        "broken/seed-0": False,
+        "text/seed-0": True,
+        "both/seed-0": True,
+    }
+    assert "mismatch" in whole["trials"]["broken/seed-0"] and "failed: broken/seed-0" in output
+    assert "mismatch" in (folder / "report.html").read_text()
+
+    folder = tmp_path / "killed"
+    path = study_files.study(study_dir=str(folder), arms=arms, **common)
+    process = start(REAL, path)
+    second = RunFolder(folder / "arms/both/seed-0")
+    try:
+        wait_for(lambda: len(read_metrics(second.metrics)) >= 2, process, 900)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert second.newest_step() >= 1 and not second.summary.exists()
+    first = folder / "arms/text/seed-0/summary.json"
+    stamp = first.stat().st_mtime_ns
+    time.sleep(10)
+    process = start(REAL, path)
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    assert first.stat().st_mtime_ns == stamp and "1 of 2 trials are finished already" in output
+    assert [line["step"] for line in read_metrics(second.metrics)] == [1, 2, 3]
+    assert (second.path / "train.log").read_text().count("step 1/3") == 1  # it went on and did not begin again
+    killed = json.loads((folder / "study.json").read_text())
+    for ours, theirs in zip(killed["matrix"], whole["matrix"], strict=True):
         assert (ours["arm"], ours["suite"], ours["reward"]) == (theirs["arm"], theirs["suite"], theirs["reward"])
         assert ours["mean"] == pytest.approx(theirs["mean"], abs=1e-3)

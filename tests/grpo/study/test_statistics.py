@@ -1,52 +1,72 @@
-"""The statistics of a study on synthetic scores whose true effect is known."""
+"""The statistics of a study on simulated ones whose true effects are known."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from grpo.study.statistics import correct, paired_bootstrap
+from grpo.study.statistics import SeedSpread, correct, paired_bootstrap, seed_spread
+from tests.grpo.study.simulated import EFFECT, World, simulate
 
-NUM_STUDIES = 2000
-
-
-def synthetic_study(generator, num_prompts, effect):
-    """Scores `[num_prompts]` of a baseline and of an arm as a study has them: the mean of four images with scores in
-    quarters, prompts of very different difficulty, an arm that lifts each image's chance by `effect`."""
-    chance = generator.beta(0.8, 0.8, num_prompts) * (1 - effect)
-    base = generator.binomial(4, chance[:, None], (num_prompts, 4)).mean(axis=1) / 4
-    arm = generator.binomial(4, chance[:, None] + effect, (num_prompts, 4)).mean(axis=1) / 4
-    return arm - base
-
-
-@pytest.mark.parametrize("num_prompts", [16, 52, 104])
-@pytest.mark.parametrize("effect", [0.0, 0.15])
-def test_intervals_cover_the_true_effect(num_prompts, effect):
-    generator = np.random.default_rng(num_prompts)
-    differences = np.stack([synthetic_study(generator, num_prompts, effect) for _ in range(NUM_STUDIES)], axis=1)
-    # Fresh resamples for each block of studies: shared ones would make their errors alike.
-    found = [
-        estimate
-        for block in range(0, NUM_STUDIES, 100)
-        for estimate in paired_bootstrap(differences[:, block : block + 100], num_resamples=2000, seed=block)
-    ]
-    covered = np.mean([estimate.low <= effect <= estimate.high for estimate in found])
-    assert 0.93 <= covered <= 0.97
-    assert np.mean([estimate.mean for estimate in found]) == pytest.approx(effect, abs=0.005)
-    excluded = [not estimate.low <= 0 <= estimate.high for estimate in found]
-    assert np.mean([(estimate.p < 0.05) == out for estimate, out in zip(found, excluded, strict=True)]) > 0.997
+NO_SPREAD = SeedSpread([0.0], 1.0)
+WORLDS = {
+    **{f"two seeds, {scores}, {sd}": World(scores=scores, seed_sd=sd)
+       for scores in ("quarters", "zero_inflated") for sd in (0.0, 0.01, 0.03, 0.06)},
+    "arms that vary differently": World(seed_sd=(0.03, 0.03, 0.03, 0.01, 0.01)),
+    "one seed, runs all alike": World(num_seeds=1, seed_sd=0.0),
+    "three seeds": World(num_seeds=3),
+    "two arms": World(num_arms=2),
+    "few prompts": World(num_prompts=16),
+    "many prompts": World(num_prompts=200, num_seeds=3),
+}  # fmt: skip
 
 
-def test_intervals_of_skewed_values_cover_too():
-    generator = np.random.default_rng(1)
-    values = generator.exponential(1.0, (104, NUM_STUDIES))
-    found = paired_bootstrap(values, num_resamples=2000)
-    assert 0.93 <= np.mean([estimate.low <= 1.0 <= estimate.high for estimate in found]) <= 0.97
+def check_coverage(name, world, capsys):
+    found = simulate(world, 1000)
+    with capsys.disabled():
+        by_arm = ", ".join(f"{share:.3f}" for share in found.covered)
+        print(f"\ncoverage of the 95 % interval, 1000 studies, {name}: {found.covered.mean():.3f} ({by_arm})")  # noqa: T201
+    assert 0.93 <= found.covered.mean() <= 0.97
+    assert found.mean == pytest.approx(EFFECT, abs=0.005)
+    assert found.consistent > 0.99
+
+
+def test_intervals_cover_the_true_effect(capsys):
+    check_coverage("two seeds", World(), capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORLDS)
+def test_intervals_cover_the_true_effect_in_other_studies(name, capsys):
+    check_coverage(name, WORLDS[name], capsys)
+
+
+def test_studies_without_effects_rarely_find_one(capsys):
+    """Holm over five arms that vary from seed to seed: at most about 5 % of the studies find something."""
+    found = simulate(World(effect=0.0), 500)
+    with capsys.disabled():
+        print(f"\nstudies without effects that find one: {found.false_finding:.3f}")  # noqa: T201
+    assert found.false_finding <= 0.07
+
+
+def test_seeds_that_disagree_widen_the_interval_and_seeds_that_agree_do_not():
+    rng = np.random.default_rng(4)
+    noise = rng.normal(0, 0.2, (50, 2))
+    noise -= noise.mean(axis=0)
+    agreeing, disagreeing = noise + [0.1, 0.1], noise + [-0.1, 0.3]
+    alone, apart = (paired_bootstrap([table], seed_spread([table], 1))[0] for table in (agreeing, disagreeing))
+    assert alone.high - alone.low == pytest.approx(0.08, abs=0.03)  # 2 x 1.96 x 0.2 / sqrt(100)
+    assert apart.high - apart.low > 1.0 and apart.p > 0.05 > alone.p  # one degree of freedom: Student's is wide
+    together = seed_spread([agreeing, disagreeing], 2)
+    assert 0 < together.variances[0] < together.variances[1] and together.degrees == 2
+    assert together.variances[1] == pytest.approx(0.08, rel=0.3)  # variance of -0.1 and 0.3
+    assert seed_spread([table[:, :1] for table in (agreeing, disagreeing)], 2).variances == [0, 0]
+    assert seed_spread([agreeing, disagreeing, agreeing - disagreeing], 2).degrees == 2  # the third is not news
 
 
 def test_normal_values_give_students_interval_and_p_value():
     generator = np.random.default_rng(2)
     values = generator.normal(0.3, 1.0, (12, 1))
-    (estimate,) = paired_bootstrap(values, num_resamples=200_000)
+    (estimate,) = paired_bootstrap([values], NO_SPREAD, num_resamples=200_000)
     student = stats.ttest_1samp(values[:, 0], 0)
     interval = student.confidence_interval(0.95)
     assert estimate.mean == pytest.approx(values.mean())
@@ -55,15 +75,16 @@ def test_normal_values_give_students_interval_and_p_value():
 
 
 def test_edge_cases():
-    same, shifted = paired_bootstrap(np.stack([np.zeros(20), np.full(20, 0.25)], axis=1))
+    nothing = SeedSpread([0.0, 0.0], 1.0)
+    same, shifted = paired_bootstrap([np.zeros((20, 2)), np.full((20, 2), 0.25)], nothing)
     assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
     assert (shifted.low, shifted.high) == (0.25, 0.25)
     assert shifted.p < 0.001
-    (few,) = paired_bootstrap(np.ones((4, 1)))
+    (few,) = paired_bootstrap([np.ones((4, 1))], NO_SPREAD)
     assert few.mean == 1 and np.isnan(few.low) and few.p == 1
-    values = np.random.default_rng(0).normal(size=(30, 3))
-    assert paired_bootstrap(values) == paired_bootstrap(values)
-    assert paired_bootstrap(values, seed=1) != paired_bootstrap(values)
+    values = [np.random.default_rng(0).normal(size=(30, 3))]
+    assert paired_bootstrap(values, NO_SPREAD) == paired_bootstrap(values, NO_SPREAD)
+    assert paired_bootstrap(values, NO_SPREAD, seed=1) != paired_bootstrap(values, NO_SPREAD)
 
 
 def test_corrections_of_known_families():
@@ -71,14 +92,3 @@ def test_corrections_of_known_families():
     assert correct([0.01, 0.04, 0.03, 0.005], "benjamini_hochberg") == pytest.approx([0.02, 0.04, 0.04, 0.02])
     assert correct([0.5, 0.9], "holm") == pytest.approx([1.0, 1.0])
     assert correct([], "holm") == [] == correct([], "benjamini_hochberg")
-
-
-def test_a_family_without_effects_rarely_shows_one():
-    """Holm over 20 comparisons without any effect: at most about 5 % of the studies find something."""
-    generator = np.random.default_rng(3)
-    wrong = 0
-    for study in range(300):
-        differences = np.stack([synthetic_study(generator, 52, 0.0) for _ in range(20)], axis=1)
-        found = paired_bootstrap(differences, num_resamples=2000, seed=study)
-        wrong += min(correct([estimate.p for estimate in found], "holm")) < 0.05
-    assert wrong / 300 <= 0.07

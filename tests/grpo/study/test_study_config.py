@@ -99,6 +99,8 @@ MISTAKES = {
     "reserved name": ({"arms": [arm("start")]}, ["'start' means the untrained policy"]),
     "path as name": ({"arms": [arm("../x")]}, ["arms.0.name"]),
     "zero weights": ({"arms": [arm(weights={"ocr": 0, "guard": 0})]}, ["arm 'a'", "all weights are 0"]),
+    "endless weight": ({"arms": [arm(weights={"ocr": float("inf")})]}, ["'arms.0.weights.ocr' is inf", "finite"]),
+    "seed for all": ({"overrides": {"seed": 3}}, ["'seed' cannot be set for all arms", "`seeds`"]),
     "no weights": ({"arms": [arm(weights={})]}, ["arms.0.weights"]),
     "empty suite": ({"suites": [{"name": "e", "prompts": "empty.jsonl"}]}, ["suite 'e'", "holds no prompts"]),
     "missing suite": ({"suites": [{"name": "e", "prompts": "nowhere.jsonl"}]}, ["suite 'e'", "no such prompt file"]),
@@ -154,6 +156,8 @@ def test_a_folder_of_another_study_is_left_alone(study_files, tmp_path):
     ):
         line = error_line(study_files.study(**{**first, **change}))
         assert "another study" in line and part in line
+    mistake = study_files.study(**{**first, "arms": [arm(weights={"ocrr": 1})]})
+    assert "unknown reward 'ocrr'" in error_line(mistake)  # and not that the folder's arm was another
     assert (tmp_path / "s/study.yaml").read_text() == kept
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("")

@@ -18,6 +18,8 @@ from grpo.image_signals import IMAGE_SIGNALS
 
 GUARD = "reference_guard"
 KL = "kl/reference"
+NOISE = 3.0
+"""A change is one only if it is so many times its standard error: steps see different prompts, so their means vary."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class HackingWatch:
         self.limits = limits
         self.kept = [f"reward/{reward.name}" for reward in rewards if should_keep(reward)]
         self._windows: dict[str, deque[float]] = {}
-        self._first: dict[str, float] = {}
+        self._first: dict[str, list[float]] = {}
         self._warned: set[str] = set()
 
     def see(self, line: Mapping[str, Any]) -> list[HackingWarning]:
@@ -62,9 +64,12 @@ class HackingWatch:
         if len(window) < self.limits.window_steps:
             return None
         now = float(np.mean(window))
-        first = self._first.setdefault(name, now)
+        earlier = self._first.setdefault(name, list(window))
+        first = float(np.mean(earlier))
         if name == KL:
             return _kl(now, self.limits.kl_budget)
+        if abs(now - first) <= NOISE * np.sqrt((np.var(earlier) + np.var(window)) / len(window)):
+            return None
         if name in IMAGE_SIGNALS:
             return _change(name, first, now, self.limits.image_change)
         return _drop(name, first, now, self.limits.reward_drop)

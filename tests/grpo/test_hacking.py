@@ -70,6 +70,13 @@ def test_a_trained_reward_may_fall_and_one_odd_step_is_no_trend():
     assert find_warnings(WarningsSection(), REWARDS, metrics) == []
 
 
+def test_noise_from_step_to_step_is_no_fall():
+    metrics = lines()
+    for line, value in zip(metrics, [0.9, 0.5] * 2 + [0.6, 0.3, 0.8] * 9, strict=False):
+        line["reward/aesthetic"] = value  # other prompts in every step: window means move by more than the limit
+    assert find_warnings(WarningsSection(), REWARDS, metrics) == []
+
+
 def test_a_watch_says_step_by_step_what_the_whole_file_says():
     metrics = lines(kl__reference=0.6, reward__aesthetic=0.2)
     watch = HackingWatch(WarningsSection(), REWARDS)

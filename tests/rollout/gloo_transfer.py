@@ -15,15 +15,8 @@ from unittest import mock
 import ray
 import torch
 from torch.distributed import BroadcastOptions
-from vllm.distributed.utils import (
-    stateless_destroy_torch_distributed_process_group,
-    stateless_init_torch_distributed_process_group,
-)
-from vllm.distributed.weight_transfer import (
-    WeightTransferEngineFactory,
-    WeightTransferTrainerFactory,
-    nccl_engine,
-)
+from vllm.distributed.utils import stateless_init_torch_distributed_process_group
+from vllm.distributed.weight_transfer import WeightTransferEngineFactory, WeightTransferTrainerFactory, nccl_engine
 from vllm.distributed.weight_transfer.nccl_engine import (
     NCCLTrainerInitInfo,
     NCCLTrainerWeightTransferEngine,
@@ -51,7 +44,7 @@ class Group:
         self.group.broadcast([tensor], options).wait()
 
     def destroy(self) -> None:
-        stateless_destroy_torch_distributed_process_group(self.group)
+        self.group.shutdown()
 
 
 class Receiver(NCCLWeightTransferEngine):

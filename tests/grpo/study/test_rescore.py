@@ -137,7 +137,7 @@ def test_the_command_prints_tables_and_writes_json_and_csv(run, tmp_path):
         (["--rewards", "old,old"], "asked for twice"),
         (["--rewards", "no_module:X"], "importing 'no_module' failed"),
         (["--config", "broken.yaml"], "not a list of reward sections"),
-        (["--config", "nowhere.yaml"], "cannot be read"),
+        (["--config", "nowhere.yaml"], "no such file"),
     ],
 )
 def test_mistakes(run, tmp_path, args, words):
@@ -150,7 +150,7 @@ def test_folders_without_anything_to_score(tmp_path, run):
     result = CliRunner().invoke(app, ["rescore", str(tmp_path), "--rewards", "ocr"])
     assert result.exit_code == 2 and "not a run folder" in result.stderr
     (next(run.glob("rollouts/*/*.png"))).write_bytes(b"cut")
-    assert "cannot be read" in CliRunner().invoke(app, ["rescore", str(run), "--rewards", "old"]).stderr
+    assert "not a readable image" in CliRunner().invoke(app, ["rescore", str(run), "--rewards", "old"]).stderr
     for folder in run.glob("rollouts/*/rollouts.jsonl"):
         folder.unlink()
     assert "no recorded rollouts" in CliRunner().invoke(app, ["rescore", str(run), "--rewards", "old"]).stderr

@@ -144,7 +144,7 @@ def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{run.config}: not the configuration of a training run: {key}: {first['msg']}") from None
+        raise ConfigError(f"{run.config} is not the configuration of a training run ({key}: {first['msg']})") from None
     return run.config.read_text(encoding="utf-8"), values
 
 

@@ -179,7 +179,7 @@ STATES = [
 
 CASES = [
     *(
-        Case("run folder", f"{name} {content!r:.40}", _spoilt(name, content, command), (Path(name).name, says))
+        Case("run folder", f"{name} {content!r:.40}: {says}", _spoilt(name, content, command), (Path(name).name, says))
         for name, content, command, says in DAMAGED
     ),
     *(Case("command", name, act, (says,)) for name, act, says in COMMANDS),

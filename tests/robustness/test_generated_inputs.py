@@ -26,7 +26,7 @@ from rollout.records import read_step
 from tests.robustness.cases_images import png
 from tests.robustness.cases_runs import Returns
 
-EXAMPLES = 40
+EXAMPLES = 25
 often = settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -147,7 +147,7 @@ def test_what_no_group_allows_is_a_dash(tmp_path):
         (["--rewards", "old,old"], "asked for twice"),
         (["--rewards", "no_module:X"], "importing 'no_module' failed"),
         (["--config", "broken.yaml"], "not a list of reward sections"),
-        (["--config", "nowhere.yaml"], "cannot be read"),
+        (["--config", "nowhere.yaml"], "no such file"),
     ],
 )
 def test_mistakes(run, tmp_path, args, words):
@@ -160,7 +160,7 @@ def test_folders_without_anything_to_score(tmp_path, run):
     result = CliRunner().invoke(app, ["rescore", str(tmp_path), "--rewards", "ocr"])
     assert result.exit_code == 2 and "not a run folder" in result.stderr
     (next(run.glob("rollouts/*/*.png"))).write_bytes(b"cut")
-    assert "cannot be read" in CliRunner().invoke(app, ["rescore", str(run), "--rewards", "old"]).stderr
+    assert "not a readable image" in CliRunner().invoke(app, ["rescore", str(run), "--rewards", "old"]).stderr
     for folder in run.glob("rollouts/*/rollouts.jsonl"):
         folder.unlink()
     assert "no recorded rollouts" in CliRunner().invoke(app, ["rescore", str(run), "--rewards", "old"]).stderr

@@ -32,7 +32,7 @@ from grpo.manifest import fault, read_manifest, write_manifest
 from grpo.retention import superfluous
 
 STAGING = ".incomplete"
-MAY_CHANGE = ("run_dir", "checkpoint.", "faults.", "guards.")
+MAY_CHANGE = ("run_dir", "checkpoint.", "guards.", "faults.", "cluster.trainer_restarts")
 """Keys that a resumed run may give other values: none of them changes what a step computes."""
 
 OWN = ("checkpoints", "evaluations", "grids", "metrics.jsonl", "policy", "ray", "rollouts", "summary.json")

@@ -120,6 +120,7 @@ def measure(config: RunConfig, pairs: int, console: Console) -> Clock:
         update={
             "trainer": config.trainer.model_copy(update={"max_steps": WARM_UP + 2 * pairs}),
             "checkpoint": config.checkpoint.model_copy(update={"every_steps": 1}),
+            "evaluation": config.evaluation.model_copy(update={"num_prompts": 8}),  # not what is measured
         }
     )
     run = check_run(config)

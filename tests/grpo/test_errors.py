@@ -11,6 +11,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from configs import ConfigError
 from grpo.errors import OutOfDisk, OutOfMemory, WorkerDiedError, one_line_errors, user_error
 from grpo.memory import MemoryMonitor, total_memory_gb
+from rollout import RolloutError
 
 
 class Wrapped(Exception):
@@ -58,6 +59,22 @@ def test_want_of_memory_is_one_line_wherever_it_comes_from(text, capsys):
     assert ended.value.exit_code == 2
     shown = capsys.readouterr().err
     assert text in shown and shown.count("\n") == 1
+
+
+def test_a_stage_that_ran_out_of_memory_says_so(capsys):
+    @one_line_errors
+    def command():
+        try:
+            raise ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
+        except ray.exceptions.RayError as error:
+            raise RolloutError("stage decode failed, prompts 'a'\nTraceback\nmany lines") from error
+
+    with pytest.raises(typer.Exit):
+        command()
+    shown = capsys.readouterr().err
+    assert shown.startswith(
+        "error: stage decode failed, prompts 'a': a worker was killed because its machine ran out of"
+    )
 
 
 def test_a_refused_write_of_a_library_is_one_line():

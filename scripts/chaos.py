@@ -80,11 +80,12 @@ class Attack:
 
 
 def plan_kills(num_kills: int, num_steps: int, step_seconds: float, seed: int) -> list[Kill]:
-    """Random moments in order; every kind gets its share. Not in the last step, which might be over too early."""
+    """Random moments in order; every kind gets its share. None in the last steps, which might be over too early."""
     rng = random.Random(seed)
     kinds = [list(TITLES)[i % len(TITLES)] for i in range(num_kills)]
     rng.shuffle(kinds)
-    steps = sorted(rng.randrange(max(1, num_steps - 1)) for _ in kinds)
+    last = max(1, num_steps - max(2, num_steps // 10))
+    steps = sorted(rng.randrange(last) for _ in kinds)
     return [Kill(step, rng.uniform(0, step_seconds), kind) for step, kind in zip(steps, kinds, strict=True)]
 
 

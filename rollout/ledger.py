@@ -41,7 +41,7 @@ class CallLedger:
 
     def born(self, worker: str, now: float) -> None:
         """A worker has a new process; what an earlier one was doing is lost."""
-        self._counts["restarts"] += worker in self._born
+        self._counts["restarts"] += worker in self._born or self._forgetful
         self._born.add(worker)
         self._lose(worker, "its process died")
         self._heard[worker] = now

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -80,11 +81,12 @@ class Attack:
 
 
 def plan_kills(num_kills: int, num_steps: int, step_seconds: float, seed: int) -> list[Kill]:
-    """Random moments in order; every kind gets its share. Not in the last step, which might be over too early."""
+    """Random moments in order; every kind gets its share. None in the last steps, which might be over too early."""
     rng = random.Random(seed)
     kinds = [list(TITLES)[i % len(TITLES)] for i in range(num_kills)]
     rng.shuffle(kinds)
-    steps = sorted(rng.randrange(max(1, num_steps - 1)) for _ in kinds)
+    last = max(1, num_steps - max(2, num_steps // 10))
+    steps = sorted(rng.randrange(last) for _ in kinds)
     return [Kill(step, rng.uniform(0, step_seconds), kind) for step, kind in zip(steps, kinds, strict=True)]
 
 
@@ -93,17 +95,22 @@ def steps_done(run: Path) -> int:
     return len(read_lines(run / "metrics.jsonl"))
 
 
-def victims(driver: psutil.Process, kind: str) -> list[psutil.Process]:
-    """Living processes of one kind that descend from the run's command."""
-    found = []
-    for process in driver.children(recursive=True):
-        try:
-            title = (process.cmdline() or [""])[0]
-            if title.split(".")[0] == TITLES[kind] and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:  # it has just ended
-            continue
-    return found
+def kill_one(driver: int, kind: str, rng: random.Random) -> int | None:
+    """SIGKILL one process of a kind that descends from the run's command; its id, or None if there is none now."""
+    with suppress(psutil.NoSuchProcess):  # command or victim has just ended by itself
+        found = [child for child in psutil.Process(driver).children(recursive=True) if _is(child, kind)]
+        if found:
+            victim = rng.choice(found)
+            victim.kill()
+            return victim.pid
+    return None
+
+
+def _is(process: psutil.Process, kind: str) -> bool:
+    try:
+        return (process.cmdline() or [""])[0].split(".")[0] == TITLES[kind]
+    except psutil.Error:  # it has just ended
+        return False
 
 
 def start(config: Path, run: Path, overrides: list[str]) -> subprocess.Popen:
@@ -147,12 +154,10 @@ def attack(config: Path, run: Path, overrides: list[str], kills: list[Kill], con
             if time.monotonic() - moment < kill.delay_s:
                 time.sleep(0.05)
                 continue
-            found = victims(psutil.Process(process.pid), kill.kind) if process.poll() is None else []
-            if found:
-                victim = rng.choice(found)
-                victim.kill()
-                done.kills.append({**asdict(kill), "at_step": steps_done(run), "pid": victim.pid})
-                console.print(f"step {steps_done(run)}: killed {kill.kind} {victim.pid}", highlight=False)
+            victim = kill_one(process.pid, kill.kind, rng)
+            if victim is not None:
+                done.kills.append({**asdict(kill), "at_step": steps_done(run), "pid": victim})
+                console.print(f"step {steps_done(run)}: killed {kill.kind} {victim}", highlight=False)
             elif time.monotonic() - moment < kill.delay_s + VICTIM_PATIENCE_S:
                 time.sleep(0.2)
                 continue

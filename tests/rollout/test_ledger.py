@@ -93,3 +93,5 @@ def test_after_a_loss_of_the_ledger_workers_may_be_busy_with_anything():
     assert forgetful.overdue(now=51) == ["sampler-0"]
     forgetful.lose("sampler-0", now=51, hung=True)
     assert forgetful.gone_for("sampler-0", now=62) is not None
+    forgetful.born("sampler-0", now=63)
+    assert forgetful.take_counts()["restarts"] == 1  # workers are older than this ledger

@@ -160,7 +160,8 @@ def test_workers_and_board_killed_in_the_middle_of_a_step_change_nothing(pipelin
             assert rollout.completion.policy_version == expected.completion.policy_version
             assert rollout.completion.seed == expected.completion.seed
             np.testing.assert_array_equal(rollout.completion.logprobs, expected.completion.logprobs)
-    assert after.faults["retries"] >= 3 and before.faults == {"retries": 0, "restarts": 0, "timeouts": 0}
+    assert before.faults == {"retries": 0, "restarts": 0, "timeouts": 0}
+    assert after.faults["restarts"] == 3 and after.faults["timeouts"] == 0
     assert pipeline.reward_state() == {"relative": {"mean": 0.25}}
     assert set(pids.values()).isdisjoint(pid_of(pipeline._pools[stage][0]) for stage in victims)
 

@@ -1,8 +1,8 @@
 """Hidden states of groups: where it pays, a prompt is read once for all its completions, which see its keys and values.
 
 What a completion adds to them is not kept, so nothing grows with the number of layers. Completions that look back at a
-prompt need an attention mask where whole sequences of one length do with a causal kernel, so sharing costs something too:
-it pays for the tiny policy, whose prompts are as long as its images, and not for 729 image tokens (`docs/gpu.md`).
+prompt need an attention mask where whole sequences of one length do with a causal kernel, so sharing has its price: it
+pays for the tiny policy, whose prompts are as long as its images, and not for 729 image tokens (`docs/gpu.md`).
 """
 
 from __future__ import annotations

@@ -7,12 +7,11 @@ so weights can still be loaded and saved. Left out: half precision, which is the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import torch
 
 from policies.blip3o_next import BLIP3oNext
-from policies.prefill import group_hidden_states
+from policies.prefill import completion_hidden_states
 
 
 def prepare_head(
@@ -51,14 +50,11 @@ def paint(
 
     Args:
         policy: with the parts `ar` and `head`.
-        prompt_ids: ids of each image's prompt, ending in `<im_start><S0>`; equal neighbours are read once.
+        prompt_ids: ids of each image's prompt, ending in `<im_start><S0>`; equal neighbours are a group.
         tokens: `[B, T]` vocabulary ids.
         seeds: of the diffusion noise, one per image.
         num_steps: Euler steps.
         guidance_scale: of classifier-free guidance.
     """
-    groups = [(prompt, len(list(rows))) for prompt, rows in groupby(map(tuple, prompt_ids))]
-    device = policy.ar.device
-    ids, mask = (tensor.to(device) for tensor in policy.prompts.pad([prompt for prompt, _ in groups]))
-    hidden = group_hidden_states(policy.ar, ids, mask, tokens.to(device), [size for _, size in groups])
+    hidden = completion_hidden_states(policy, prompt_ids, tokens)
     return policy.decode(hidden, policy.noise(seeds), num_steps, guidance_scale).cpu()

@@ -1,18 +1,24 @@
-"""Hidden states of groups: a prompt is read once for all its completions, which then see its keys and values.
+"""Hidden states of groups: where it pays, a prompt is read once for all its completions, which see its keys and values.
 
-What a completion adds to them is not kept, so nothing grows with the number of layers. The saving is the prompt's share
-of the tokens: about half for the tiny policy, a fifteenth for the released one (`docs/gpu.md`).
+What a completion adds to them is not kept, so nothing grows with the number of layers. Completions that look back at a
+prompt need an attention mask where whole sequences of one length do with a causal kernel, so sharing has its price: it
+pays for the tiny policy, whose prompts are as long as its images, and not for 729 image tokens (`docs/gpu.md`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
+from policies.blip3o_next import BLIP3oNext
 from policies.logprobs import position_ids
+
+SHARED_FROM = 0.25
+"""Share of an image's tokens from which on a prompt is read once per group."""
 
 
 class _PromptLayer(DynamicLayer):
@@ -56,3 +62,23 @@ def group_hidden_states(
         use_cache=True,
     )
     return torch.cat([prompts.last_hidden_state[owners, -1:], completions.last_hidden_state], dim=1)
+
+
+def completion_hidden_states(
+    policy: BLIP3oNext, prompt_ids: Sequence[Sequence[int]], tokens: torch.Tensor
+) -> torch.Tensor:
+    """Last hidden states of `<S0>` and the image tokens, `[B, T + 1, D]`, the cheaper way.
+
+    Args:
+        policy: with the part `ar`.
+        prompt_ids: ids of each row's prompt, ending in `<im_start><S0>`; equal neighbours are a group.
+        tokens: `[B, T]` vocabulary ids.
+    """
+    device = policy.ar.device
+    tokens = tokens.to(device)
+    if max(map(len, prompt_ids)) < SHARED_FROM * tokens.shape[1]:
+        ids, mask = (tensor.to(device) for tensor in policy.prompts.pad(prompt_ids))
+        return policy.hidden_states(torch.cat([ids, tokens], 1), torch.cat([mask, torch.ones_like(tokens)], 1))
+    groups = [(prompt, len(list(rows))) for prompt, rows in groupby(map(tuple, prompt_ids))]
+    ids, mask = (tensor.to(device) for tensor in policy.prompts.pad([prompt for prompt, _ in groups]))
+    return group_hidden_states(policy.ar, ids, mask, tokens, [size for _, size in groups])

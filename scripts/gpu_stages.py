@@ -136,9 +136,9 @@ def prefill(policy: BLIP3oNext, settings: Settings) -> list[Way]:
     hidden_states = torch.no_grad()(policy.hidden_states)
     return [
         Way(RELEASED, part, partial(hidden_states, ids[:part], mask[:part])),
-        Way("larger batch", len(tokens), partial(hidden_states, ids, mask)),
+        Way("ours: larger batch", len(tokens), partial(hidden_states, ids, mask)),
         Way(
-            "ours: prompt once per group",
+            "prompt once per group",
             len(tokens),
             partial(torch.no_grad()(group_hidden_states), policy.ar, few_ids, few_mask, tokens, [size] * len(prompts)),
         ),

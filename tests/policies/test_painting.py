@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from policies import BLIP3oNext
-from policies.painting import paint, prepare_head
-from policies.prefill import group_hidden_states
+from policies.painting import prepare_head
+from policies.prefill import completion_hidden_states, group_hidden_states
 
 PROMPTS = ["a sign", 'a red sign that says "TAXI"', "a photo of two blue circles and a very long afterthought"]
 SIZES = [3, 1, 2]
@@ -39,15 +39,20 @@ def test_groups_that_share_their_prompt_have_the_hidden_states_of_single_rows(mo
         torch.testing.assert_close(shared[row : row + 1], alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @torch.no_grad()
-def test_a_prompt_is_read_once_per_group(model):
+def test_a_prompt_is_read_once_per_group_unless_it_is_short(model, shared, monkeypatch):
+    monkeypatch.setattr("policies.prefill.SHARED_FROM", 0.25 if shared else 1000)
     prompts, tokens = [model.prompts.encode(prompt) for prompt in PROMPTS], draw(model, sum(SIZES))
     rows = [prompt for prompt, size in zip(prompts, SIZES, strict=True) for _ in range(size)]
-    seen = []
+    seen, longest = [], max(map(len, prompts))
     hook = model.ar.model.embed_tokens.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
-    paint(model, rows, tokens, range(len(rows)), num_steps=1)
+    found = completion_hidden_states(model, rows, tokens)
     hook.remove()
-    assert seen == [(3, max(map(len, prompts))), tuple(tokens.shape)]
+    together = [(len(rows), longest + tokens.shape[1])]
+    assert seen == ([(len(prompts), longest), tuple(tokens.shape)] if shared else together)
+    ids, mask = model.prompts.pad([[*row, *drawn] for row, drawn in zip(rows, tokens.tolist(), strict=True)])
+    torch.testing.assert_close(found, model.hidden_states(ids, mask), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ class DecoderSection(Section):
     """How decoders run the diffusion head and the image decoder; see `policies/painting.py`."""
 
     compile: bool = False
-    """Compile the head and the image decoder: faster steps, a start that takes minutes longer (on CPU it needs a C++
-    compiler)."""
+    """Compile the head and the image decoder (`torch.compile`) at the first batch, which then takes long. On CPU it
+    needs a C++ compiler."""
     channels_last: bool = False
     """Keep convolutions in channels-last memory."""
     vae_slicing: bool = False

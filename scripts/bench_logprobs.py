@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -160,9 +160,9 @@ def memory(device: str, peak: bool = False) -> int:
             return torch.cuda.max_memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    if peak:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    # not getrusage's ru_maxrss: a child inherits that of the process that started it
+    field = "VmHWM" if peak else "VmRSS"
+    return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ def cluster():
     import ray
 
     search = [str(Path(__file__).parent), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    os.environ["SERVICE_TOKEN"] = "s3cret"  # for `${SERVICE_TOKEN}`, which Ray's workers expand
     ray.init(
         address="local",
         num_cpus=2,

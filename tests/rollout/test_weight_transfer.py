@@ -97,6 +97,7 @@ def test_a_sleeping_sampler_wakes_up_before_it_receives_or_loads(policy_path):
     with pytest.raises(NotInGroup, match="sampler-0 does not belong"):
         sampler.start_weight_update("a")
     sampler._engine = engine = Recorder()
+    sampler._started = True
     sampler.init_weight_transfer_engine("request", "a")
     sampler.sleep()
     sampler.sleep()

@@ -1,8 +1,8 @@
 """Held-out evaluation: the same prompts, seeds and noise every time, so two evaluations differ only by the policy.
 
-Rollouts use the step name "eval" for their seeds. A reward's value is the mean over prompts of the mean over a prompt's
-images; its interval comes from resampling prompts, as images of one prompt are not independent. GenEval rewards are
-reported per tag too, and as `NAME/overall`: the unweighted mean of the tags, as in published tables.
+A reward's value is the mean over prompts of the mean over a prompt's images; its interval comes from resampling
+prompts, as images of one prompt are not independent. GenEval rewards are reported per tag too, and as `NAME/overall`:
+the unweighted mean of the tags, as in published tables.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from grpo.trainer import ImageGRPOTrainer
     from rollout import RolloutPipeline
 
+HELDOUT_STEP = "eval"
+"""Name of the step from which held-out rollouts have their seeds."""
 GENEVAL = "geneval"
 """Registered name of the rewards that are reported per tag."""
 
@@ -154,7 +156,7 @@ def collect_heldout(
     section = config.evaluation
     batch = pipeline.collect(
         list(prompts[: section.num_prompts]),
-        step="eval",
+        step=HELDOUT_STEP,
         group_size=section.images_per_prompt,
         num_diffusion_steps=section.num_diffusion_steps,
         explain=explain,
@@ -172,7 +174,13 @@ def evaluate(
     folder: RunFolder,
 ) -> Evaluation:
     """Evaluate the pipeline's weights and save `evaluations/NAME.json` and `grids/NAME.png`."""
-    groups = collect_heldout(pipeline, prompts, config)
+    return save_evaluation(collect_heldout(pipeline, prompts, config), config, name=name, step=step, folder=folder)
+
+
+def save_evaluation(
+    groups: Sequence[RolloutGroup], config: RunConfig, *, name: str, step: int, folder: RunFolder
+) -> Evaluation:
+    """Summarise scored held-out groups; writes the files of `evaluate`."""
     evaluation = summarise(groups, config.rewards, step)
     shown = groups[: config.evaluation.grid_prompts]
     save_grid(folder.grids / f"{name}.png", shown)

@@ -20,7 +20,7 @@ import torch
 from configs import DEFAULT_RECIPE, ConfigError, RunConfig
 from grpo.checkpoints import RunFolder
 from grpo.cluster import ray_cluster
-from grpo.evaluation import collect_heldout
+from grpo.evaluation import HELDOUT_STEP, collect_heldout
 from grpo.statistics import bootstrap_interval, resampled_interval, stratified_mean
 from grpo.study.agreement import SAME, group_agreements, rank_correlation
 from grpo.suites import check_policy, measuring_config
@@ -129,7 +129,7 @@ def fit_rewards(pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: Ru
     if run.reward_state.is_file():
         pipeline.load_reward_state(torch.load(run.reward_state, weights_only=True))
     else:
-        pipeline.fit_rewards(collect_heldout(pipeline, prompts, config))
+        pipeline.fit_rewards(collect_heldout(pipeline, prompts, config), HELDOUT_STEP)
 
 
 def summarise_steps(batches: dict[int, RolloutBatch], rewards: Sequence[str]) -> StepsResult:

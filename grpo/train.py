@@ -18,7 +18,7 @@ from configs.atomic import staged_folder, write_atomically
 from grpo.checkpoints import RunFolder
 from grpo.cluster import fit, ray_cluster
 from grpo.disk import check_room
-from grpo.evaluation import Evaluation, collect_heldout, evaluate
+from grpo.evaluation import HELDOUT_STEP, Evaluation, collect_heldout, evaluate, save_evaluation
 from grpo.hacking import heldout_warnings
 from grpo.locks import hold
 from grpo.memory import MemoryMonitor
@@ -83,15 +83,16 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
         return Evaluation.load(file)
     policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
     pipeline.sync_weights(policy.ar.state_dict(), version=0)
+    groups = collect_heldout(pipeline, run.heldout_prompts, run.config)
     if pipeline.needs_reference():
-        pipeline.fit_rewards(collect_heldout(pipeline, run.heldout_prompts, run.config))
+        groups = pipeline.fit_rewards(groups, HELDOUT_STEP)
     state = pipeline.reward_state()
     for name, values in state.items():
         require_storable(values, f"state of reward {name!r}")
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(run.folder.reward_state, buffer.getvalue())
-    return evaluate(pipeline, run.heldout_prompts, run.config, name="before", step=0, folder=run.folder)
+    return save_evaluation(groups, run.config, name="before", step=0, folder=run.folder)
 
 
 def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rollout.messages import PaintedChunk
@@ -39,3 +39,19 @@ def join(
         )
         groups.append(RolloutGroup(request.prompt, request.prompt_ids, rollouts))
     return groups
+
+
+def with_scores(groups: Sequence[RolloutGroup], scores: Sequence[Columns | None]) -> list[RolloutGroup]:
+    """The groups with these scores on top of theirs, without those that have None."""
+    return [
+        replace(group, rollouts=tuple(_scored(rollout, columns, k) for k, rollout in enumerate(group.rollouts)))
+        for group, columns in zip(groups, scores, strict=True)
+        if columns is not None
+    ]
+
+
+def _scored(rollout: Rollout, columns: Columns, member: int) -> Rollout:
+    rewards, explanations = columns.of(member)
+    return replace(
+        rollout, rewards={**rollout.rewards, **rewards}, explanations={**rollout.explanations, **explanations}
+    )

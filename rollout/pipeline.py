@@ -1,15 +1,8 @@
-"""Prompts in, scored groups out: submits a step's work to the pools and gathers what comes back.
-
-Nothing here schedules: every call names the results it needs, and Ray starts it when they exist. So chunks are
-painted while the next ones are sampled, and scored while the next ones are painted.
-"""
+"""Prompts in, scored groups out: the handle to a run's workers, their weights and the state of their rewards."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
@@ -21,14 +14,13 @@ from ray.actor import ActorHandle
 from configs import RunConfig
 from policies import PromptEncoder, load_config
 from rollout.board import Published
-from rollout.calls import Call, first_finished, result, submit, submit_to_all
+from rollout.calls import first_finished, result, submit, submit_to_all
 from rollout.errors import RolloutError
 from rollout.failures import check_version
-from rollout.joining import join
-from rollout.messages import GroupRequest, PaintedChunk, SampledChunk, Snapshot, Work
-from rollout.pools import Pools, images_per_chunk, start_pools
-from rollout.scores import ScoreGatherer
-from rollout.seeds import completion_seed, noise_seed
+from rollout.flow import Flow
+from rollout.messages import Snapshot
+from rollout.pools import Pools, start_pools
+from rollout.requests import Requests
 from rollout.types import Completion, Prompt, RolloutBatch, RolloutGroup
 from rollout.weight_path import weight_path
 from rollout.weight_sync import POLICY, pack_weights
@@ -38,14 +30,6 @@ if TYPE_CHECKING:
 
 BOARD_PATIENCE_S = 60
 """For the rank that published the weights to put them on a new board."""
-
-
-@dataclass
-class _Part:
-    """Calls that paint one part of a chunk and score it."""
-
-    painted: Call
-    scores: dict[str, Call]
 
 
 class RolloutPipeline:
@@ -58,7 +42,7 @@ class RolloutPipeline:
         self._config = config
         self._board = board
         self._pools = pools
-        self._encoder = encoder
+        self._requests = Requests(config, encoder)
         self._published = Published(board)
         self._path = weight_path(config)
         self._transfer: WeightTransfer | None = None
@@ -161,21 +145,11 @@ class RolloutPipeline:
         """
         started = perf_counter()
         size = group_size or self._config.rollout.group_size
-        requests = [self._request(prompt, step, size) for prompt in prompts]
-        per_part = max(1, self._config.rollout.images_per_decode // size)
-        snapshots = self._snapshots()
-        chunks = [
-            (chunk, index, submit(self._pools, "sample", index, "sample", chunk, snapshots[POLICY]))
-            for index, chunk in enumerate(self._chunks(requests, size), start=turn)
-        ]
-        submitted = [
-            [
-                (chunk, sampling, self._submit(sampling, chunk, index, per_part, num_steps, snapshots, explain))
-                for chunk, index, sampling in chunks
-            ]
-            for num_steps in num_diffusion_steps
-        ]
-        gathered = [self._gather(parts, per_part, step, snapshots, explain, turn) for parts in submitted]
+        requests = self._requests.make(prompts, step, size)
+        flow = self._flow(step, explain, turn)
+        sampled = flow.sample(requests)
+        submitted = [flow.paint_and_score(sampled, num_steps) for num_steps in num_diffusion_steps]
+        gathered = [flow.gather(parts) for parts in submitted]
         if self._path == "ipc":  # the trainer needs the GPU now
             for call in submit_to_all({"sample": self._pools["sample"]}, "sleep"):
                 result(self._published, call)
@@ -186,42 +160,13 @@ class RolloutPipeline:
             for groups, seconds in gathered
         ]
 
-    def _gather(
-        self,
-        submitted: Sequence[tuple[Sequence[GroupRequest], Call, Sequence[_Part]]],
-        per_part: int,
-        step: int | str,
-        snapshots: Mapping[str, Snapshot],
-        explain: bool,
-        turn: int,
-    ) -> tuple[list[RolloutGroup], dict[str, float]]:
-        """Groups of submitted chunks in their order, and busy seconds per stage."""
-        groups: list[RolloutGroup] = []
-        seconds: dict[str, float] = defaultdict(float, sample=0.0, decode=0.0, score=0.0)
-        version = snapshots[POLICY].version
-        again = partial(self._score, turn=turn, snapshots=snapshots, explain=explain)
-        scoring = ScoreGatherer(self._config, self._published, step, again, seconds)
-        for chunk, sampling, parts in submitted:
-            sampled: SampledChunk = result(self._published, sampling, chunk)
-            self._account(sampled.work, "sample", version, seconds)
-            for number, part in enumerate(parts):
-                within = slice(number * per_part, (number + 1) * per_part)
-                painted: PaintedChunk = result(self._published, part.painted, chunk[within])
-                self._account(painted.work, "decode", version, seconds)
-                scores = scoring.gather(part.scores, painted)
-                groups += join(painted, sampled.completions[within], scores)
-        return groups, seconds
-
     def sample(
         self, prompts: Sequence[Prompt], step: int | str, *, group_size: int | None = None
     ) -> list[tuple[Completion, ...]]:
         """Completions only, one group per prompt: the same ones that `collect` would paint and score."""
         size = group_size or self._config.rollout.group_size
-        chunks = self._chunks([self._request(prompt, step, size) for prompt in prompts], size)
-        weights = self._snapshots()[POLICY]
-        calls = [submit(self._pools, "sample", index, "sample", chunk, weights) for index, chunk in enumerate(chunks)]
-        sampled = [result(self._published, call, chunk) for call, chunk in zip(calls, chunks, strict=True)]
-        return [group for chunk in sampled for group in chunk.completions]
+        calls = self._flow(step).sample(self._requests.make(prompts, step, size))
+        return [group for chunk, call in calls for group in result(self._published, call, chunk).completions]
 
     def needs_reference(self) -> bool:
         """Whether any reward compares with the starting policy's images."""
@@ -229,15 +174,28 @@ class RolloutPipeline:
         calls = [submit(self._pools, stage, 0, "needs_reference") for stage in stages]
         return any(result(self._published, call) for call in calls)
 
-    def fit_rewards(self, groups: Sequence[RolloutGroup]) -> None:
-        """Show the starting policy's images to the rewards that compare with them; all replicas get the state."""
+    def fit_rewards(self, groups: Sequence[RolloutGroup], step: int | str) -> tuple[RolloutGroup, ...]:
+        """Show the starting policy's images to the rewards that compare with them; all replicas get the state.
+
+        Args:
+            groups: what `collect` returned for `step`.
+
+        Returns:
+            The groups with the scores that these rewards had not given yet.
+
+        Raises:
+            RolloutError: a reward failed and its `on_error` is `stop`.
+        """
         prompts = [group.prompt for group in groups for _ in group.rollouts]
         images = [rollout.image for group in groups for rollout in group.rollouts]
+        fitted = []
         for reward in self._config.rewards:
             fitting = submit(self._pools, f"score/{reward.name}", 0, "fit_reference", prompts, images)
             state = result(self._published, fitting)
             if state is not None:
                 self._published.publish(reward.name, 0, state)
+                fitted.append(reward)
+        return tuple(self._flow(step).score_again(groups, fitted))
 
     def reward_state(self) -> dict[str, Any]:
         """Fitted state of every reward that has one, by reward name."""
@@ -261,16 +219,8 @@ class RolloutPipeline:
         for worker in (self._board, *(worker for workers in self._pools.values() for worker in workers)):
             ray.kill(worker)
 
-    def _request(self, prompt: Prompt, step: int | str, size: int) -> GroupRequest:
-        run = self._config
-        noise = tuple(noise_seed(run.seed, step, prompt.id, member, run.rollout.noise) for member in range(size))
-        seed = completion_seed(run.seed, step, prompt.id, 0)
-        return GroupRequest(prompt, self._encoder.encode(prompt.text), size, seed, noise)
-
-    def _chunks(self, requests: Sequence[GroupRequest], size: int) -> list[Sequence[GroupRequest]]:
-        """Requests by engine call: the same number of completions whatever the group size, and no idle sampler."""
-        per_chunk = max(1, min(images_per_chunk(self._config) // size, -(-len(requests) // len(self._pools["sample"]))))
-        return [requests[start : start + per_chunk] for start in range(0, len(requests), per_chunk)]
+    def _flow(self, step: int | str, explain: bool = False, turn: int = 0) -> Flow:
+        return Flow(self._config, self._pools, self._published, self._requests, self._snapshots(), step, explain, turn)
 
     def _snapshots(self) -> dict[str, Snapshot]:
         for _ in range(BOARD_PATIENCE_S):
@@ -281,33 +231,3 @@ class RolloutPipeline:
                 break
             sleep(1)
         raise RolloutError("sync_weights must come first: the samplers have no weights yet")
-
-    def _submit(
-        self,
-        sampling: Call,
-        chunk: Sequence[GroupRequest],
-        index: int,
-        per_part: int,
-        num_steps: int,
-        snapshots: Mapping[str, Snapshot],
-        explain: bool,
-    ) -> list[_Part]:
-        """Queue a sampled chunk through the other stages; workers are taken in turn, so every run assigns alike."""
-        parts = []
-        for number, start in enumerate(range(0, len(chunk), per_part)):
-            turn = index * -(-len(chunk) // per_part) + number
-            part = slice(start, start + per_part)
-            painting = submit(self._pools, "decode", turn, "paint", sampling.ref, part, num_steps, snapshots[POLICY])
-            scores = {
-                reward.name: self._score(reward.name, painting.ref, turn, snapshots, explain)
-                for reward in self._config.rewards
-            }
-            parts.append(_Part(painting, scores))
-        return parts
-
-    def _score(self, reward: str, painted: Any, turn: int, snapshots: Mapping[str, Snapshot], explain: bool) -> Call:
-        return submit(self._pools, f"score/{reward}", turn, "score", painted, snapshots.get(reward), explain)
-
-    def _account(self, work: Work, stage: str, version: int, seconds: dict[str, float]) -> None:
-        check_version(version, work.policy_version, work.worker)
-        seconds[stage] += work.seconds

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import RewardSection, RunConfig
+from configs import RewardSection
 from rollout.board import Published
 from rollout.calls import Call, result
 from rollout.errors import RolloutError, WorkerLostError
@@ -19,7 +19,9 @@ from rollout.messages import PaintedChunk, ScoredChunk, ScoreFailure, Work
 class ScoreGatherer:
     """Waits for the scores of one step."""
 
-    config: RunConfig
+    rewards: Sequence[RewardSection]
+    failures: Path
+    """Folder for the images and the traceback of a reward that stops the run."""
     board: Published
     step: int | str
     submit: Callable[[str, PaintedChunk], Call]
@@ -34,7 +36,7 @@ class ScoreGatherer:
             RolloutError: a reward failed and its `on_error` is `stop`.
         """
         columns: list[Columns | None] = [Columns({}, {}) for _ in painted.requests]
-        for reward in self.config.rewards:
+        for reward in self.rewards:
             scored = self._scored(reward, calls[reward.name], painted)
             self.seconds["score"] += scored.work.seconds
             for index, scores in enumerate(scored.scores):
@@ -46,9 +48,8 @@ class ScoreGatherer:
                 elif reward.on_error == "skip":
                     columns[index] = None
                 else:
-                    folder = Path(self.config.run_dir) / "failures"
                     prompt, images = painted.requests[index].prompt, painted.images[index]
-                    raise save_failure(folder, reward.name, prompt, self.step, images, scores)
+                    raise save_failure(self.failures, reward.name, prompt, self.step, images, scores)
         return columns
 
     def _scored(self, reward: RewardSection, call: Call, painted: PaintedChunk) -> ScoredChunk:

@@ -27,7 +27,7 @@ def pipelines(launch, make_config):
         stopping = config.model_copy(
             update={"rewards": tuple(reward.model_copy(update={"on_error": "stop"}) for reward in config.rewards)}
         )
-        yield skips, RolloutPipeline(stopping, skips._board, skips._pools, skips._encoder), config
+        yield skips, RolloutPipeline(stopping, skips._board, skips._pools, skips._requests.encoder), config
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_collect_before_sync_is_refused(pipelines, prompts):
     skips, _, config = pipelines
     empty = start_board(config.faults, "empty")
     with pytest.raises(RolloutError, match="sync_weights must come first"):
-        RolloutPipeline(config, empty, skips._pools, skips._encoder).collect(prompts, step=0)
+        RolloutPipeline(config, empty, skips._pools, skips._requests.encoder).collect(prompts, step=0)
 
 
 def test_stale_worker_is_named():

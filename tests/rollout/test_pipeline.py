@@ -123,11 +123,13 @@ def test_worker_count_and_chunk_size_change_nothing(pipeline, launch, make_confi
 
 def test_rewards_are_fitted_once_and_keep_their_state(pipeline, prompts):
     batch = pipeline.collect(prompts, step="eval")
-    pipeline.fit_rewards(batch.groups)
+    scored = pipeline.fit_rewards(batch.groups, "eval")
     mean = float(np.mean([rollout.rewards["brightness"] for group in batch.groups for rollout in group.rollouts]))
     assert pipeline.reward_state()["relative"]["mean"] == pytest.approx(mean)
-    fitted = [r.rewards["relative"] for group in pipeline.collect(prompts, step="eval").groups for r in group.rollouts]
+    again = pipeline.collect(prompts, step="eval").groups
+    fitted = [rollout.rewards["relative"] for group in again for rollout in group.rollouts]
     assert np.mean(fitted) == pytest.approx(0, abs=1e-6)
+    assert [r.rewards for group in scored for r in group.rollouts] == [r.rewards for g in again for r in g.rollouts]
     pipeline.load_reward_state({"relative": {"mean": 0.25}})
 
 

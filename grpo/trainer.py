@@ -21,6 +21,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpo.trl_setup  # isort: skip  # noqa: F401
 import numpy as np
 import torch
 from accelerate.utils import gather_object

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import grpo.trl_setup  # isort: skip  # noqa: F401
 import ray.train
 import torch
 import transformers
 from accelerate.utils import broadcast_object_list
 from torch.utils.tensorboard import SummaryWriter
 from transformers.integrations import TensorBoardCallback
+from trl import GRPOConfig
 
 from configs import RunConfig
 from grpo.checkpoints import RunFolder
@@ -24,16 +24,9 @@ from grpo.metrics import MetricsFile
 from grpo.parallel import parallel_arguments
 from grpo.progress import ProgressReporter
 from grpo.stopping import StopRequested
+from grpo.trainer import ImageGRPOTrainer
 from policies import BLIP3oNext, resolve_policy_path
 from rollout import Prompt, RolloutPipeline, RolloutRecorder
-
-os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-warnings.filterwarnings("ignore", message="TRL currently supports vLLM versions")  # TRL's own engine is not used
-
-from trl import GRPOConfig  # noqa: E402
-
-from grpo.trainer import ImageGRPOTrainer  # noqa: E402
 
 GONE_WITHIN_S = 60.0
 """How long a killed run's trainer may take to notice that its driver is gone."""

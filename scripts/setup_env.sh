@@ -85,6 +85,11 @@ site="$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 cp "$root/scripts/torchvision_ops.py" "$site/_blip3o_torchvision_ops.py"
 printf 'import _blip3o_torchvision_ops\n' >"$site/_blip3o_torchvision_ops.pth"
 
+# A run is a dozen processes. Where Python may not keep bytecode (PYTHONDONTWRITEBYTECODE, a read-only folder), each of them
+# would compile torch and vLLM anew, which doubles the time to start. Some packages hold files that are no Python: not fatal.
+say "compiling all packages to bytecode"
+"$python" -m compileall -q -q -j 0 "$site" >>"$log" 2>&1 || true
+
 say "laying out the OCR models"
 logged "$python" -m rewards.ocr_models
 printf '%s\n' "$current" >"$stamp"

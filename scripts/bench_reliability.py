@@ -4,7 +4,8 @@
 
 One training run, in this process, on the real rollout workers; its steps take turns with the checks on and off. What is
 switched: SHA-256 of every checkpoint and its manifest, flushing files to the disk (fsync), guards, questions whether a
-stop was asked for, and the thread in which rollouts are awaited. Rollouts, optimisation and the bytes written are the
+stop was asked for, the thread in which rollouts are awaited, what workers tell the board about every call, and the
+questions to the board while waiting. Rollouts, optimisation and the bytes written are the
 same on both sides. A checkpoint is written after every step, so that its cost can be told from the step's; the overhead
 of the recipe counts it once every `checkpoint.every_steps`.
 The noise is the standard error over pairs of neighbouring steps.
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import ray
+from ray.actor import ActorHandle
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
@@ -37,6 +40,8 @@ from grpo.train import evaluate_before
 from grpo.validate import check_run
 from grpo.worker import run_training
 from rollout import RolloutPipeline
+from rollout.calls import Call
+from rollout.worker import Worker
 
 GOAL = 0.03
 WARM_UP = 2
@@ -62,9 +67,28 @@ def sizes_only(folder: Path, step: int, score: float | None = None) -> Manifest:
     return manifest
 
 
+def hide_board(worker: Worker) -> None:
+    """In a worker: announce no call."""
+    worker._hidden, worker._board = worker._board, None
+
+
+def show_board(worker: Worker) -> None:
+    """In a worker: undo `hide_board`."""
+    worker._board = worker._hidden
+
+
+def tell(workers: Sequence[ActorHandle], change: Callable[[Worker], None]) -> None:
+    """Have every worker make a change to itself."""
+    if workers:
+        ray.get([worker.__ray_call__.remote(change) for worker in workers])
+
+
 @contextmanager
-def checks_off() -> Iterator[None]:
-    """Inside the block, nothing is checked, hashed, flushed or asked."""
+def checks_off(workers: Sequence[ActorHandle]) -> Iterator[None]:
+    """Inside the block, nothing is checked, hashed, flushed, announced or asked."""
+
+    def first(board: Any, calls: Sequence[Call], prompts: Sequence[str] = ()) -> Call:
+        return calls[0]
 
     def direct(call: Callable[[], Any], interrupted: Callable[[], bool] | None = None) -> Any:
         return call()
@@ -72,6 +96,7 @@ def checks_off() -> Iterator[None]:
     with ExitStack() as stack:
         for target, replacement in {
             "os.fsync": lambda descriptor: None,
+            "rollout.calls.first_finished": first,
             "grpo.checkpoints.write_manifest": sizes_only,
             "grpo.trainer.interruptible": direct,
             "grpo.trainer.ImageGRPOTrainer.any_rank": lambda self, value: False,
@@ -80,21 +105,25 @@ def checks_off() -> Iterator[None]:
             "grpo.stopping.StopAfterStep.on_step_end": lambda *args, **kwargs: None,
         }.items():
             stack.enter_context(patch(target, replacement))
-        yield
+        tell(workers, hide_board)
+        try:
+            yield
+        finally:
+            tell(workers, show_board)
 
 
 class Turns(TrainerCallback):
     """Switches the checks after every step, in the order on, off, off, on, and keeps the times."""
 
-    def __init__(self, clock: Clock):
-        self.clock = clock
+    def __init__(self, clock: Clock, workers: Sequence[ActorHandle]):
+        self.clock, self.workers = clock, workers
         self.off: contextlib.AbstractContextManager | None = None
         self.started = self.stepped = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         off = state.global_step >= WARM_UP and (state.global_step - WARM_UP) % 4 in (1, 2)
         if off and self.off is None:
-            self.off = checks_off()
+            self.off = checks_off(self.workers)
             self.off.__enter__()
         elif not off and self.off is not None:
             self.off.__exit__(None, None, None)
@@ -129,19 +158,18 @@ def measure(config: RunConfig, pairs: int, console: Console) -> Clock:
     with (
         ray_cluster(run.config),
         closing(RolloutPipeline.launch(run.config, run.policy_path)) as pipeline,
-        patch("grpo.worker.MetricsFile", _with_turns(clock)),
     ):
         console.print("workers are up")
         evaluate_before(run, pipeline)
-        run_training(run.config, run.train_prompts, run.heldout_prompts, pipeline)
+        turns = Turns(clock, [worker for pool in pipeline._pools.values() for worker in pool])
+        with patch("grpo.worker.MetricsFile", _with_turns(turns)):
+            run_training(run.config, run.train_prompts, run.heldout_prompts, pipeline)
     return clock
 
 
-def _with_turns(clock: Clock) -> type:
+def _with_turns(turns: Turns) -> type:
     """`MetricsFile` that also keeps the clock: `run_training` has no place for callbacks of others, and needs none."""
     from grpo.metrics import MetricsFile
-
-    turns = Turns(clock)
 
     class Timed(MetricsFile):
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from grpo.guarding import Guards
 from grpo.manifest import fault
-from scripts.bench_reliability import Clock, Turns, checks_off, sizes_only, summarise
+from rollout.worker import Worker
+from scripts.bench_reliability import Clock, Turns, checks_off, hide_board, show_board, sizes_only, summarise
 
 
 class State:
@@ -17,7 +18,7 @@ class State:
 def test_the_settings_take_turns_and_the_checks_come_back():
     fsync, guard = os.fsync, Guards.on_log
     clock = Clock()
-    turns = Turns(clock)
+    turns = Turns(clock, [])
     off = []
     for step in range(10):
         turns.on_step_begin(None, State(step), None)
@@ -29,6 +30,21 @@ def test_the_settings_take_turns_and_the_checks_come_back():
     assert os.fsync is fsync and Guards.on_log is guard
 
 
+def test_workers_without_a_board_announce_nothing_until_it_is_back():
+    class Quiet(Worker):
+        def start(self): ...
+
+        def load(self, values): ...
+
+    worker = Quiet("sampler-0")
+    worker._board = board = object()  # any call to it would fail
+    hide_board(worker)
+    with worker.busy("sample"):
+        assert worker._board is None
+    show_board(worker)
+    assert worker._board is board
+
+
 def test_a_checkpoint_counts_as_often_as_one_is_written():
     clock = Clock({"on": [1.02, 1.04], "off": [1.0, 1.0]}, {"on": [0.3, 0.3], "off": [0.2, 0.2]})
     result = summarise(clock, every_steps=10)
@@ -38,6 +54,6 @@ def test_a_checkpoint_counts_as_often_as_one_is_written():
 
 def test_without_checks_a_checkpoint_is_written_all_the_same(tmp_path):
     (tmp_path / "model.safetensors").write_text("weights")
-    with checks_off():
+    with checks_off([]):
         sizes_only(tmp_path, 3)
     assert fault(tmp_path, 3, full=False) is None

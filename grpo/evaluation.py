@@ -25,7 +25,7 @@ from grpo.grids import save_grid
 from grpo.run_files import read_object
 from grpo.statistics import bootstrap_interval, stratified_mean
 from rewards.geneval import TAGS
-from rollout import Prompt, RolloutGroup
+from rollout import Prompt, RolloutError, RolloutGroup
 
 if TYPE_CHECKING:
     from grpo.trainer import ImageGRPOTrainer
@@ -152,7 +152,11 @@ def _mean(scores: Any) -> float | None:
 def collect_heldout(
     pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: RunConfig, *, explain: bool = False
 ) -> tuple[RolloutGroup, ...]:
-    """The held-out groups under the weights the pipeline has now, with explanations of their scores if asked for."""
+    """The held-out groups under the weights the pipeline has now, with explanations of their scores if asked for.
+
+    Raises:
+        RolloutError: a stage failed, or every group was dropped because a reward failed on it.
+    """
     section = config.evaluation
     batch = pipeline.collect(
         list(prompts[: section.num_prompts]),
@@ -161,7 +165,14 @@ def collect_heldout(
         num_diffusion_steps=section.num_diffusion_steps,
         explain=explain,
     )
-    return batch.groups
+    return _some(batch.groups)
+
+
+def _some(groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
+    """The groups, unless none is left to evaluate."""
+    if not groups:
+        raise RolloutError("held-out evaluation: every group was dropped because a reward failed on it")
+    return groups
 
 
 def evaluate(
@@ -180,8 +191,12 @@ def evaluate(
 def save_evaluation(
     groups: Sequence[RolloutGroup], config: RunConfig, *, name: str, step: int, folder: RunFolder
 ) -> Evaluation:
-    """Summarise scored held-out groups; writes the files of `evaluate`."""
-    evaluation = summarise(groups, config.rewards, step)
+    """Summarise scored held-out groups; writes the files of `evaluate`.
+
+    Raises:
+        RolloutError: there are none.
+    """
+    evaluation = summarise(_some(groups), config.rewards, step)
     shown = groups[: config.evaluation.grid_prompts]
     save_grid(folder.grids / f"{name}.png", shown)
     save_images(folder.evaluations / f"{name}-images", shown)

@@ -30,7 +30,7 @@ Sampled = list[tuple[Sequence[GroupRequest], Call]]
 """Chunks of requests, and the calls that sample them."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Part:
     """Calls that paint one part of a chunk and score it."""
 

@@ -1,11 +1,16 @@
 """Held-out summaries by hand, and picture grids a person can read."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 
 from configs import RewardSection
-from grpo.evaluation import Evaluation, summarise
+from configs.schema import EvaluationSection
+from grpo.checkpoints import RunFolder
+from grpo.evaluation import Evaluation, collect_heldout, save_evaluation, summarise
 from grpo.grids import draw_grid, save_grid
-from rollout import Completion, Prompt, Rollout, RolloutGroup
+from rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutError, RolloutGroup
 
 
 def group(name, scores):
@@ -22,6 +27,16 @@ def test_means_are_over_prompts_of_means_over_images_and_none_is_left_out():
     assert evaluation.per_prompt == {"a": {"ocr": 0.5}, "b": {"ocr": 1.0}, "c": {"ocr": None}}
     assert evaluation.means == {"ocr": 0.75}
     assert (evaluation.num_prompts, evaluation.images_per_prompt, evaluation.step) == (3, 2, 3)
+
+
+def test_an_evaluation_without_groups_is_an_error_and_no_number(tmp_path):
+    config = SimpleNamespace(evaluation=EvaluationSection(), rewards=[RewardSection(name="ocr")])
+    pipeline = SimpleNamespace(collect=lambda *_, **__: RolloutBatch((), {}, skipped_groups=4))
+    with pytest.raises(RolloutError, match="every group was dropped"):
+        collect_heldout(pipeline, [], config)
+    with pytest.raises(RolloutError, match="every group was dropped"):
+        save_evaluation([], config, name="before", step=0, folder=RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run" / "evaluations").exists()
 
 
 def test_an_evaluation_survives_its_file(tmp_path):

@@ -5,10 +5,9 @@
 One training run, in this process, on the real rollout workers; its steps take turns with the checks on and off. What is
 switched: SHA-256 of every checkpoint and its manifest, flushing files to the disk (fsync), guards, questions whether a
 stop was asked for, the thread in which rollouts are awaited, what workers tell the board about every call, and the
-questions to the board while waiting. Rollouts, optimisation and the bytes written are the
-same on both sides. A checkpoint is written after every step, so that its cost can be told from the step's; the overhead
-of the recipe counts it once every `checkpoint.every_steps`.
-The noise is the standard error over pairs of neighbouring steps.
+questions to the board while waiting. Rollouts, optimisation and the bytes written are the same on both sides. A
+checkpoint is written after every step, so that its cost can be told from the step's; the overhead of the recipe counts
+it once every `checkpoint.every_steps`. The noise is the standard error over pairs of neighbouring steps.
 """
 
 from __future__ import annotations

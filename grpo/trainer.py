@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpo.trl_setup  # isort: skip  # noqa: F401
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
@@ -36,7 +35,6 @@ from grpo.averaging import FILE as AVERAGED_FILE
 from grpo.averaging import AveragedWeights
 from grpo.checkpoints import RunFolder, finish_checkpoint
 from grpo.guarding import Guards
-from grpo.image_signals import image_signals
 from grpo.lora import merge_adapter, peft_config
 from grpo.metrics import rename
 from grpo.mismatch import MismatchError, check_mismatch, mismatch, mismatch_sums
@@ -44,15 +42,13 @@ from grpo.parallel import prepare_reference
 from grpo.retention import checkpoint_score
 from grpo.rows import group_rows, masked_row, reward_column
 from grpo.schedule import prompt_schedule
+from grpo.step_metrics import StepClock, batch_metrics
 from grpo.stopping import StopAfterStep, StopRequested, interruptible
 from policies import ImageTokens, PromptEncoder, image_logprobs
-from rollout import Prompt, RolloutBatch, RolloutError, RolloutGroup
+from rollout import Prompt, RolloutGroup
 
 if TYPE_CHECKING:
     from rollout import RolloutPipeline, RolloutRecorder
-
-STAGES = ("sample", "decode", "score")
-FAULTS = ("retries", "restarts", "timeouts")
 
 
 class ImageGRPOTrainer(GRPOTrainer):
@@ -88,8 +84,7 @@ class ImageGRPOTrainer(GRPOTrainer):
         self.prompts = prompts
         self.pipeline = pipeline
         self.recorder = recorder
-        self.step_seconds = 0.0
-        self.rollout_seconds = 0.0
+        self.clock = StepClock()
         self._pending: list[Prompt] = []
         self.folder = RunFolder(config.run_dir)
         self.guards = Guards(self, self.folder.failures)
@@ -106,7 +101,7 @@ class ImageGRPOTrainer(GRPOTrainer):
             rollout_func=_collect,
             peft_config=peft_config(section.lora) if section.lora else None,
             callbacks=[
-                _StepClock(self),
+                self.clock,
                 *([self.averaged] if self.averaged else []),
                 *callbacks,
                 self.guards,  # after the callback that writes the metrics
@@ -193,7 +188,7 @@ class ImageGRPOTrainer(GRPOTrainer):
         if self.any_rank(batch is None):
             raise StopRequested
         self.guards.batch = batch
-        self.rollout_seconds = time.perf_counter() - started
+        self.clock.rollout = time.perf_counter() - started
         versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
         if versions - {version}:
             raise RuntimeError(f"rollouts of step {version} come from policy versions {sorted(versions)}")
@@ -201,7 +196,7 @@ class ImageGRPOTrainer(GRPOTrainer):
             picked = gather_object(self.recorder.pick(version, batch))  # rank after rank: the order of the prompts
             if self.accelerator.is_main_process:
                 self.recorder.write(version, picked)
-        self._log_batch(batch)
+        self.add_metrics(batch_metrics(batch, version, self.run.rewards, self._sum_over_ranks))
         groups = {group.prompt.id: group for group in batch.groups}
         rows = [row for prompt in self._pending for row in self._rows(prompt, groups.get(prompt.id))]
         return {key: [row[key] for row in rows] for key in rows[0]}
@@ -216,33 +211,6 @@ class ImageGRPOTrainer(GRPOTrainer):
         tokens = self.action_space
         row = masked_row(self.encoder.encode(prompt.text), tokens.start, tokens.num_tokens, self.run.rewards)
         return [row] * self.num_generations
-
-    def _log_batch(self, batch: RolloutBatch) -> None:
-        rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
-        signals = image_signals(batch.groups)
-        stages = [batch.seconds.get(stage, 0.0) for stage in STAGES]
-        faults = [batch.faults.get(fault, 0) for fault in FAULTS]
-        totals = self._sum_over_ranks([*stages, *faults, batch.skipped_groups, len(rollouts), *signals.values()])
-        seconds, faults = totals[: len(STAGES)], totals[len(STAGES) :][: len(FAULTS)]
-        skipped, num_images, *signal_sums = totals[len(STAGES) + len(FAULTS) :]
-        if not num_images:
-            raise RolloutError(f"step {self.state.global_step}: every group was dropped because a reward failed on it")
-        metrics = {f"time/{stage}": value for stage, value in zip(STAGES, seconds, strict=True)}
-        metrics |= {f"faults/{fault}": count for fault, count in zip(FAULTS, faults, strict=True)}
-        metrics["groups/dropped"] = skipped
-        metrics |= {name: total / num_images for name, total in zip(signals, signal_sums, strict=True)}
-        self.add_metrics(metrics)
-        for reward in self.run.rewards:
-            if not reward.weight:
-                self._log_measured(reward.name, [rollout.rewards[reward.name] for rollout in rollouts])
-
-    def _log_measured(self, name: str, scores: Sequence[float | None]) -> None:
-        """Mean and spread of a reward that is not trained on, over all ranks; nothing if it applies to no image."""
-        known = np.array([score for score in scores if score is not None], dtype=np.float64)
-        total, squares, count = self._sum_over_ranks([known.sum(), (known**2).sum(), len(known)])
-        if count:
-            variance = max(squares / count - (total / count) ** 2, 0.0) * count / max(count - 1, 1)  # as TRL: unbiased
-            self.add_metrics({f"reward/{name}": total / count, f"reward/{name}_std": variance**0.5})
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
         """Log these values with the current step."""
@@ -279,13 +247,7 @@ class ImageGRPOTrainer(GRPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As TRL, under the project's metric names and with the time spent outside the rollouts."""
         if self._metrics["train"]:
-            self.add_metrics(
-                {
-                    "time/rollout": self.rollout_seconds,
-                    "time/train": self.step_seconds - self.rollout_seconds,
-                    "time/step": self.step_seconds,
-                }
-            )
+            self.add_metrics(self.clock.metrics())
         named = {rename(name): values for name, values in self._metrics["train"].items()}
         self._metrics["train"].clear()
         self._metrics["train"].update({name: values for name, values in named.items() if name})
@@ -321,20 +283,6 @@ class ImageGRPOTrainer(GRPOTrainer):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No model card per checkpoint: the run folder describes itself."""
-
-
-class _StepClock(TrainerCallback):
-    """Wall seconds of each optimiser step, rollouts included."""
-
-    def __init__(self, trainer: ImageGRPOTrainer):
-        self.trainer = trainer
-        self.started = 0.0
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.started = time.perf_counter()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.trainer.step_seconds = time.perf_counter() - self.started
 
 
 def _collect(prompts: list[str], trainer: ImageGRPOTrainer) -> dict[str, list]:

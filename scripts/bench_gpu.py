@@ -4,8 +4,9 @@
     python scripts/bench_gpu.py --dry-run                         # a small model on a CPU: does everything run?
 
 The work is that of 16 prompts x 16 images, by stage (`gpu_stages.py`, `bench_logprobs.py`); each way of doing a stage
-takes whole batches of it, so images per second compare. Memory is what PyTorch allocated on top of the weights; on a
-CPU only log-probs have one, the resident memory of a process of their own.
+takes whole batches of it, so images per second compare. Every stage is printed and saved as soon as it is measured.
+Memory is what PyTorch allocated on top of the weights; on a CPU only log-probs have one, the resident memory of a
+process of their own.
 
 Weights are drawn on the device, nothing is read. Needs torch, transformers, diffusers, accelerate and rich; neither
 Ray, vLLM, TRL nor pydantic.
@@ -18,7 +19,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from configs.atomic import write_atomically  # noqa: E402
 from policies import released  # noqa: E402
 from scripts import bench_logprobs  # noqa: E402
 from scripts.bench_logprobs import memory  # noqa: E402
@@ -37,19 +39,19 @@ FASTER, SMALLER = 1.5, 0.5
 """Goals: times as fast for decoding and for log-probs with their backward pass; share of the peak for the latter."""
 
 
-def measure(ways: Sequence[Way], device: str, repeats: int, warm_up: bool = True) -> dict[str, dict[str, Any]]:
+def measure(ways: Sequence[Way], device: str, repeats: int) -> dict[str, dict[str, Any]]:
     """Median seconds of each way, taken in turns after one warm-up each, and its peak on top of what is there."""
     seconds: dict[str, list[float]] = {way.name: [] for way in ways}
     peaks: dict[str, int] = {}
-    for repeat in range(repeats + warm_up):
+    for repeat in range(repeats + 1):
         for way in ways:
             before = memory(device)
             started = time.perf_counter()
-            (way.warm_up if warm_up and not repeat and way.warm_up else way.run)()
+            (way.run if repeat or not way.warm_up else way.warm_up)()
             if device == "cuda":
                 torch.cuda.synchronize()
                 peaks[way.name] = memory(device, peak=True) - before
-            if repeat or not warm_up:
+            if repeat:
                 seconds[way.name].append(time.perf_counter() - started)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     first = ways[0].images / medians[ways[0].name]
@@ -65,7 +67,7 @@ def measure(ways: Sequence[Way], device: str, repeats: int, warm_up: bool = True
     }
 
 
-def log_probs(settings: Settings) -> dict[str, dict[str, Any]]:
+def log_probs(settings: Settings) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     """Log-probs with their backward pass: of `lm_head` alone, and as a training step's forward and backward pass."""
     shape = released.qwen_sizes(settings.scale)
     sizes = bench_logprobs.Sizes(
@@ -75,25 +77,23 @@ def log_probs(settings: Settings) -> dict[str, dict[str, Any]]:
         rollouts=settings.rollouts,
         length=bench_logprobs.FULL.length,
     )
-    compared = {
-        LOGPROBS: bench_logprobs.compare(sizes, settings.device, settings.repeats),
-        f"{LOGPROBS}, with the AR part": bench_logprobs.compare(
-            replace(sizes, layers=shape["num_hidden_layers"]), settings.device, settings.repeats
-        ),
-    }
-    return {
-        stage: {
-            way: {
-                "batch": sizes.rollouts,
-                "seconds": result["seconds"],
-                "images_per_second": sizes.rollouts / result["seconds"],
-                "speedup": report["results"][bench_logprobs.WAYS[0]]["seconds"] / result["seconds"],
-                "peak_bytes": result["peak_bytes"],
-            }
-            for way, result in report["results"].items()
-        }
-        for stage, report in compared.items()
-    }
+    layers = shape["num_hidden_layers"]
+    for stage, measured in {LOGPROBS: sizes, f"{LOGPROBS}, with the AR part": replace(sizes, layers=layers)}.items():
+        report = bench_logprobs.compare(measured, settings.device, settings.repeats)
+        baseline = report["results"][bench_logprobs.WAYS[0]]["seconds"]
+        yield (
+            stage,
+            {
+                way: {
+                    "batch": sizes.rollouts,
+                    "seconds": result["seconds"],
+                    "images_per_second": sizes.rollouts / result["seconds"],
+                    "speedup": baseline / result["seconds"],
+                    "peak_bytes": result["peak_bytes"],
+                }
+                for way, result in report["results"].items()
+            },
+        )
 
 
 def goals(stages: dict[str, dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
@@ -119,46 +119,57 @@ def goals(stages: dict[str, dict[str, Any]], settings: Settings) -> list[dict[st
     ]
 
 
-def run(settings: Settings) -> dict[str, Any]:
-    """All stages, one after the other."""
+def measure_stages(settings: Settings) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """Name and rows of each stage, as soon as it is measured."""
     dtype = torch.bfloat16 if settings.device == "cuda" else torch.float32
     policy = make_in_memory(settings.scale, 0, settings.device, dtype)
-    stages = {
-        "sample": measure(sampling(policy, settings), settings.device, 1, warm_up=False),
-        "prefill": measure(prefill(policy, settings), settings.device, settings.repeats),
-        "decode": measure(decoding(policy, settings), settings.device, settings.repeats),
-    }
+    yield "sample", measure(sampling(policy, settings), settings.device, 1)
+    yield "prefill", measure(prefill(policy, settings), settings.device, settings.repeats)
+    yield "decode", measure(decoding(policy, settings), settings.device, settings.repeats)
     del policy
     if settings.device == "cuda":
         torch.cuda.empty_cache()
-    stages |= log_probs(settings)
-    return {
-        "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
-        "torch": torch.__version__,
-        "settings": asdict(settings),
-        "stages": stages,
-        "goals": goals(stages, settings),
-    }
+    yield from log_probs(settings)
 
 
-def table(report: dict[str, Any]) -> str:
-    """What a person reads."""
+def is_dry(settings: dict[str, Any]) -> bool:
+    """Whether the numbers say nothing about the released model on a GPU."""
+    return settings["device"] == "cpu" or settings["scale"] < 1
+
+
+def head_lines(report: dict[str, Any]) -> list[str]:
+    """Where this was measured, and the columns."""
     settings = report["settings"]
-    small = settings["device"] == "cpu" or settings["scale"] < 1
     lines = [f"{report['device']}, torch {report['torch']}, scale {settings['scale']}"]
-    if small:
+    if is_dry(settings):
         lines += ["A dry run: a reduced size or a CPU says nothing about the released model on a GPU."]
-    lines += [f"{'stage':38} {'way':28} {'batch':>5} {'images/s':>10} {'speed':>7} {'peak GB':>8}"]
-    for stage, ways in report["stages"].items():
-        for way, row in ways.items():
-            peak = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e9:.2f}"
-            numbers = f"{row['batch']:5} {row['images_per_second']:10.3f} {row['speedup']:6.2f}x {peak:>8}"
-            lines += [f"{stage:38} {way:28} {numbers}"]
-            stage = ""
-    for goal in report["goals"]:
-        verdict = "not judged in a dry run" if small else "met" if goal["met"] else "MISSED"
-        lines += [f"goal {goal['goal']}: {goal['name']} {goal['measured']:.2f} ({verdict})"]
-    return "\n".join(lines) + "\n"
+    return [*lines, f"{'stage':38} {'way':28} {'batch':>5} {'images/s':>10} {'speed':>7} {'peak GB':>8}"]
+
+
+def stage_lines(stage: str, ways: dict[str, dict[str, Any]]) -> list[str]:
+    """A line per way."""
+    lines = []
+    for way, row in ways.items():
+        peak = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e9:.2f}"
+        numbers = f"{row['batch']:5} {row['images_per_second']:10.3f} {row['speedup']:6.2f}x {peak:>8}"
+        lines += [f"{'' if lines else stage:38} {way:28} {numbers}"]
+    return lines
+
+
+def goal_lines(report: dict[str, Any]) -> list[str]:
+    """A line per goal; judged only where it was set for."""
+    dry = is_dry(report["settings"])
+    return [
+        f"goal {goal['goal']}: {goal['name']} {goal['measured']:.2f} "
+        f"({'not judged in a dry run' if dry else 'met' if goal['met'] else 'MISSED'})"
+        for goal in report["goals"]
+    ]
+
+
+def say(lines: Sequence[str]) -> None:
+    """At once: a run may be cut off."""
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -177,10 +188,27 @@ def main() -> None:
     del options["dry_run"]
     if options["device"] == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device here; --dry-run checks the script on a CPU at a reduced size")
-    report = run(Settings(**options))
-    sys.stdout.write(table(report))
-    if file:
-        file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    settings = Settings(**options)
+    report: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "settings": asdict(settings),
+        "stages": {},
+        "goals": [],
+    }
+
+    def save() -> None:
+        if file:
+            write_atomically(file, json.dumps(report, indent=2) + "\n")
+
+    say(head_lines(report))
+    for stage, ways in measure_stages(settings):
+        report["stages"][stage] = ways
+        say(stage_lines(stage, ways))
+        save()
+    report["goals"] = goals(report["stages"], settings)
+    say(goal_lines(report))
+    save()
 
 
 if __name__ == "__main__":

@@ -148,7 +148,8 @@ def make_body(sizes: Sizes, device: str, dtype: torch.dtype) -> torch.nn.Module:
         num_key_value_heads=max(1, heads // 2),
         head_dim=128,
     )
-    body = Qwen3Model(config).to(device=device, dtype=dtype).train()
+    with torch.device(device):
+        body = Qwen3Model(config).to(dtype).train()
     body.gradient_checkpointing_enable({"use_reentrant": False})
     return body
 

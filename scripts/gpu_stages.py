@@ -23,6 +23,7 @@ from policies.sampling import sample_image_tokens
 RELEASED = "as released"
 RELEASED_BATCH = 16
 GUIDANCE = 2.0
+WARM_UP_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,9 @@ def make_prompts(policy: BLIP3oNext, settings: Settings) -> list[list[int]]:
 
 
 @torch.no_grad()
-def generate_as_released(policy: BLIP3oNext, prompts: Sequence[list[int]]) -> torch.Tensor:
-    """`transformers.generate` with logits and draws over the whole vocabulary."""
+def generate_as_released(policy: BLIP3oNext, prompts: Sequence[list[int]], length: int) -> torch.Tensor:
+    """`length` tokens by `transformers.generate`, with logits and draws over the whole vocabulary."""
     ids, mask = (tensor.to(policy.ar.device) for tensor in policy.prompts.pad(prompts))
-    length = policy.image_tokens.num_tokens
     return policy.ar.generate(
         input_ids=ids,
         attention_mask=mask,
@@ -117,9 +117,11 @@ def sampling(policy: BLIP3oNext, settings: Settings) -> list[Way]:
     """Image tokens of all rollouts at once, from the image rows alone."""
     rows = [prompt for prompt in make_prompts(policy, settings) for _ in range(settings.group_size)]
     few = rows[:RELEASED_BATCH]
+    generate = partial(generate_as_released, policy, few)
+    warm_up = partial(generate, WARM_UP_TOKENS)
     return [
-        Way(RELEASED, len(few), partial(generate_as_released, policy, few)),
-        Way("ours", len(rows), partial(sample_image_tokens, policy, rows)),
+        Way(RELEASED, len(few), partial(generate, policy.image_tokens.num_tokens), warm_up),
+        Way("ours", len(rows), partial(sample_image_tokens, policy, rows), warm_up),
     ]
 
 

@@ -61,12 +61,16 @@ def main(config_file: str) -> None:
     if trainer.accelerator.is_main_process:
         torch.save(trainer.pipeline.ar.state_dict(), RunFolder(config.run_dir).path / "state.pt")
     local = sum(p.numel() for p in map(to_local, trainer.model.parameters()))
-    (RunFolder(config.run_dir).path / f"values-{trainer.accelerator.process_index}").write_text(str(local))
+    rank = trainer.accelerator.process_index
+    (RunFolder(config.run_dir).path / f"values-{rank}").write_text(str(local))
+    (RunFolder(config.run_dir).path / f"engine-{rank}").write_text(type(trainer.model_wrapped).__name__)
     torch.distributed.destroy_process_group()
 
 
 def to_local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this rank holds of a parameter."""
+    """What this rank holds of a parameter under FSDP2, DeepSpeed's ZeRO-3, or none of them."""
+    if hasattr(tensor, "ds_tensor"):
+        return tensor.ds_tensor
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 

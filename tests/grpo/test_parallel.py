@@ -59,7 +59,7 @@ def test_sharding_without_gpus_is_refused(make_config, parallel):
 
 def test_deepspeed_that_is_not_installed_is_refused(make_config, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="the package deepspeed is not installed"):
+    with pytest.raises(ConfigError, match=r"deepspeed is not installed here; `pip install '\.\[deepspeed\]'`"):
         check_parallel(configure(make_config, {"type": "deepspeed"}))
 
 

@@ -49,7 +49,7 @@ def ray_cluster(config: RunConfig) -> Iterator[None]:
     options = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         with loopback():
-            ray.init(address=address, include_dashboard=False, **options)
+            ray.init(address=address, include_dashboard=False, _system_config=own_settings(), **options)
         protect_token()
     else:
         try:
@@ -70,6 +70,15 @@ def cluster_address(config: RunConfig) -> str:
     this machine is never joined: it belongs to another program, which may end it.
     """
     return config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def own_settings() -> dict[str, Any]:
+    """Ray's settings for a cluster of our own.
+
+    Ray warns in the terminal from four times as many workers as it starts at once, by default one per core. Ours are
+    few and large, take turns, and reserve no cores.
+    """
+    return {"worker_maximum_startup_concurrency": 4 * (os.cpu_count() or 1)}
 
 
 @contextmanager

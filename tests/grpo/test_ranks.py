@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs import dump_config
 from grpo.checkpoints import RunFolder
 from grpo.metrics import read_metrics
 from grpo.trained import load_trained
@@ -48,6 +47,13 @@ def run_ranks(config, ranks=2):
             process.kill()
     assert [process.returncode for process in processes] == [0] * ranks, "\n".join(errors)[-4000:]
     return folder
+
+
+def run_in_two_parts(config):
+    """Two steps, and the rest in new processes from the checkpoint."""
+    shorter = config.model_copy(update={"trainer": config.trainer.model_copy(update={"max_steps": 2})})
+    assert run_ranks(shorter).newest_step() == 2
+    return run_ranks(config)
 
 
 def assert_same_run(folder, metrics, trainer):
@@ -132,11 +138,7 @@ def test_fsdp2_shards_the_policy_and_trains_like_one_rank(make_pair, run_toy, po
 def test_an_fsdp2_run_resumes(make_pair, run_toy):
     alone, together = make_pair(parallel={"type": "fsdp2"}, ema={"decay": 0.5})
     trainer, _, metrics = run_toy(alone)
-    shorter = together.model_copy(update={"trainer": together.trainer.model_copy(update={"max_steps": 2})})
-    folder = run_ranks(shorter)
-    assert folder.newest_step() == 2
-    folder.config.write_text(dump_config(together), encoding="utf-8")
-    run_ranks(together)
+    folder = run_in_two_parts(together)
     assert_same_run(folder, metrics, trainer)
 
 
@@ -150,11 +152,7 @@ def test_deepspeed_trains_like_one_rank_and_resumes(make_pair, run_toy, policy_p
     pytest.importorskip("deepspeed")
     alone, together = make_pair(**options, parallel={"type": "deepspeed", "zero_stage": stage})
     trainer, _, metrics = run_toy(alone)
-    shorter = together.model_copy(update={"trainer": together.trainer.model_copy(update={"max_steps": 2})})
-    folder = run_ranks(shorter)
-    assert folder.newest_step() == 2
-    folder.config.write_text(dump_config(together), encoding="utf-8")
-    run_ranks(together)
+    folder = run_in_two_parts(together)
     assert_same_run(folder, metrics, trainer)
     assert {(folder.path / f"engine-{rank}").read_text() for rank in (0, 1)} == {"DeepSpeedEngine"}
     held = [int((folder.path / f"values-{rank}").read_text()) for rank in (0, 1)]

@@ -69,7 +69,7 @@ def check_parallel(config: RunConfig) -> None:
         )
     if isinstance(section, DeepSpeedSection):
         if importlib.util.find_spec("deepspeed") is None:
-            raise ConfigError("trainer.parallel.type=deepspeed is not installed here; `pip install '.[deepspeed]'`")
+            raise ConfigError("trainer.parallel.type: deepspeed is not installed here; `pip install '.[deepspeed]'`")
         if trainer.ema:
             raise ConfigError("trainer.ema: not with trainer.parallel.type=deepspeed, which hides its weights")
 

@@ -61,9 +61,10 @@ def main(config_file: str) -> None:
     if trainer.accelerator.is_main_process:
         torch.save(trainer.pipeline.ar.state_dict(), RunFolder(config.run_dir).path / "state.pt")
     local = sum(p.numel() for p in map(to_local, trainer.model.parameters()))
-    rank = trainer.accelerator.process_index
+    rank, engine = trainer.accelerator.process_index, trainer.model_wrapped
+    stage = getattr(engine, "zero_optimization_stage", lambda: "")()
     (RunFolder(config.run_dir).path / f"values-{rank}").write_text(str(local))
-    (RunFolder(config.run_dir).path / f"engine-{rank}").write_text(type(trainer.model_wrapped).__name__)
+    (RunFolder(config.run_dir).path / f"engine-{rank}").write_text(f"{type(engine).__name__} {stage}")
     torch.distributed.destroy_process_group()
 
 

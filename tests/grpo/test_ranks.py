@@ -1,4 +1,4 @@
-"""Two trainer ranks (gloo) do what one does with the whole batch: DDP, FSDP2, LoRA, EMA, recorded groups."""
+"""Two trainer ranks (gloo) do what one does with the whole batch: DDP, FSDP2, DeepSpeed, LoRA, EMA, recorded groups."""
 
 import os
 import socket
@@ -31,7 +31,7 @@ def run_ranks(config, ranks=2):
         "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, str(Path(__file__).with_name("rank.py")), str(folder.config)]
     processes = [
@@ -154,7 +154,7 @@ def test_deepspeed_trains_like_one_rank_and_resumes(make_pair, run_toy, policy_p
     trainer, _, metrics = run_toy(alone)
     folder = run_in_two_parts(together)
     assert_same_run(folder, metrics, trainer)
-    assert {(folder.path / f"engine-{rank}").read_text() for rank in (0, 1)} == {"DeepSpeedEngine"}
+    assert {(folder.path / f"engine-{rank}").read_text() for rank in (0, 1)} == {f"DeepSpeedEngine {stage}"}
     held = [int((folder.path / f"values-{rank}").read_text()) for rank in (0, 1)]
     whole = sum(parameter.numel() for parameter in trainer.model.parameters())
     assert max(held) < 0.6 * whole if stage == 3 else held == [whole, whole]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from configs.section import Section
+from blip3o_grpo.configs.section import Section
 
 
 class TimeoutsSection(Section):
@@ -20,7 +20,7 @@ class TimeoutsSection(Section):
     decode: float | None = Field(1800, gt=0)
     """One batch (`rollout.images_per_decode`)."""
     score: float | None = Field(1800, gt=0)
-    """One batch as painted, by one reward; also a reward's look at the starting policy's images."""
+    """One batch as decoded, by one reward; also a reward's look at the starting policy's images."""
     sync: float | None = Field(1800, gt=0)
     """Fetching and loading the newest weights, or a reward's state."""
 

@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any
 
-from configs.secret_names import KNOWN_FORMAT, URL_USER, is_secret_name
+from blip3o_grpo.configs.secret_names import KNOWN_FORMAT, URL_USER, is_secret_name
 
 _REFERENCE = re.compile(r"\$(\w+|\{\w+\})|<[^<>]*>")
 """`${VARIABLE}`, which whoever uses the value expands, or a word like `<s>`."""

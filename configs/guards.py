@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from configs.section import Section
+from blip3o_grpo.configs.section import Section
 
 
 class GuardsSection(Section):

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from configs.names import HUB_NAME
-from configs.schema import RunConfig, WarmstartConfig
+from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
 
-DEFAULT_RECIPE = Path(__file__).parent / "tiny_ocr.yaml"
+DEFAULT_RECIPE = Path(__file__).resolve().parent / "tiny_ocr.yaml"
 MAX_BYTES = 2**20
 """Of a configuration file; far more than anybody writes."""
 MAX_VALUES = 20_000

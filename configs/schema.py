@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.decoding import DecoderSection
-from configs.faults import FaultsSection
-from configs.free_form import check_free_form
-from configs.guards import GuardsSection
-from configs.section import Section
-from configs.training import TrainerSection
+from blip3o_grpo.configs.decoder import DecoderSection
+from blip3o_grpo.configs.faults import FaultsSection
+from blip3o_grpo.configs.free_form import check_free_form
+from blip3o_grpo.configs.guards import GuardsSection
+from blip3o_grpo.configs.section import Section
+from blip3o_grpo.configs.training import TrainerSection
 
 
 class PolicySection(Section):
@@ -40,7 +40,7 @@ class PromptsSection(Section):
 
 
 class RolloutSection(Section):
-    """How groups are sampled and painted during training."""
+    """How groups are sampled and decoded during training."""
 
     prompts_per_step: int = Field(8, ge=1)
     group_size: int = Field(8, ge=2)
@@ -53,7 +53,7 @@ class RolloutSection(Section):
     prompts_per_chunk: int = Field(4, ge=1)
     """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
     images_per_decode: int = Field(32, ge=1)
-    """Images a decoder paints in one batch (whole groups, at least one); rewards start when a batch is painted."""
+    """Images a decoder decodes in one batch (whole groups, at least one); rewards start when a batch is decoded."""
     decoder: DecoderSection = DecoderSection()
     """What makes decoders faster or smaller."""
     enforce_eager: bool = True
@@ -272,12 +272,12 @@ class WarmstartConfig(Section):
     """Share of samples whose condition is zeroed, which teaches the unconditional branch of guidance."""
     condition_noise: float = Field(0.0, ge=0)
     """Standard deviation of noise on the hidden states, as a share of their own: the head that learns under it goes on
-    painting cleanly when fine-tuning moves the AR part."""
+    decoding cleanly when fine-tuning moves the AR part."""
     caption_swap: float = Field(0.0, ge=0, lt=1)
     """Share of samples whose caption is another sample's: they train only the head, to trust tokens over words."""
     anchor_weight: float = Field(0.0, ge=0)
     """Weight of an auxiliary loss: each image token's hidden state tells its row, its column and which token it is.
-    Next-token prediction alone lets a policy trained from scratch forget all three, and the head cannot paint them."""
+    Next-token prediction alone lets a policy trained from scratch forget all three, and the head cannot decode them."""
     checkpoint_every_steps: int = Field(500, ge=1)
     threads: int | None = Field(None, ge=1)
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from configs.loader import PATH_KEYS, ConfigError, _apply_override, _describe, _read_yaml, load_run_config
-from configs.schema import RewardSection, RunConfig, Section
+from blip3o_grpo.configs.loader import PATH_KEYS, ConfigError, _apply_override, _describe, _read_yaml, load_run_config
+from blip3o_grpo.configs.schema import RewardSection, RunConfig, Section
 
 START = "start"
 """Name of the untrained policy among the arms."""

@@ -1,5 +1,7 @@
-"""What the tiny world's pictures are made of, for those who draw it (`policies.world`) and those who look at it
-(`rewards.detectors.shapes`): colours and outlines, numbers only."""
+"""What the tiny world's pictures are made of: colours and outlines, numbers only.
+
+For those who draw it (`policies.tiny_world.world`) and those who look at it (`rewards.detectors.shapes`).
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from configs.section import Section
+from blip3o_grpo.configs.section import Section
 
 
 class LoRASection(Section):

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from grpo.errors import one_line_errors
-from grpo.prompt_data.cli import app as prompts_app
-from grpo.steps_cli import steps as compare_steps
-from grpo.study.cli import ablate, rescore
+from blip3o_grpo.errors import one_line_errors
+from blip3o_grpo.evaluation.cli import steps as compare_steps
+from blip3o_grpo.prompt_data.cli import app as prompts_app
+from blip3o_grpo.study.cli import ablate, rescore
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -41,15 +41,15 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Fine-tune a policy with GRPO; on a folder that holds checkpoints of the same configuration, resume."""
-    from configs import DEFAULT_RECIPE, load_run_config
+    from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
 
     overrides = list(overrides or [])
     if config and "=" in config and not Path(config).exists():
         overrides.insert(0, config)
         config = None
     run_config = load_run_config(config or DEFAULT_RECIPE, overrides)
-    from grpo.checkpoints import RunFolder
-    from grpo.train import train as run_training
+    from blip3o_grpo.driver import train as run_training
+    from blip3o_grpo.run.folder import RunFolder
 
     summary = run_training(run_config, console)
     table = Table("reward", "held-out before", "after", "change", title=f"{summary['steps']} steps")
@@ -73,10 +73,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show where a run's workers go, the memory of each GPU and the expected times; refuse what cannot fit."""
-    from configs import load_run_config
+    from blip3o_grpo.configs import load_run_config
 
     run_config = load_run_config(config, overrides or [])
-    from grpo.placement import make_plan, show_plan
+    from blip3o_grpo.planning import make_plan, show_plan
 
     if as_json:
         typer.echo(json.dumps(make_plan(run_config, measured)))
@@ -91,7 +91,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run folder.")] = None,
 ) -> None:
     """Write a run's report: one HTML file with tables, curves and before/after pictures."""
-    from grpo.report import write_report
+    from blip3o_grpo.report import write_report
 
     console.print(f"report: {write_report(run, out)}", soft_wrap=True, highlight=False)
 
@@ -108,10 +108,10 @@ def warmstart(
     config: Annotated[str, typer.Argument(help="Warm-start recipe (YAML).")], overrides: Overrides = None
 ) -> None:
     """Train a policy on images and captions, before any reward is involved."""
-    from configs import load_warmstart_config
+    from blip3o_grpo.configs import load_warmstart_config
 
     warmstart_config = load_warmstart_config(config, overrides or [])
-    from policies import warmstart as supervised
+    from blip3o_grpo.warmstart import supervised as supervised
 
     supervised.run(warmstart_config)
 
@@ -129,13 +129,13 @@ def sample(
     guidance: Annotated[float, typer.Option(min=1)] = 2.0,
 ) -> None:
     """Draw images for prompts and save them as one picture grid."""
-    from configs import ConfigError
-    from grpo.checkpoints import policy_folder
-    from grpo.grids import draw_grid
-    from policies import BLIP3oNext
-    from policies.painting import paint
-    from policies.sampling import sample_image_tokens
-    from rollout import load_prompts
+    from blip3o_grpo.configs import ConfigError
+    from blip3o_grpo.evaluation.grids import draw_grid
+    from blip3o_grpo.policies import BLIP3oNext
+    from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
+    from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
+    from blip3o_grpo.rollout import load_prompts
+    from blip3o_grpo.run.folder import policy_folder
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise ConfigError(f"--out {out}: pictures are written as a .png file")
@@ -147,7 +147,7 @@ def sample(
         batch = [ids] * images
         tokens = sample_image_tokens(model, batch, temperature=temperature, seed=seed + number)
         seeds = range(seed, seed + images)
-        pictures = paint(model, batch, tokens, seeds, num_steps=steps, guidance_scale=guidance)
+        pictures = decode_completions(model, batch, tokens, seeds, num_steps=steps, guidance_scale=guidance)
         rows.append((text, list(pictures.numpy()), ()))
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_grid(rows).save(out)
@@ -170,8 +170,8 @@ def evaluate(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
 ) -> None:
     """Measure a policy, or two, on held-out prompts, with the seeds and settings that training uses."""
-    from grpo.suites import run_suite
-    from grpo.tables import suite_tables
+    from blip3o_grpo.evaluation.suites import run_suite
+    from blip3o_grpo.evaluation.tables import suite_tables
 
     counts = {"num_prompts": num_prompts, "images_per_prompt": images}
     changes = [f"evaluation.{name}={value}" for name, value in counts.items() if value is not None]
@@ -199,7 +199,7 @@ def doctor(
     num_prompts: Annotated[int, typer.Option(min=1, help="Prompts of the reward test.")] = 4,
 ) -> None:
     """Check the installation: versions, devices, weights, sampler/trainer agreement, and what moves the reward."""
-    from grpo.doctor import examine
+    from blip3o_grpo.doctor import examine
 
     if not examine(console, policy, quick=quick, num_prompts=num_prompts):
         raise typer.Exit(1)

@@ -20,16 +20,16 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 from rich.console import Console
 
-from configs import ConfigError, RunConfig
-from grpo.errors import WorkerDiedError, last_line, user_error
-from grpo.hacking import HackingWatch
-from grpo.metrics import read_metrics
-from grpo.progress import ProgressDisplay
-from grpo.stopping import StopSignals, interruptible
+from blip3o_grpo.configs import ConfigError, RunConfig
+from blip3o_grpo.errors import WorkerDiedError, last_line, user_error
+from blip3o_grpo.progress import ProgressDisplay
+from blip3o_grpo.run.hacking import HackingWatch
+from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.run.stopping import StopSignals, interruptible
 
 if TYPE_CHECKING:
-    from grpo.validate import CheckedRun
-    from rollout import RolloutPipeline
+    from blip3o_grpo.rollout import RolloutPipeline
+    from blip3o_grpo.validate import CheckedRun
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console, signals: S
     """Train from the newest checkpoint to the last step in `cluster.trainers` Ray Train workers.
 
     Raises:
-        ray.train.TrainingFailedError: a worker failed; `grpo.errors.user_error` finds our own error in it.
+        ray.train.TrainingFailedError: a worker failed; `blip3o_grpo.errors.user_error` finds our own error in it.
         RunStopped: a signal stopped the training; a checkpoint holds all finished steps.
     """
     config = run.config
@@ -185,6 +185,6 @@ def _watch(run: CheckedRun) -> HackingWatch:
 
 def _train_in_worker(job: dict[str, Any]) -> None:
     """Ray Train's per-worker function; TRL, and with it vLLM, is imported here and not in the driver."""
-    from grpo.worker import train_worker
+    from blip3o_grpo.rank import train_worker
 
     train_worker(job)

@@ -12,16 +12,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from configs import DEFAULT_RECIPE, load_run_config
-from grpo.checkpoints import policy_folder
-from grpo.cluster import ray_cluster
-from grpo.train import versions
-from grpo.validate import check_run
-from grpo.variance import SpreadShares, spread_shares
-from policies import BLIP3oNext, image_logprobs
-from policies.painting import paint
-from rewards import RewardBatch, build_reward, score
-from rollout import RolloutGroup, RolloutPipeline, noise_seed
+from blip3o_grpo.cluster import ray_cluster
+from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
+from blip3o_grpo.driver import versions
+from blip3o_grpo.evaluation.variance import SpreadShares, spread_shares
+from blip3o_grpo.policies import BLIP3oNext, image_logprobs
+from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
+from blip3o_grpo.rewards import RewardBatch, build_reward, score
+from blip3o_grpo.rollout import RolloutGroup, RolloutPipeline, noise_seed
+from blip3o_grpo.run.folder import policy_folder
+from blip3o_grpo.validate import check_run
 
 AGREEMENT = 1e-4  # nats per token in float32
 NUM_TOKEN_SEQUENCES = 4
@@ -82,7 +82,7 @@ def logprob_difference(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], temp
 def reward_spread(
     model: BLIP3oNext, groups: tuple[RolloutGroup, ...], num_diffusion_steps: int, guidance_scale: float
 ) -> SpreadShares:
-    """Paint every token sequence of each group from the same few noise draws and decompose the OCR reward's spread."""
+    """Decode every token sequence of each group from the same few noise draws and decompose the OCR reward's spread."""
     reward = build_reward("ocr")
     tables = []
     for group in groups:
@@ -91,8 +91,10 @@ def reward_spread(
         for rollout in group.rollouts:
             tokens = torch.from_numpy(rollout.completion.token_ids.astype(np.int64)).expand(NUM_NOISES, -1)
             prompts = [group.prompt_ids] * NUM_NOISES
-            painted = paint(model, prompts, tokens, seeds, num_steps=num_diffusion_steps, guidance_scale=guidance_scale)
-            images = list(painted.numpy())
+            decoded = decode_completions(
+                model, prompts, tokens, seeds, num_steps=num_diffusion_steps, guidance_scale=guidance_scale
+            )
+            images = list(decoded.numpy())
             batch = RewardBatch(images, [group.prompt.text] * NUM_NOISES, [group.prompt.metadata] * NUM_NOISES)
             rows.append(score(reward, batch, "ocr"))
         tables.append(np.array(rows, dtype=np.float64))

@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from configs.atomic import REFUSALS
-from rewards.redaction import redact
+from blip3o_grpo.configs.atomic import REFUSALS
+from blip3o_grpo.rewards.redaction import redact
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-PACKAGES = ("configs", "policies", "rewards", "rollout", "grpo")
+PACKAGE = __name__.split(".")[0]
 DEATHS = (
     "ActorDiedError",
     "WorkerCrashedError",
@@ -48,11 +48,16 @@ def user_error(error: BaseException) -> ValueError | None:
     """
     links = list(_chain(error))
     for link in links:
-        if isinstance(link, ValueError) and type(link).__module__.split(".")[0] in PACKAGES:
+        if isinstance(link, ValueError) and is_ours(link):
             return link
     return next((found for link in links if (found := _shortage(link))), None) or next(
         (found for link in links if (found := _death(link))), None
     )
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether one of our packages defined the error."""
+    return type(error).__module__.split(".")[0] == PACKAGE
 
 
 def last_line(error: BaseException) -> str:

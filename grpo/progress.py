@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from grpo.hacking import HackingWarning, HackingWatch
+from blip3o_grpo.run.hacking import HackingWarning, HackingWatch
 
 STAGES = ("sample", "decode", "score", "train")
 

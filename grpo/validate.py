@@ -6,14 +6,14 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import ConfigError, RunConfig
-from grpo.checkpoints import RunFolder
-from grpo.placement import check_placement
-from policies import BLIP3oNext, PromptEncoder, PromptError, resolve_policy_path
-from rewards import RewardError, check_options, check_prompt, is_applicable, prompt_needs, reward_class
-from rollout import Prompt, load_prompts
-from rollout.environments import check_environment
-from rollout.weight_path import check_builds
+from blip3o_grpo.configs import ConfigError, RunConfig
+from blip3o_grpo.planning import check_placement
+from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, PromptError, resolve_policy_path
+from blip3o_grpo.rewards import RewardError, check_options, check_prompt, is_applicable, prompt_needs, reward_class
+from blip3o_grpo.rollout import Prompt, load_prompts
+from blip3o_grpo.rollout.weights.path import check_builds
+from blip3o_grpo.rollout.workers.environments import check_environment
+from blip3o_grpo.run.folder import RunFolder
 
 
 @dataclass(frozen=True)

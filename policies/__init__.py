@@ -1,28 +1,8 @@
-"""Policies: BLIP3o-NEXT in the released layout, its prompt format and tokenizer, warm start, the tiny policy.
+"""Policies: BLIP3o-NEXT in the released layout, its prompt format and tokenizer, the tiny policy and its world.
 
-The names below load torch and diffusers only when first used.
+The names of `__init__.pyi` load torch and diffusers only when first used.
 """
 
-from importlib import import_module
+import lazy_loader
 
-_EXPORTS = {
-    "BLIP3oNext": "policies.blip3o_next",
-    "CheckpointError": "policies.config",
-    "ImageTokens": "policies.config",
-    "PromptEncoder": "policies.prompts",
-    "PromptError": "policies.prompts",
-    "VQSigLIP2": "policies.vision",
-    "image_logprobs": "policies.logprobs",
-    "image_tokens": "policies.config",
-    "load_config": "policies.config",
-    "position_ids": "policies.logprobs",
-    "random_policy": "policies.architecture",
-    "resolve_policy_path": "policies.config",
-}
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> object:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'policies' has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,8 +3,8 @@
 Importing this package loads no model and no model library.
 """
 
-from rewards.conformance import check_reward, example_batch
-from rewards.registry import (
+from blip3o_grpo.rewards.conformance import check_reward, example_batch
+from blip3o_grpo.rewards.registry import (
     available_rewards,
     build_reward,
     check_options,
@@ -13,7 +13,7 @@ from rewards.registry import (
     prompt_needs,
     reward_class,
 )
-from rewards.types import Reward, RewardBatch, RewardError, explained_scores, score
+from blip3o_grpo.rewards.types import Reward, RewardBatch, RewardError, explained_scores, score
 
 __all__ = [
     "Reward",

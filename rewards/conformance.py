@@ -1,6 +1,6 @@
 """`check_reward`: the conformance test that authors of rewards run on their own class.
 
-from rewards import check_reward
+from blip3o_grpo.rewards import check_reward
 check_reward(MyReward, options={"strength": 2})
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rewards.types import Reward, RewardBatch, RewardError, explained_scores, score
+from blip3o_grpo.rewards.types import Reward, RewardBatch, RewardError, explained_scores, score
 
 
 def example_batch(num_images: int = 4, size: int = 64) -> RewardBatch:

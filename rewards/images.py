@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageOps
 
-from rewards.types import RewardError
+from blip3o_grpo.rewards.types import RewardError
 
 _PLAIN_MODES = ("1", "L", "RGB", "CMYK", "YCbCr", "HSV", "LAB")
 """PIL modes without transparency, 8 bits per channel or less, that PIL converts to RGB without loss of range."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from configs.secret_names import KNOWN_FORMAT, URL_USER, is_secret_name
+from blip3o_grpo.configs.secret_names import KNOWN_FORMAT, URL_USER, is_secret_name
 
 MIN_LENGTH = 6
 """Shorter values are words that occur by chance."""

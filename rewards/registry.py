@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from rewards.types import Reward, RewardError
+from blip3o_grpo.rewards.types import Reward, RewardError
 
 GROUP = "blip3o_grpo.rewards"
 

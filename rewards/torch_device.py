@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rewards.types import RewardError
+from blip3o_grpo.rewards.types import RewardError
 
 
 def check_device(device: str) -> None:

@@ -1,7 +1,7 @@
-"""The work of one step through the pools: sample, paint, score, and gather what comes back.
+"""The work of one step through the pools: sample, decode, score, and gather what comes back.
 
 Nothing here schedules: every call names the results it needs, and Ray starts it when they exist. So chunks are
-painted while the next ones are sampled, and scored while the next ones are painted.
+decoded while the next ones are sampled, and scored while the next ones are decoded.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from configs import RewardSection, RunConfig
-from rollout.board import Published
-from rollout.calls import Call, result, submit
-from rollout.failures import check_version
-from rollout.joining import join, with_scores
-from rollout.messages import GroupRequest, PaintedChunk, SampledChunk, Snapshot, Work
-from rollout.pools import Pools
-from rollout.requests import Requests
-from rollout.scores import ScoreGatherer
-from rollout.types import RolloutGroup
-from rollout.weight_sync import POLICY
+from blip3o_grpo.configs import RewardSection, RunConfig
+from blip3o_grpo.rollout.faults.board import Published
+from blip3o_grpo.rollout.faults.calls import Call, result, submit
+from blip3o_grpo.rollout.faults.failures import check_version
+from blip3o_grpo.rollout.joining import join, with_scores
+from blip3o_grpo.rollout.messages import DecodedChunk, GroupRequest, SampledChunk, Snapshot, Work
+from blip3o_grpo.rollout.placement.pools import Pools
+from blip3o_grpo.rollout.requests import Requests
+from blip3o_grpo.rollout.scores import ScoreGatherer
+from blip3o_grpo.rollout.types import RolloutGroup
+from blip3o_grpo.rollout.weights.packing import POLICY
 
 Sampled = list[tuple[Sequence[GroupRequest], Call]]
 """Chunks of requests, and the calls that sample them."""
@@ -32,11 +32,11 @@ Sampled = list[tuple[Sequence[GroupRequest], Call]]
 
 @dataclass(frozen=True)
 class _Part:
-    """Calls that paint one part of a chunk and score it."""
+    """Calls that decode one part of a chunk and score it."""
 
     within: slice
     """Its groups in the chunk."""
-    painted: Call
+    decoded: Call
     scores: dict[str, Call]
 
 
@@ -70,7 +70,7 @@ class Flow:
             for turn, chunk in enumerate(self.requests.chunks(requests), start=self.turn)
         ]
 
-    def paint_and_score(self, sampled: Sampled, num_steps: int) -> list[_Chunk]:
+    def decode_and_score(self, sampled: Sampled, num_steps: int) -> list[_Chunk]:
         """Queue what was sampled through the other stages; workers are taken in turn, so every run assigns alike."""
         return [
             _Chunk(chunk, call, self._parts(chunk, call, turn, num_steps))
@@ -90,9 +90,9 @@ class Flow:
             sampled: SampledChunk = result(self.board, chunk.sampled, chunk.requests)
             self._account(sampled.work, "sample", seconds)
             for part in chunk.parts:
-                painted: PaintedChunk = result(self.board, part.painted, chunk.requests[part.within])
-                self._account(painted.work, "decode", seconds)
-                groups += join(painted, sampled.completions[part.within], scoring.gather(part.scores, painted))
+                decoded: DecodedChunk = result(self.board, part.decoded, chunk.requests[part.within])
+                self._account(decoded.work, "decode", seconds)
+                groups += join(decoded, sampled.completions[part.within], scoring.gather(part.scores, decoded))
         return groups, seconds
 
     def score_again(self, groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection]) -> list[RolloutGroup]:
@@ -104,17 +104,17 @@ class Flow:
         prompts = [group.prompt for group in groups]
         requests = self.requests.make(prompts, self.step, len(groups[0].rollouts))
         pixels = [np.stack([rollout.image for rollout in group.rollouts]) for group in groups]
-        painted = [
-            PaintedChunk(tuple(requests[part]), tuple(pixels[part]), Work("", 0.0, None))
+        decoded = [
+            DecodedChunk(tuple(requests[part]), tuple(pixels[part]), Work("", 0.0, None))
             for part in self.requests.parts(requests)
         ]
         calls = [
             {reward.name: self._score(reward.name, part, turn) for reward in rewards}
-            for turn, part in enumerate(painted, start=self.turn)
+            for turn, part in enumerate(decoded, start=self.turn)
         ]
         scoring = self._gatherer(rewards, defaultdict(float))
         return with_scores(
-            groups, [columns for pair in zip(calls, painted, strict=True) for columns in scoring.gather(*pair)]
+            groups, [columns for pair in zip(calls, decoded, strict=True) for columns in scoring.gather(*pair)]
         )
 
     def _parts(self, chunk: Sequence[GroupRequest], sampling: Call, index: int, num_steps: int) -> list[_Part]:
@@ -122,18 +122,18 @@ class Flow:
         slices = self.requests.parts(chunk)
         weights = self.snapshots[POLICY]
         for turn, part in enumerate(slices, start=index * len(slices)):
-            painting = submit(self.pools, "decode", turn, "paint", sampling.ref, part, num_steps, weights)
-            scores = {reward.name: self._score(reward.name, painting.ref, turn) for reward in self.config.rewards}
-            parts.append(_Part(part, painting, scores))
+            decoding = submit(self.pools, "decode", turn, "decode", sampling.ref, part, num_steps, weights)
+            scores = {reward.name: self._score(reward.name, decoding.ref, turn) for reward in self.config.rewards}
+            parts.append(_Part(part, decoding, scores))
         return parts
 
-    def _score(self, reward: str, painted: Any, turn: int) -> Call:
+    def _score(self, reward: str, decoded: Any, turn: int) -> Call:
         state = self.snapshots.get(reward)
-        return submit(self.pools, f"score/{reward}", turn, "score", painted, state, self.explain)
+        return submit(self.pools, f"score/{reward}", turn, "score", decoded, state, self.explain)
 
     def _gatherer(self, rewards: Sequence[RewardSection], seconds: dict[str, float]) -> ScoreGatherer:
-        def again(reward: str, painted: PaintedChunk) -> Call:
-            return self._score(reward, painted, self.turn)
+        def again(reward: str, decoded: DecodedChunk) -> Call:
+            return self._score(reward, decoded, self.turn)
 
         failures = Path(self.config.run_dir) / "failures"
         return ScoreGatherer(rewards, failures, self.board, self.step, again, seconds)

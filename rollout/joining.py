@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rollout.messages import PaintedChunk
-from rollout.types import Completion, Rollout, RolloutGroup
+from blip3o_grpo.rollout.messages import DecodedChunk
+from blip3o_grpo.rollout.types import Completion, Rollout, RolloutGroup
 
 
 @dataclass
@@ -27,11 +27,11 @@ class Columns:
 
 
 def join(
-    painted: PaintedChunk, completions: Sequence[Sequence[Completion]], scores: Sequence[Columns | None]
+    decoded: DecodedChunk, completions: Sequence[Sequence[Completion]], scores: Sequence[Columns | None]
 ) -> list[RolloutGroup]:
-    """Groups of a painted chunk, without those that have no scores."""
+    """Groups of a decoded chunk, without those that have no scores."""
     groups = []
-    for request, images, group, columns in zip(painted.requests, painted.images, completions, scores, strict=True):
+    for request, images, group, columns in zip(decoded.requests, decoded.images, completions, scores, strict=True):
         if columns is None:
             continue
         rollouts = tuple(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rollout.types import Completion, Prompt
+from blip3o_grpo.rollout.types import Completion, Prompt
 
 if TYPE_CHECKING:
     import ray
@@ -63,7 +63,7 @@ class SampledChunk:
 
 
 @dataclass(frozen=True)
-class PaintedChunk:
+class DecodedChunk:
     """Images of (a part of) a sampled chunk."""
 
     requests: tuple[GroupRequest, ...]
@@ -82,7 +82,7 @@ class ScoreFailure:
 
 @dataclass(frozen=True)
 class ScoredChunk:
-    """Scores of a painted chunk by one reward."""
+    """Scores of a decoded chunk by one reward."""
 
     scores: tuple[list[float | None] | ScoreFailure, ...]
     work: Work

@@ -11,22 +11,21 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from configs import RunConfig
-from policies import PromptEncoder, load_config
-from rollout.board import Published
-from rollout.calls import first_finished, result, submit, submit_to_all
-from rollout.errors import RolloutError
-from rollout.failures import check_version
-from rollout.flow import Flow
-from rollout.messages import Snapshot
-from rollout.pools import Pools, start_pools
-from rollout.requests import Requests
-from rollout.types import Completion, Prompt, RolloutBatch, RolloutGroup
-from rollout.weight_path import weight_path
-from rollout.weight_sync import POLICY, pack_weights
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.policies import PromptEncoder, load_config
+from blip3o_grpo.rollout.faults.board import Published
+from blip3o_grpo.rollout.faults.calls import first_finished, result, submit, submit_to_all
+from blip3o_grpo.rollout.faults.failures import check_version
+from blip3o_grpo.rollout.flow import Flow
+from blip3o_grpo.rollout.messages import Snapshot
+from blip3o_grpo.rollout.placement.pools import Pools, start_pools
+from blip3o_grpo.rollout.requests import Requests
+from blip3o_grpo.rollout.types import Completion, Prompt, RolloutBatch, RolloutError, RolloutGroup
+from blip3o_grpo.rollout.weights.packing import POLICY, pack_weights
+from blip3o_grpo.rollout.weights.path import weight_path
 
 if TYPE_CHECKING:
-    from rollout.weight_transfer import WeightTransfer
+    from blip3o_grpo.rollout.weights.transfer import WeightTransfer
 
 BOARD_PATIENCE_S = 60
 """For the rank that published the weights to put them on a new board."""
@@ -74,7 +73,7 @@ class RolloutPipeline:
     def connect_trainer(self) -> None:
         """Take this process for trainer rank 0, whose `sync_weights` go to the samplers by GPU where they can."""
         if self._path != "object_store":
-            from rollout.weight_transfer import WeightTransfer  # imports vLLM
+            from blip3o_grpo.rollout.weights.transfer import WeightTransfer  # imports vLLM
 
             self._transfer = WeightTransfer(
                 self._path, self._pools["sample"], getattr(torch, self._config.policy.dtype)
@@ -112,7 +111,7 @@ class RolloutPipeline:
         explain: bool = False,
         turn: int = 0,
     ) -> RolloutBatch:
-        """Sample, paint and score one group per prompt, with the weights of the last `sync_weights`.
+        """Sample, decode and score one group per prompt, with the weights of the last `sync_weights`.
 
         Args:
             prompts: one group each, returned in this order.
@@ -148,7 +147,7 @@ class RolloutPipeline:
         requests = self._requests.make(prompts, step, size)
         flow = self._flow(step, explain, turn)
         sampled = flow.sample(requests)
-        submitted = [flow.paint_and_score(sampled, num_steps) for num_steps in num_diffusion_steps]
+        submitted = [flow.decode_and_score(sampled, num_steps) for num_steps in num_diffusion_steps]
         gathered = [flow.gather(parts) for parts in submitted]
         if self._path == "ipc":  # the trainer needs the GPU now
             for call in submit_to_all({"sample": self._pools["sample"]}, "sleep"):
@@ -163,7 +162,7 @@ class RolloutPipeline:
     def sample(
         self, prompts: Sequence[Prompt], step: int | str, *, group_size: int | None = None
     ) -> list[tuple[Completion, ...]]:
-        """Completions only, one group per prompt: the same ones that `collect` would paint and score."""
+        """Completions only, one group per prompt: the same ones that `collect` would decode and score."""
         size = group_size or self._config.rollout.group_size
         calls = self._flow(step).sample(self._requests.make(prompts, step, size))
         return [group for chunk, call in calls for group in result(self._published, call, chunk).completions]

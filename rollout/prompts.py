@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from policies.prompts import PromptError, unusable_character
-from rollout.types import Prompt
+from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptError, unusable_character
+from blip3o_grpo.rollout.types import Prompt
 
 __all__ = ["PromptError", "load_prompts"]
 

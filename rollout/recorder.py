@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from configs.atomic import staged_folder
-from rollout.types import Rollout, RolloutBatch, RolloutGroup
+from blip3o_grpo.configs.atomic import staged_folder
+from blip3o_grpo.rollout.types import Rollout, RolloutBatch, RolloutGroup
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
-from rollout.errors import RolloutError
+from blip3o_grpo.rollout.types import RolloutError
 
 PictureName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+\.png$")]
 """A file beside the one that names it."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from configs import RunConfig
-from policies import PromptEncoder
-from rollout.messages import GroupRequest
-from rollout.pools import images_per_chunk
-from rollout.seeds import completion_seed, noise_seed
-from rollout.types import Prompt
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.policies import PromptEncoder
+from blip3o_grpo.rollout.messages import GroupRequest
+from blip3o_grpo.rollout.placement.pools import images_per_chunk
+from blip3o_grpo.rollout.seeds import completion_seed, noise_seed
+from blip3o_grpo.rollout.types import Prompt
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Scores of painted images: gathered reward by reward; a group that a reward fails on is dropped, or stops the run."""
+"""Scores of decoded images: gathered reward by reward; a group that a reward fails on is dropped, or stops the run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import RewardSection
-from rollout.board import Published
-from rollout.calls import Call, result
-from rollout.errors import RolloutError, WorkerLostError
-from rollout.failures import save_failure
-from rollout.joining import Columns
-from rollout.messages import PaintedChunk, ScoredChunk, ScoreFailure, Work
+from blip3o_grpo.configs import RewardSection
+from blip3o_grpo.rollout.faults.board import Published
+from blip3o_grpo.rollout.faults.calls import Call, result
+from blip3o_grpo.rollout.faults.failures import save_failure
+from blip3o_grpo.rollout.joining import Columns
+from blip3o_grpo.rollout.messages import DecodedChunk, ScoredChunk, ScoreFailure, Work
+from blip3o_grpo.rollout.types import RolloutError, WorkerLostError
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,20 @@ class ScoreGatherer:
     """Folder for the images and the traceback of a reward that stops the run."""
     board: Published
     step: int | str
-    submit: Callable[[str, PaintedChunk], Call]
+    submit: Callable[[str, DecodedChunk], Call]
     """Has a reward, by name, score a chunk (again)."""
     seconds: dict[str, float]
     """Busy seconds; those of `score` are added up here."""
 
-    def gather(self, calls: Mapping[str, Call], painted: PaintedChunk) -> list[Columns | None]:
-        """Scores of every group of a painted chunk, from one call for each reward; None: the group is dropped.
+    def gather(self, calls: Mapping[str, Call], decoded: DecodedChunk) -> list[Columns | None]:
+        """Scores of every group of a decoded chunk, from one call for each reward; None: the group is dropped.
 
         Raises:
             RolloutError: a reward failed and its `on_error` is `stop`.
         """
-        columns: list[Columns | None] = [Columns({}, {}) for _ in painted.requests]
+        columns: list[Columns | None] = [Columns({}, {}) for _ in decoded.requests]
         for reward in self.rewards:
-            scored = self._scored(reward, calls[reward.name], painted)
+            scored = self._scored(reward, calls[reward.name], decoded)
             self.seconds["score"] += scored.work.seconds
             for index, scores in enumerate(scored.scores):
                 if not isinstance(scores, ScoreFailure):
@@ -48,31 +48,31 @@ class ScoreGatherer:
                 elif reward.on_error == "skip":
                     columns[index] = None
                 else:
-                    prompt, images = painted.requests[index].prompt, painted.images[index]
+                    prompt, images = decoded.requests[index].prompt, decoded.images[index]
                     raise save_failure(self.failures, reward.name, prompt, self.step, images, scores)
         return columns
 
-    def _scored(self, reward: RewardSection, call: Call, painted: PaintedChunk) -> ScoredChunk:
+    def _scored(self, reward: RewardSection, call: Call, decoded: DecodedChunk) -> ScoredChunk:
         try:
-            return result(self.board, call, painted.requests)
+            return result(self.board, call, decoded.requests)
         except WorkerLostError as error:
-            if len(painted.requests) == 1:
-                return _failed(painted, error)
+            if len(decoded.requests) == 1:
+                return _failed(decoded, error)
             if reward.on_error == "stop":
                 raise
             # One of the groups did it. Each by itself shows which, and the others keep their scores.
             singles = [
-                PaintedChunk((request,), (images,), painted.work)
-                for request, images in zip(painted.requests, painted.images, strict=True)
+                DecodedChunk((request,), (images,), decoded.work)
+                for request, images in zip(decoded.requests, decoded.images, strict=True)
             ]
             calls = [self.submit(reward.name, single) for single in singles]
             return _joined([self._scored(reward, *pair) for pair in zip(calls, singles, strict=True)])
         except RolloutError as error:
-            return _failed(painted, error)
+            return _failed(decoded, error)
 
 
-def _failed(painted: PaintedChunk, error: RolloutError) -> ScoredChunk:
-    return ScoredChunk((ScoreFailure(str(error), str(error)),) * len(painted.requests), Work("", 0.0, None))
+def _failed(decoded: DecodedChunk, error: RolloutError) -> ScoredChunk:
+    return ScoredChunk((ScoreFailure(str(error), str(error)),) * len(decoded.requests), Work("", 0.0, None))
 
 
 def _joined(chunks: list[ScoredChunk]) -> ScoredChunk:

@@ -11,6 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
+class RolloutError(ValueError):
+    """A stage failed, or handed on something that cannot be trained on. Never turned into a reward."""
+
+
+class WorkerLostError(RolloutError):
+    """A call was lost with its worker, which died or hung, more often than `faults.retries` allows."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One caption to draw, with whatever its file says about it."""

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from configs.atomic import write_atomically  # noqa: E402
-from policies import released  # noqa: E402
+from blip3o_grpo.configs.atomic import write_atomically  # noqa: E402
+from blip3o_grpo.policies.blip3o_next import released  # noqa: E402
 from scripts import bench_logprobs  # noqa: E402
 from scripts.bench_logprobs import memory  # noqa: E402
 from scripts.gpu_stages import DRY, Settings, Way, decoding, prefill, sampling  # noqa: E402

@@ -29,8 +29,15 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from policies import ImageTokens, PromptEncoder, image_tokens, load_config, released, resolve_policy_path
-from rollout.engine import EngineIds, EngineSettings, engine_environment, engine_options, start_engine
+from blip3o_grpo.policies import ImageTokens, PromptEncoder, image_tokens, load_config, resolve_policy_path
+from blip3o_grpo.policies.blip3o_next import released
+from blip3o_grpo.rollout.workers.engine import (
+    EngineIds,
+    EngineSettings,
+    engine_environment,
+    engine_options,
+    start_engine,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -115,7 +122,7 @@ def start_whole(path: Path) -> Any:
     from vllm import LLM
     from vllm.v1.sample.logits_processor import LogitsProcessor
 
-    from rollout.vllm_model import register
+    from blip3o_grpo.rollout.workers.vllm_model import register
 
     class OnlyImageTokens(LogitsProcessor):
         def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool):

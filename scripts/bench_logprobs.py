@@ -1,7 +1,7 @@
 """What do log-probs of image tokens and their backward pass cost? The whole vocabulary against ours, in one run.
 
 The baseline is what the released RL code does: logits over all text and image tokens, log-softmax, pick. Ours:
-image rows only, in chunks that are computed again in the backward pass (`policies/logprobs.py`). Both get the same
+image rows only, in chunks that are computed again in the backward pass (`logprobs.py`). Both get the same
 hidden states and the same `lm_head`, and return gradients for both. They take turns, and medians count. The peak of
 each is taken in a process of its own, on top of inputs and gradients: what PyTorch allocated on a GPU, resident memory
 on a CPU.
@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from policies.logprobs import token_logprobs  # noqa: E402
+from blip3o_grpo.policies.blip3o_next.logprobs import token_logprobs  # noqa: E402
 
 WAYS = ("whole vocabulary", "ours")
 

@@ -31,16 +31,16 @@ from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
 
-from configs import DEFAULT_RECIPE, RunConfig, load_run_config
-from grpo.checkpoints import RunFolder
-from grpo.cluster import ray_cluster, trainer_threads
-from grpo.manifest import FILE, FileRecord, Manifest
-from grpo.train import evaluate_before
-from grpo.validate import check_run
-from grpo.worker import run_training
-from rollout import RolloutPipeline
-from rollout.calls import Call
-from rollout.worker import Worker
+from blip3o_grpo.cluster import ray_cluster, trainer_threads
+from blip3o_grpo.configs import DEFAULT_RECIPE, RunConfig, load_run_config
+from blip3o_grpo.driver import evaluate_before
+from blip3o_grpo.rank import run_training
+from blip3o_grpo.rollout import RolloutPipeline
+from blip3o_grpo.rollout.faults.calls import Call
+from blip3o_grpo.rollout.workers.base import Worker
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.manifest import FILE, FileRecord, Manifest
+from blip3o_grpo.validate import check_run
 
 GOAL = 0.03
 WARM_UP = 2
@@ -95,13 +95,13 @@ def checks_off(workers: Sequence[ActorHandle]) -> Iterator[None]:
     with ExitStack() as stack:
         for target, replacement in {
             "os.fsync": lambda descriptor: None,
-            "rollout.calls.first_finished": first,
-            "grpo.checkpoints.write_manifest": sizes_only,
-            "grpo.trainer.interruptible": direct,
-            "grpo.trainer.ImageGRPOTrainer.any_rank": lambda self, value: False,
-            "grpo.guarding.Guards.on_pre_optimizer_step": lambda *args, **kwargs: None,
-            "grpo.guarding.Guards.on_log": lambda *args, **kwargs: None,
-            "grpo.stopping.StopAfterStep.on_step_end": lambda *args, **kwargs: None,
+            "blip3o_grpo.rollout.faults.calls.first_finished": first,
+            "blip3o_grpo.run.folder.write_manifest": sizes_only,
+            "blip3o_grpo.training.trainer.interruptible": direct,
+            "blip3o_grpo.training.trainer.ImageGRPOTrainer.any_rank": lambda self, value: False,
+            "blip3o_grpo.training.guards.Guards.on_pre_optimizer_step": lambda *args, **kwargs: None,
+            "blip3o_grpo.training.guards.Guards.on_log": lambda *args, **kwargs: None,
+            "blip3o_grpo.run.stopping.StopAfterStep.on_step_end": lambda *args, **kwargs: None,
         }.items():
             stack.enter_context(patch(target, replacement))
         tell(workers, hide_board)
@@ -161,14 +161,14 @@ def measure(config: RunConfig, pairs: int, console: Console) -> Clock:
         console.print("workers are up")
         evaluate_before(run, pipeline)
         turns = Turns(clock, [worker for pool in pipeline._pools.values() for worker in pool])
-        with patch("grpo.worker.MetricsFile", _with_turns(turns)):
+        with patch("blip3o_grpo.rank.MetricsFile", _with_turns(turns)):
             run_training(run.config, run.train_prompts, run.heldout_prompts, pipeline)
     return clock
 
 
 def _with_turns(turns: Turns) -> type:
     """`MetricsFile` that also keeps the clock: `run_training` has no place for callbacks of others, and needs none."""
-    from grpo.metrics import MetricsFile
+    from blip3o_grpo.run.metrics import MetricsFile
 
     class Timed(MetricsFile):
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:

@@ -6,7 +6,7 @@
    the same temperature and the same support (image tokens only), at the same batch of 64; then a step of 256 images, as
    the released models were trained with, against batches of 16, which is how the released code samples them.
 2. The whole step: `RolloutPipeline.collect` with the OCR reward against the sequential loop: generate in batches of 16,
-   paint with 30 diffusion steps, score image by image. A second row paints with 30 steps on our side too.
+   decode with 30 diffusion steps, score image by image. A second row decodes with 30 steps on our side too.
 Ours and each baseline take turns; medians of the repeats count, after one warm-up of each.
 """
 
@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from configs import DEFAULT_RECIPE, RewardSection, RunConfig, load_run_config
-from grpo.cluster import loopback
-from policies import BLIP3oNext, random_policy, resolve_policy_path
-from rewards import RewardBatch, build_reward, score
-from rollout import Prompt, RolloutPipeline, load_prompts, noise_seed
+from blip3o_grpo.cluster import loopback
+from blip3o_grpo.configs import DEFAULT_RECIPE, RewardSection, RunConfig, load_run_config
+from blip3o_grpo.policies import BLIP3oNext, random_policy, resolve_policy_path
+from blip3o_grpo.rewards import RewardBatch, build_reward, score
+from blip3o_grpo.rollout import Prompt, RolloutPipeline, load_prompts, noise_seed
 
 BATCH = 64
 RELEASED_STEP = 256

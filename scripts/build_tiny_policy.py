@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs.schema import PolicySection, WarmstartConfig
-from policies.architecture import LATENT_CHANNELS, random_policy
-from policies.blip3o_next import BLIP3oNext
-from policies.warmstart import Warmstart
+from blip3o_grpo.configs.schema import PolicySection, WarmstartConfig
+from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
+from blip3o_grpo.policies.tiny_world.architecture import LATENT_CHANNELS, random_policy
+from blip3o_grpo.warmstart.supervised import Warmstart
 from scripts.tiny_build import captions, prompts
 from scripts.tiny_build.head import align_head
 from scripts.tiny_build.measure import measure

@@ -116,7 +116,7 @@ def _is(process: psutil.Process, kind: str) -> bool:
 def start(config: Path, run: Path, overrides: list[str]) -> subprocess.Popen:
     """Give the command; it starts a Ray cluster of its own."""
     run.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", "from grpo.cli import app; app()", "train", str(config), f"run_dir={run}"]
+    command = [sys.executable, "-c", "from blip3o_grpo.cli import app; app()", "train", str(config), f"run_dir={run}"]
     search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": search, "RAY_ADDRESS": "local"}
     log = (run.parent / f"{run.name}.log").open("a")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rollout import read_rollouts
+from blip3o_grpo.rollout import read_rollouts
 
 TOLERANCE = 1e-4
 LOGPROB_TOLERANCE = 5e-3

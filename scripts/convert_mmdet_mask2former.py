@@ -13,9 +13,9 @@ from pathlib import Path
 
 from transformers import Mask2FormerForUniversalSegmentation
 
-from rewards.detectors.mask2former_weights import load_mmdet_weights, to_transformers
-from rewards.detectors.transformers_mask2former import swin_small_config
-from rewards.types import RewardError
+from blip3o_grpo.rewards.detectors.mask2former_weights import load_mmdet_weights, to_transformers
+from blip3o_grpo.rewards.detectors.transformers_mask2former import swin_small_config
+from blip3o_grpo.rewards.types import RewardError
 
 _UNUSED_NORM = "model.pixel_level_module.encoder.swin.layernorm."
 

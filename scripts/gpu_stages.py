@@ -15,10 +15,10 @@ from functools import partial
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from policies.blip3o_next import BLIP3oNext
-from policies.painting import prepare_head
-from policies.prefill import group_hidden_states
-from policies.sampling import sample_image_tokens
+from blip3o_grpo.policies.blip3o_next.decoding import prepare_head
+from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.prefill import group_hidden_states
+from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
 
 RELEASED = "as released"
 RELEASED_BATCH = 16

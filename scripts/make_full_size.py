@@ -23,13 +23,13 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from rich.console import Console
 from safetensors.torch import save_file
 
-from policies import released
-from policies.architecture import make_tokenizer
-from policies.blip3o_next import BLIP3oNext, write_json
-from policies.checkpoint import INDEX, released_name
-from policies.config import image_tokens, load_config
-from policies.prompts import PromptEncoder
-from policies.vision import VQSigLIP2
+from blip3o_grpo.policies.blip3o_next import released
+from blip3o_grpo.policies.blip3o_next.checkpoint import INDEX, released_name
+from blip3o_grpo.policies.blip3o_next.config import image_tokens, load_config
+from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext, write_json
+from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptEncoder
+from blip3o_grpo.policies.blip3o_next.vision import VQSigLIP2
+from blip3o_grpo.policies.tiny_world.architecture import make_tokenizer
 
 DTYPE = torch.bfloat16
 CORPUS = ["a red sign that says TAXI", "a photo of two blue circles beside a green square"]

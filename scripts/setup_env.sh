@@ -27,7 +27,7 @@ logged() {
 
 # Files that decide what is installed, and where: an editable install and its scripts break when the folder moves.
 fingerprint() {
-    (cd "$root" && { printf '%s\n' "$root"; cat requirements/cpu.txt pyproject.toml scripts/setup_env.sh scripts/torchvision_ops.py; } | sha256sum | cut -d' ' -f1)
+    (cd "$root" && { printf '%s\n' "$root"; cat requirements/cpu.txt pyproject.toml scripts/setup_env.sh scripts/link_package.py scripts/torchvision_ops.py; ls grpo; } | sha256sum | cut -d' ' -f1)
 }
 
 find_python() {
@@ -79,6 +79,7 @@ say "installing the $count packages of requirements/cpu.txt (minutes on a fresh 
 logged pip_install -r "$lock"
 say "installing blip3o-grpo itself, editable"
 logged pip_install --no-build-isolation --editable "$root"
+logged "$python" "$root/scripts/link_package.py" "$venv/editable"
 
 # A CPU torch beside PyPI's CUDA build of torchvision: see scripts/torchvision_ops.py.
 site="$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
@@ -91,6 +92,6 @@ say "compiling all packages to bytecode"
 "$python" -m compileall -q -q -j 0 "$site" >>"$log" 2>&1 || true
 
 say "laying out the OCR models"
-logged "$python" -m rewards.ocr_models
+logged "$python" -m blip3o_grpo.rewards.ocr.models
 printf '%s\n' "$current" >"$stamp"
 say "done"

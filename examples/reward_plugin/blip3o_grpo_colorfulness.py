@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rewards import RewardBatch, RewardError
+from blip3o_grpo.rewards import RewardBatch, RewardError
 
 
 class Colorfulness:

@@ -1,6 +1,6 @@
 from blip3o_grpo_colorfulness import Colorfulness
 
-from rewards import check_reward
+from blip3o_grpo.rewards import check_reward
 
 
 def test_it_keeps_the_promises_of_a_reward():

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from rich import print
 
-from rewards import RewardBatch
-from rewards.remote import RemoteReward
+from blip3o_grpo.rewards import RewardBatch
+from blip3o_grpo.rewards.http.client import RemoteReward
 
 image = Image.new("RGB", (192, 96), (30, 80, 200))
 ImageDraw.Draw(image).text((96, 48), "TAXI", "white", font_size=48, anchor="mm")

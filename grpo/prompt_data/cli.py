@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from grpo.errors import one_line_errors
+from blip3o_grpo.errors import one_line_errors
 
 if TYPE_CHECKING:
-    from grpo.prompt_data.overlap import HeldOut
+    from blip3o_grpo.prompt_data.overlap import HeldOut
 
 app = typer.Typer(help="Make training prompts, and check them against test prompts.", no_args_is_help=True)
 console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -43,7 +43,7 @@ def geneval(
     exclude_file: ExcludeFiles = None,
 ) -> None:
     """GenEval training prompts with their records, from the benchmark's templates."""
-    from grpo.prompt_data import geneval_prompts
+    from blip3o_grpo.prompt_data import geneval_prompts
 
     shares = read_shares(tag_share) if tag_share else None
     records = geneval_prompts.generate(count, seed, shares, _held_out(exclude_file))
@@ -56,7 +56,7 @@ def geneval(
 @one_line_errors
 def text(out: Out, count: Count, seed: Seed = 0, exclude_file: ExcludeFiles = None) -> None:
     """Text-rendering training prompts: a scene, something that carries text, and one to six quoted words."""
-    from grpo.prompt_data import text_prompts
+    from blip3o_grpo.prompt_data import text_prompts
 
     records = text_prompts.generate(count, seed, _held_out(exclude_file))
     _write(out, records)
@@ -73,8 +73,8 @@ def check(
 
     Exit code 1 if there are any.
     """
-    from grpo.prompt_data.overlap import find_overlaps
-    from rollout.prompts import load_prompts
+    from blip3o_grpo.prompt_data.overlap import find_overlaps
+    from blip3o_grpo.rollout.prompts import load_prompts
 
     train_prompts, test_prompts = load_prompts(train), load_prompts(test)
     overlaps = find_overlaps(train_prompts, test_prompts)
@@ -96,7 +96,7 @@ def read_shares(values: Sequence[str]) -> dict[str, float]:
     Raises:
         ConfigError: no `=`, not a number, or a tag twice.
     """
-    from configs import ConfigError
+    from blip3o_grpo.configs import ConfigError
 
     shares: dict[str, float] = {}
     for value in values:
@@ -114,15 +114,15 @@ def read_shares(values: Sequence[str]) -> dict[str, float]:
 def _held_out(files: Sequence[Path] | None) -> HeldOut | None:
     if not files:
         return None
-    from grpo.prompt_data.overlap import HeldOut
-    from rollout.prompts import load_prompts
+    from blip3o_grpo.prompt_data.overlap import HeldOut
+    from blip3o_grpo.rollout.prompts import load_prompts
 
     return HeldOut([prompt for file in files for prompt in load_prompts(file)])
 
 
 def _write(out: Path, records: Sequence[dict[str, Any]]) -> None:
-    from configs import ConfigError
-    from grpo.checkpoints import write_atomically
+    from blip3o_grpo.configs import ConfigError
+    from blip3o_grpo.configs.atomic import write_atomically
 
     if out.suffix != ".jsonl":
         raise ConfigError(f"{out}: prompt files with metadata end in .jsonl")

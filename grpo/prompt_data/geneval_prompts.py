@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import Any
 
-from configs import ConfigError
-from grpo.prompt_data.overlap import HeldOut
-from rewards.geneval.records import COLOR_NAMES, RELATIONS
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.prompt_data.overlap import HeldOut
+from blip3o_grpo.rewards.geneval.records import COLOR_NAMES, RELATIONS
 
 Record = dict[str, Any]
 

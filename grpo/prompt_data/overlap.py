@@ -10,9 +10,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rewards.geneval.records import is_record, parse_record
-from rewards.types import RewardError
-from rollout.types import Prompt
+from blip3o_grpo.rewards.geneval.records import is_record, parse_record
+from blip3o_grpo.rewards.types import RewardError
+from blip3o_grpo.rollout.types import Prompt
 
 MIRRORED = {"right of": "left of", "below": "above"}
 

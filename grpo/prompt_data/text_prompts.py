@@ -10,9 +10,9 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from configs import ConfigError
-from grpo.prompt_data.overlap import HeldOut, normalised
-from grpo.prompt_data.text_words import CARRIERS, PHRASES, READS, SCENES, SLOTS, STYLES
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.prompt_data.overlap import HeldOut, normalised
+from blip3o_grpo.prompt_data.text_words import CARRIERS, PHRASES, READS, SCENES, SLOTS, STYLES
 
 MAX_WORDS = 6
 CAPITALS_SHARE = 0.15

@@ -17,14 +17,15 @@ from markupsafe import Markup
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
-from configs import ConfigError, RewardSection, WarningsSection, read_yaml
-from grpo.checkpoints import RunFolder, write_atomically
-from grpo.evaluation import Evaluation
-from grpo.hacking import HackingWarning, find_warnings, heldout_warnings
-from grpo.image_signals import IMAGE_SIGNALS
-from grpo.metrics import read_metrics
-from grpo.report import charts, pictures
-from grpo.run_files import SUMMARY, read_object
+from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
+from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.evaluation.heldout import Evaluation
+from blip3o_grpo.report import charts, pictures
+from blip3o_grpo.run.files import SUMMARY, read_object
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.hacking import HackingWarning, find_warnings, heldout_warnings
+from blip3o_grpo.run.image_signals import IMAGE_SIGNALS
+from blip3o_grpo.run.metrics import read_metrics
 
 STAGES = {"sample": "sampling", "decode": "decoding", "score": "scoring", "train": "training", "step": "whole step"}
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from PIL import Image
 
-from grpo.checkpoints import RunFolder
-from grpo.run_files import EVALUATION_PICTURES, read_objects
-from policies.image_files import MAX_PIXELS
-from rollout.records import read_step
+from blip3o_grpo.policies.image_files import MAX_PIXELS
+from blip3o_grpo.rollout.records import read_step
+from blip3o_grpo.run.files import EVALUATION_PICTURES, read_objects
+from blip3o_grpo.run.folder import RunFolder
 
 MAX_SIDE = 384
 """Larger pictures are shrunk to this many px and stored as JPEG; smaller ones are kept as they are."""

@@ -1,2 +1,2 @@
-"""Reward ablation studies: runs that differ in their rewards, measured alike. Its CLI is imported with `grpo.cli`, so
+"""Reward ablation studies: runs that differ in their rewards, measured alike. Its CLI is imported with `cli`, so
 nothing else is imported here."""

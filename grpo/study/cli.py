@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from grpo.errors import one_line_errors
+from blip3o_grpo.errors import one_line_errors
 
 console = Console()
 
@@ -24,10 +24,10 @@ def ablate(
     ] = False,
 ) -> None:
     """Train with several reward sets, measure each on all rewards, and say what is better; resumes by itself."""
-    from configs.study import load_study_config
+    from blip3o_grpo.configs.study import load_study_config
 
     config = load_study_config(study, smoke=smoke)
-    from grpo.study.study import run_study
+    from blip3o_grpo.study.ablate import run_study
 
     result = run_study(config, console)
     if result.matrix:
@@ -67,8 +67,8 @@ def rescore(
     ] = None,
 ) -> None:
     """Score a run's recorded images with other rewards: what would they have taught? Trains nothing."""
-    from grpo.study.rescore import rescore as rescore_run
-    from grpo.study.rescore import write_rescored
+    from blip3o_grpo.study.rescore import rescore as rescore_run
+    from blip3o_grpo.study.rescore import write_rescored
 
     names = [name.strip() for name in rewards.split(",") if name.strip()]
     rescored = rescore_run(run, names, config)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from configs.study import START
-from grpo.study.matrix import Cell, Comparison, Matrix
+from blip3o_grpo.configs.study import START
+from blip3o_grpo.study.matrix import Cell, Comparison, Matrix
 
 
 @dataclass(frozen=True)

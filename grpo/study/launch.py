@@ -1,6 +1,6 @@
 """In Ray Tune's worker: one run in a process of its own. Imports nothing heavy: every trial pays for it.
 
-The run itself is `grpo.study.trial`, which is `blip3o-grpo train` on the run folder's configuration.
+The run itself is `blip3o_grpo.study.trial`, which is `blip3o-grpo train` on the run folder's configuration.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo.checkpoints import RunFolder
+from blip3o_grpo.run.folder import RunFolder
 
 LOG = "train.log"
 CHANGED_BY_RAY = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")

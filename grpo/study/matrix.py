@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from configs.study import START
-from grpo.evaluation import Evaluation
-from grpo.study.plan import StudyPlan
-from grpo.study.statistics import SeedSpread, correct, paired_bootstrap, seed_spread
+from blip3o_grpo.configs.study import START
+from blip3o_grpo.evaluation.heldout import Evaluation
+from blip3o_grpo.study.design import StudyPlan
+from blip3o_grpo.study.statistics import SeedSpread, correct, paired_bootstrap, seed_spread
 
 SIGNIFICANT = 0.05
 

@@ -12,21 +12,22 @@ from typing import Any
 
 import jinja2
 
-import grpo.report
-from configs import dump_config
-from configs.study import START
-from grpo.checkpoints import RunFolder, write_atomically
-from grpo.evaluation import Evaluation
-from grpo.hacking import find_warnings, heldout_warnings
-from grpo.image_signals import IMAGE_SIGNALS
-from grpo.metrics import read_metrics
-from grpo.report.build import Chart
-from grpo.report.pictures import Picture, embed, scores
-from grpo.run_files import EVALUATION_PICTURES, read_objects
-from grpo.study.charts import Runs, draw_bands
-from grpo.study.conclusions import Conclusions
-from grpo.study.matrix import Cell, Column, Comparison, Matrix
-from grpo.study.plan import StudyPlan, Trial
+import blip3o_grpo.report
+from blip3o_grpo.configs import dump_config
+from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.study import START
+from blip3o_grpo.evaluation.heldout import Evaluation
+from blip3o_grpo.report.build import Chart
+from blip3o_grpo.report.pictures import Picture, embed, scores
+from blip3o_grpo.run.files import EVALUATION_PICTURES, read_objects
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.hacking import find_warnings, heldout_warnings
+from blip3o_grpo.run.image_signals import IMAGE_SIGNALS
+from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.study.bands import Runs, draw_bands
+from blip3o_grpo.study.conclusions import Conclusions
+from blip3o_grpo.study.design import StudyPlan, Trial
+from blip3o_grpo.study.matrix import Cell, Column, Comparison, Matrix
 
 PICTURE_SIDE = 192
 PICTURES_PER_ARM = 4
@@ -53,7 +54,7 @@ def write_study_report(
     plan: StudyPlan, matrix: Matrix | None, conclusions: Conclusions | None, failed: Mapping[str, str]
 ) -> Path:
     """Write `STUDY/report.html` and return its path."""
-    folders = [Path(__file__).parent, Path(grpo.report.__file__).parent]
+    folders = [Path(__file__).parent, Path(blip3o_grpo.report.__file__).parent]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folders),
         autoescape=True,

@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from configs import ConfigError, RewardSection, load_run_config, read_yaml
-from grpo.checkpoints import RunFolder, write_atomically
-from grpo.run_files import read_reward_state
-from grpo.study.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
-from grpo.study.results import write_json
-from policies.image_files import open_rgb
-from rewards import RewardBatch, build_reward, check_options, reward_class, score
-from rollout import read_rollouts
+from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config, read_yaml
+from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.policies.image_files import open_rgb
+from blip3o_grpo.rewards import RewardBatch, build_reward, check_options, reward_class, score
+from blip3o_grpo.rollout import read_rollouts
+from blip3o_grpo.run.files import read_reward_state
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.study.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
+from blip3o_grpo.study.results import write_json
 
 IMAGES_PER_CALL = 64
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from grpo.checkpoints import write_atomically
+from blip3o_grpo.configs.atomic import write_atomically
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,13 +18,13 @@ from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 from rich.console import Console
 
-from grpo.checkpoints import RunFolder
-from grpo.cluster import ray_cluster
-from grpo.stopping import sigterm_as_sigint
-from grpo.study.launch import CHANGED_BY_RAY, LOG, TrialError, last_line, run_trial
-from grpo.study.plan import StudyPlan, Trial
+from blip3o_grpo.cluster import ray_cluster
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.stopping import sigterm_as_sigint
+from blip3o_grpo.study.design import StudyPlan, Trial
+from blip3o_grpo.study.launch import CHANGED_BY_RAY, LOG, TrialError, last_line, run_trial
 
-TRIAL_MODULE = "grpo.study.trial"
+TRIAL_MODULE = "blip3o_grpo.study.trial"
 
 
 def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:

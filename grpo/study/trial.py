@@ -1,7 +1,7 @@
 """One trial's process: `blip3o-grpo train` on a run folder's own configuration, dying with the trial that started it.
 
-`python -m grpo.study.trial RUN/config.yaml PARENT_PID`. A process of its own keeps a run's signals, libraries and
-crashes out of Ray Tune's worker, and makes it exactly what the command line would have started.
+`python -m blip3o_grpo.study.trial RUN/config.yaml PARENT_PID`. A process of its own keeps a run's signals, libraries
+and crashes out of Ray Tune's worker, and makes it exactly what the command line would have started.
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ def die_with(parent: int) -> None:
 
 if __name__ == "__main__":
     die_with(int(sys.argv[2]))
-    from grpo.cli import app
+    from blip3o_grpo.cli import app
 
     app(["train", sys.argv[1]])

@@ -14,15 +14,15 @@ import difflib
 import importlib
 from typing import Any
 
-from rewards.detections import Detector
-from rewards.registry import check_options
-from rewards.types import RewardError
+from blip3o_grpo.rewards.detectors.detections import Detector
+from blip3o_grpo.rewards.registry import check_options
+from blip3o_grpo.rewards.types import RewardError
 
 DETECTORS = {
-    "mmdet": "rewards.detectors.mmdet_mask2former:MMDetMask2Former",
-    "transformers": "rewards.detectors.transformers_mask2former:TransformersMask2Former",
-    "ssd": "rewards.detectors.ssd:SSDDetector",
-    "shapes": "rewards.detectors.shapes:ShapeDetector",
+    "mmdet": "blip3o_grpo.rewards.detectors.mmdet_mask2former:MMDetMask2Former",
+    "transformers": "blip3o_grpo.rewards.detectors.transformers_mask2former:TransformersMask2Former",
+    "ssd": "blip3o_grpo.rewards.detectors.ssd:SSDDetector",
+    "shapes": "blip3o_grpo.rewards.detectors.shapes:ShapeDetector",
 }
 """Name to `module:Class`."""
 

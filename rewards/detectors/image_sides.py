@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rewards.types import RewardError
+from blip3o_grpo.rewards.types import RewardError
 
 IMAGE_SIDES = (1333, 800)
 """Longer and shorter side (px) an image is scaled to fit into in the official evaluation."""

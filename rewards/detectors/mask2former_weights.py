@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewards.types import RewardError
+from blip3o_grpo.rewards.types import RewardError
 
 _OLDER_NAMES = (
     (r"(pixel_decoder\.encoder\.layers\.\d+\.)attentions\.0\.", r"\1self_attn."),

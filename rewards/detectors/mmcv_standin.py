@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from rewards.types import RewardError
+from blip3o_grpo.rewards.types import RewardError
 
 _NAME = "mmcv._ext"
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from rewards.detections import Detections
-from rewards.detectors.coco import GENEVAL_NAMES
-from rewards.detectors.image_sides import IMAGE_SIDES, check_image_sides
-from rewards.detectors.mmcv_standin import ensure_mmcv_operators
-from rewards.images import as_rgb
-from rewards.torch_device import check_device, require_device
-from rewards.types import RewardError
+from blip3o_grpo.rewards.detectors.coco import GENEVAL_NAMES
+from blip3o_grpo.rewards.detectors.detections import Detections
+from blip3o_grpo.rewards.detectors.image_sides import IMAGE_SIDES, check_image_sides
+from blip3o_grpo.rewards.detectors.mmcv_standin import ensure_mmcv_operators
+from blip3o_grpo.rewards.images import as_rgb
+from blip3o_grpo.rewards.torch_device import check_device, require_device
+from blip3o_grpo.rewards.types import RewardError
 
 CONFIG = ".mim/configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
 """The model's configuration, inside mmdet's package."""
@@ -60,7 +60,7 @@ class MMDetMask2Former:
             raise RewardError(f"checkpoint {checkpoint!r} does not exist; docs/detectors.md says where to get it")
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """One result per image, with masks; an image is anything `rewards.images.as_rgb` takes."""
+        """One result per image, with masks; an image is anything `blip3o_grpo.rewards.images.as_rgb` takes."""
         from mmdet.apis import inference_detector
 
         pictures = [np.ascontiguousarray(as_rgb(image)[:, :, ::-1]) for image in images]
@@ -72,7 +72,7 @@ def _load_model(checkpoint: str, device: str, image_sides: tuple[int, ...]) -> A
     from mmdet.apis import init_detector
     from mmengine.config import Config
 
-    from rewards.detectors.mask2former_weights import load_mmdet_weights
+    from blip3o_grpo.rewards.detectors.mask2former_weights import load_mmdet_weights
 
     config = Config.fromfile(Path(mmdet.__file__).parent / CONFIG)
     for step in config.test_dataloader.dataset.pipeline:

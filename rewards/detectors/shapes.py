@@ -8,8 +8,8 @@ from functools import cache
 import cv2
 import numpy as np
 
-from configs.tiny_world import SHAPE_BOX, SHAPES, outline
-from rewards.detections import Detections
+from blip3o_grpo.configs.tiny_world import SHAPE_BOX, SHAPES, outline
+from blip3o_grpo.rewards.detectors.detections import Detections
 
 MIN_AREA = 0.01
 """Of the image; the smallest shape covers about 2.5 % of a tiny picture."""

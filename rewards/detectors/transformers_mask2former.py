@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from rewards.detections import Detections
-from rewards.detectors.coco import GENEVAL_NAMES
-from rewards.detectors.image_sides import IMAGE_SIDES, check_image_sides
-from rewards.images import as_rgb
-from rewards.torch_device import check_device, require_device
-from rewards.types import RewardError
+from blip3o_grpo.rewards.detectors.coco import GENEVAL_NAMES
+from blip3o_grpo.rewards.detectors.detections import Detections
+from blip3o_grpo.rewards.detectors.image_sides import IMAGE_SIDES, check_image_sides
+from blip3o_grpo.rewards.images import as_rgb
+from blip3o_grpo.rewards.torch_device import check_device, require_device
+from blip3o_grpo.rewards.types import RewardError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +71,7 @@ class TransformersMask2Former:
             raise RewardError(f"{folder!r} is no model folder ({missing}); docs/detectors.md says how to make it")
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """One result per image, with masks; an image is anything `rewards.images.as_rgb` takes."""
+        """One result per image, with masks; an image is anything `blip3o_grpo.rewards.images.as_rgb` takes."""
         return [self._detect(as_rgb(image)) for image in images]
 
     def _detect(self, image: np.ndarray) -> Detections:

@@ -1,6 +1,6 @@
 """GenEval: does the image hold the objects, counts, colours and positions its prompt asks for?"""
 
-from rewards.geneval.records import TAGS, Clause, Record, is_record, parse_record
-from rewards.geneval.scoring import dense, keep_objects, relations, strict
+from blip3o_grpo.rewards.geneval.records import TAGS, Clause, Record, is_record, parse_record
+from blip3o_grpo.rewards.geneval.scoring import dense, keep_objects, relations, strict
 
 __all__ = ["TAGS", "Clause", "Record", "dense", "is_record", "keep_objects", "parse_record", "relations", "strict"]

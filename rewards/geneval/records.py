@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.types import RewardError
+from blip3o_grpo.rewards.types import RewardError
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 """The official six, in the order of the published tables."""

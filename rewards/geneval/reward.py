@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rewards.colors import build_colors, check_colors, color_names
-from rewards.detections import Detections
-from rewards.detectors import build_detector, check_detector, detector_class
-from rewards.geneval.records import Record, is_record, parse_record
-from rewards.geneval.scoring import COUNTING_THRESHOLD, MAX_OBJECTS, THRESHOLD, dense, keep_objects, strict
-from rewards.images import as_rgb
-from rewards.types import RewardBatch, RewardError
+from blip3o_grpo.rewards.detectors import build_detector, check_detector, detector_class
+from blip3o_grpo.rewards.detectors.colors import build_colors, check_colors, color_names
+from blip3o_grpo.rewards.detectors.detections import Detections
+from blip3o_grpo.rewards.geneval.records import Record, is_record, parse_record
+from blip3o_grpo.rewards.geneval.scoring import COUNTING_THRESHOLD, MAX_OBJECTS, THRESHOLD, dense, keep_objects, strict
+from blip3o_grpo.rewards.images import as_rgb
+from blip3o_grpo.rewards.types import RewardBatch, RewardError
 
 SCORES = ("dense", "strict")
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from rewards.detections import Detections
-from rewards.geneval.records import Clause, Record
+from blip3o_grpo.rewards.detectors.detections import Detections
+from blip3o_grpo.rewards.geneval.records import Clause, Record
 
 THRESHOLD = 0.3
 COUNTING_THRESHOLD = 0.9

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from policies import world
+from blip3o_grpo.policies.tiny_world import world
 from scripts.tiny_build.patches import draw
 
 NOISE = {"letter": 0.2, "color": 0.1, "shape": 0.15}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from policies.blip3o_next import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 
 PLACE_LOGIT = 12.0
 

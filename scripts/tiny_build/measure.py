@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from policies import world
-from policies.blip3o_next import BLIP3oNext
-from policies.ladder import climb
-from rewards import Reward, RewardBatch, build_reward
-from rewards.colors import build_colors
-from rewards.detectors import build_detector
-from rewards.geneval.scoring import THRESHOLD
+from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
+from blip3o_grpo.policies.tiny_world import world
+from blip3o_grpo.policies.tiny_world.ladder import climb
+from blip3o_grpo.rewards import Reward, RewardBatch, build_reward
+from blip3o_grpo.rewards.detectors import build_detector
+from blip3o_grpo.rewards.detectors.colors import build_colors
+from blip3o_grpo.rewards.geneval.scoring import THRESHOLD
 from scripts.tiny_build.patches import draw
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from policies import world
-from policies.blip3o_next import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
+from blip3o_grpo.policies.tiny_world import world
 
 COMPONENTS = 96  # principal components of a patch that the latents keep a mixture of
 

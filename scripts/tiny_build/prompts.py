@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from policies import world
+from blip3o_grpo.policies.tiny_world import world
 from scripts.tiny_build.patches import draw
 
 MOST_PROMPTS = {False: {"color_attr": 120}, True: {"color_attr": 16}}

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
 
-from policies.blip3o_next import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 from scripts.tiny_build.patches import Codebook, cut, floats
 from scripts.tiny_build.training import fit
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from configs.atomic import StorageError, staged_file, staged_folder, storage_errors, write_atomically
+from blip3o_grpo.configs.atomic import StorageError, staged_file, staged_folder, storage_errors, write_atomically
 
 
 def names(folder):

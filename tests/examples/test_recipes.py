@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from configs import load_run_config
-from grpo.validate import check_run
-from rewards import check_options
-from rewards.remote import RemoteReward
-from rollout.resources import num_replicas
+from blip3o_grpo.configs import load_run_config
+from blip3o_grpo.rewards import check_options
+from blip3o_grpo.rewards.http.client import RemoteReward
+from blip3o_grpo.rollout.placement.resources import num_replicas
+from blip3o_grpo.validate import check_run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

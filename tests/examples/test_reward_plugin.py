@@ -37,7 +37,7 @@ def test_a_whole_package_takes_less_than_60_lines():
 
 def test_the_installed_reward_is_used_by_its_name(installed, tmp_path):
     code = (
-        "import json; from rewards import available_rewards, build_reward, example_batch, score;"
+        "import json; from blip3o_grpo.rewards import available_rewards, build_reward, example_batch, score;"
         "assert 'colorfulness' in available_rewards();"
         "print(json.dumps(score(build_reward('colorfulness', {'midpoint': 30}), example_batch(3))))"
     )
@@ -52,7 +52,7 @@ def test_its_mistakes_are_named_like_those_of_our_own(installed, tmp_path):
         ("{'midpont': 1}", "did you mean 'midpoint'?"),
         ("{'midpoint': 0}", "colorfulness midpoint is 0; it must be above 0"),
     ):
-        code = f"from rewards import build_reward; build_reward('colorfulness', {options})"
+        code = f"from blip3o_grpo.rewards import build_reward; build_reward('colorfulness', {options})"
         status, output = run(installed, "-c", code, cwd=tmp_path)
         assert status == 1 and message in output
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from configs import RunConfig
-from grpo.checkpoints import RunFolder
-from policies import PromptEncoder, image_tokens, load_config, random_policy
-from rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, completion_seed
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.policies import PromptEncoder, image_tokens, load_config, random_policy
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, completion_seed
+from blip3o_grpo.run.folder import RunFolder
 
 WORDS = ["TAXI", "BANK", "CAFE", "EXIT", "HOTEL", "BUS", "PARK", "OPEN"]
 
@@ -70,8 +70,8 @@ def fake_pipeline(policy_path):
 @pytest.fixture(scope="session")
 def run_toy(fake_pipeline, prompts):
     """Runs a configuration on a `FakePipeline`; returns trainer, pipeline and the lines of metrics.jsonl."""
-    from grpo.metrics import read_metrics
-    from grpo.worker import run_training
+    from blip3o_grpo.rank import run_training
+    from blip3o_grpo.run.metrics import read_metrics
 
     def run(config, num_prompts=None, **pipeline_options):
         folder = RunFolder(config.run_dir)

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs import RewardSection
-from policies import world
-from rewards.geneval import TAGS
-from rollout import Completion, Prompt, Rollout, RolloutGroup
-from rollout.messages import GroupRequest, PaintedChunk, Work
-from rollout.reward_worker import RewardWorker
+from blip3o_grpo.configs import RewardSection
+from blip3o_grpo.policies.tiny_world import world
+from blip3o_grpo.rewards.geneval import TAGS
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutGroup
+from blip3o_grpo.rollout.messages import DecodedChunk, GroupRequest, Work
+from blip3o_grpo.rollout.workers.reward import RewardWorker
 
 OPTIONS = {"detector": "shapes", "colors": "nearest", "counting_threshold": 0.3, "score": "strict"}
 REWARD = RewardSection(name="geneval", options=OPTIONS)
@@ -36,7 +36,7 @@ def drawn_groups(skill: dict[str, float]) -> list[RolloutGroup]:
         requests.append(GroupRequest(Prompt(f"p{index}", scene.prompt, scene.metadata), [], IMAGES, 0, (0,) * IMAGES))
         images.append(np.stack([world.render(scene) for scene in shown]))
     worker = RewardWorker("reward-geneval-0", "geneval", "geneval", OPTIONS, batch_size=5)
-    scored = worker.score(PaintedChunk(tuple(requests), tuple(images), Work("decoder-0", 0.0, 0)), None, explain=True)
+    scored = worker.score(DecodedChunk(tuple(requests), tuple(images), Work("decoder-0", 0.0, 0)), None, explain=True)
     completion = Completion(np.zeros(4, np.int32), np.zeros(4, np.float32), 0, 0)
     return [
         RolloutGroup(

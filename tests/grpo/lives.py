@@ -60,10 +60,10 @@ def live(config_file: str) -> None:
     """Train or resume the run, as a Ray Train worker would."""
     import torch
 
-    from configs import load_run_config
-    from grpo.checkpoints import RunFolder
-    from grpo.worker import run_training
-    from rollout import load_prompts
+    from blip3o_grpo.configs import load_run_config
+    from blip3o_grpo.rank import run_training
+    from blip3o_grpo.rollout import load_prompts
+    from blip3o_grpo.run.folder import RunFolder
 
     torch.set_num_threads(1)
     spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("conftest.py"))
@@ -77,7 +77,7 @@ def live(config_file: str) -> None:
 
 def main() -> None:
     """Serve until stdin ends."""
-    import grpo.worker  # noqa: F401 - the slow import, once for all lives
+    import blip3o_grpo.rank  # noqa: F401 - the slow import, once for all lives
 
     output = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what libraries print must not look like an answer

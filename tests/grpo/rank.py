@@ -15,10 +15,10 @@ import torch.distributed
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
-from configs import load_run_config
-from grpo.checkpoints import RunFolder
-from grpo.worker import run_training
-from rollout import load_prompts
+from blip3o_grpo.configs import load_run_config
+from blip3o_grpo.rank import run_training
+from blip3o_grpo.rollout import load_prompts
+from blip3o_grpo.run.folder import RunFolder
 
 
 def shard_on_cpus() -> None:

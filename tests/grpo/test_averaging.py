@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from grpo.averaging import AveragedWeights
-from grpo.checkpoints import RunFolder
-from grpo.trained import load_trained
-from policies import BLIP3oNext
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.training.averaging import AveragedWeights
+from blip3o_grpo.training.checkpoint_weights import load_trained
 
 
 class State:

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from configs import ConfigError
-from grpo.checkpoints import CheckpointRefusedError, RunFolder, finish_checkpoint
-from grpo.manifest import FILE, accept, fault, read_manifest, write_manifest
-from grpo.retention import checkpoint_score, superfluous
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.run.folder import CheckpointRefusedError, RunFolder, finish_checkpoint
+from blip3o_grpo.run.manifest import FILE, accept, fault, read_manifest, write_manifest
+from blip3o_grpo.run.retention import checkpoint_score, superfluous
 
 
 @pytest.fixture

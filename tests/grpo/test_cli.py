@@ -9,10 +9,10 @@ import yaml
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-import grpo.cluster
-from configs import dump_config
-from grpo.cli import app
-from policies import BLIP3oNext
+import blip3o_grpo.cluster
+from blip3o_grpo.cli import app
+from blip3o_grpo.configs import dump_config
+from blip3o_grpo.policies import BLIP3oNext
 
 COMMANDS = ["train", "warmstart", "sample", "eval", "doctor", "report", "prompts", "ablate", "rescore", "steps"]
 
@@ -25,7 +25,7 @@ def nothing_loads(monkeypatch):
         pytest.fail("a model was loaded or Ray was started before the input was checked")
 
     monkeypatch.setattr(BLIP3oNext, "from_pretrained", refuse)
-    monkeypatch.setattr(grpo.cluster.ray, "init", refuse)
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "init", refuse)
 
 
 @pytest.fixture
@@ -129,8 +129,8 @@ def test_checkpoint_mistakes(nothing_loads, recipe, checkpoint, tmp_path):
 
 def test_a_run_folder_of_another_configuration_is_left_alone(nothing_loads, recipe, make_config):
     config = make_config(rewards=[{"name": "ocr"}])
-    from grpo.checkpoints import RunFolder
-    from grpo.manifest import write_manifest
+    from blip3o_grpo.run.folder import RunFolder
+    from blip3o_grpo.run.manifest import write_manifest
 
     folder = RunFolder(config.run_dir)
     folder.prepare(config)

@@ -4,9 +4,9 @@ import psutil
 import pytest
 import ray
 
-import grpo.cluster
-from configs import ConfigError
-from grpo.cluster import cluster_address, ray_cluster
+import blip3o_grpo.cluster
+from blip3o_grpo.cluster import cluster_address, ray_cluster
+from blip3o_grpo.configs import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_a_cluster_that_cannot_be_joined_is_one_sentence(make_config, monkeypatc
         assert options["address"] == "10.0.0.1:6379"
         raise error
 
-    monkeypatch.setattr(grpo.cluster.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(grpo.cluster.ray, "init", refuse)
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "init", refuse)
     with (
         pytest.raises(ConfigError, match=r"cluster\.address: no Ray cluster could be joined at '10\.0\.0\.1:6379'"),
         ray_cluster(make_config(cluster={"address": "10.0.0.1:6379"})),

@@ -4,10 +4,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import grpo.doctor
-from grpo.cli import app
-from grpo.doctor import logprob_difference, reward_spread
-from policies import BLIP3oNext
+import blip3o_grpo.doctor
+from blip3o_grpo.cli import app
+from blip3o_grpo.doctor import logprob_difference, reward_spread
+from blip3o_grpo.policies import BLIP3oNext
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_spread_separates_tokens_from_noise(fake_pipeline, make_config, policy, 
             calls.append(len(batch))
             return [float(i) for i in range(len(batch))]
 
-    monkeypatch.setattr(grpo.doctor, "build_reward", lambda name: NumberInBatch())
+    monkeypatch.setattr(blip3o_grpo.doctor, "build_reward", lambda name: NumberInBatch())
     groups = collect(fake_pipeline, make_config, policy, prompts)
     spread = reward_spread(policy, groups, num_diffusion_steps=1, guidance_scale=2.0)
     assert spread.shares() == {"tokens": 0.0, "noise": 1.0, "interaction": 0.0}

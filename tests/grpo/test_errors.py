@@ -8,10 +8,10 @@ import torch
 import typer
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from configs import ConfigError
-from grpo.errors import OutOfDisk, OutOfMemory, WorkerDiedError, one_line_errors, user_error
-from grpo.memory import MemoryMonitor, total_memory_gb
-from rollout import RolloutError
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.errors import OutOfDisk, OutOfMemory, WorkerDiedError, one_line_errors, user_error
+from blip3o_grpo.rollout import RolloutError
+from blip3o_grpo.run.peak_memory import MemoryMonitor, total_memory_gb
 
 
 class Wrapped(Exception):

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from configs import RewardSection
-from configs.schema import EvaluationSection
-from grpo.checkpoints import RunFolder
-from grpo.evaluation import Evaluation, collect_heldout, save_evaluation, summarise
-from grpo.grids import draw_grid, save_grid
-from rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutError, RolloutGroup
+from blip3o_grpo.configs import RewardSection
+from blip3o_grpo.configs.schema import EvaluationSection
+from blip3o_grpo.evaluation.grids import draw_grid, save_grid
+from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, save_evaluation, summarise
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutError, RolloutGroup
+from blip3o_grpo.run.folder import RunFolder
 
 
 def group(name, scores):

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from configs import ConfigError, RewardSection
-from grpo.evaluation import paired_difference, summarise
-from grpo.geneval_results import check_results_path, write_results
-from grpo.published import PUBLISHED
-from grpo.suites import SuiteResult
-from grpo.tables import suite_tables
-from rewards.geneval import TAGS
-from rollout import Completion, Prompt, Rollout, RolloutGroup
+from blip3o_grpo.configs import ConfigError, RewardSection
+from blip3o_grpo.evaluation.geneval_results import check_results_path, write_results
+from blip3o_grpo.evaluation.heldout import paired_difference, summarise
+from blip3o_grpo.evaluation.published import PUBLISHED
+from blip3o_grpo.evaluation.suites import SuiteResult
+from blip3o_grpo.evaluation.tables import suite_tables
+from blip3o_grpo.rewards.geneval import TAGS
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutGroup
 from tests.grpo.geneval_groups import IMAGES, REWARD, check_official_summary, drawn_groups
 
 

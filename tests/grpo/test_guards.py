@@ -5,12 +5,19 @@ import json
 import pytest
 import torch
 
-from configs.guards import GuardsSection
-from grpo.checkpoints import RunFolder
-from grpo.guards import GuardError, no_spread, non_finite, reward_collapse, too_many_skips, unhealthy
-from grpo.metrics import read_metrics
-from grpo.mismatch import MismatchError
-from grpo.trainer import ImageGRPOTrainer
+from blip3o_grpo.configs.guards import GuardsSection
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.training.guard_rules import (
+    GuardError,
+    no_spread,
+    non_finite,
+    reward_collapse,
+    too_many_skips,
+    unhealthy,
+)
+from blip3o_grpo.training.mismatch import MismatchError
+from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
 
 def test_non_finite_numbers_are_named():
@@ -59,7 +66,7 @@ def break_loss(monkeypatch):
 
     def at(*steps):
         Broken.at = steps
-        monkeypatch.setattr("grpo.worker.ImageGRPOTrainer", Broken)
+        monkeypatch.setattr("blip3o_grpo.rank.ImageGRPOTrainer", Broken)
 
     return at
 

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from configs import RewardSection, WarningsSection
-from grpo.hacking import HackingWatch, find_warnings, heldout_warnings
-from grpo.progress import print_warning
+from blip3o_grpo.configs import RewardSection, WarningsSection
+from blip3o_grpo.progress import print_warning
+from blip3o_grpo.run.hacking import HackingWatch, find_warnings, heldout_warnings
 
 REWARDS = [
     RewardSection(name="ocr"),

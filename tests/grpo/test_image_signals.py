@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from grpo.image_signals import IMAGE_SIGNALS, image_signals
-from rollout import Completion, Prompt, Rollout, RolloutGroup
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutGroup
+from blip3o_grpo.run.image_signals import IMAGE_SIGNALS, image_signals
 
 
 def group(*images):

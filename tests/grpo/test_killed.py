@@ -7,10 +7,10 @@ import time
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from grpo.checkpoints import RunFolder, _checkpoints
-from grpo.manifest import fault
-from grpo.metrics import read_metrics
-from rollout import read_rollouts
+from blip3o_grpo.rollout import read_rollouts
+from blip3o_grpo.run.folder import RunFolder, _checkpoints
+from blip3o_grpo.run.manifest import fault
+from blip3o_grpo.run.metrics import read_metrics
 from tests.grpo.lives import LifeServer
 
 STEPS = 8

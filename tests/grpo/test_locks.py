@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from grpo.locks import RunFolderInUseError, hold, holder_pid
+from blip3o_grpo.run.locks import RunFolderInUseError, hold, holder_pid
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from grpo.locks import hold
+from blip3o_grpo.run.locks import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -8,11 +8,11 @@ from peft import get_peft_model
 from safetensors import safe_open
 from transformers import Qwen3ForCausalLM
 
-from configs.training import LoRASection
-from grpo.checkpoints import RunFolder
-from grpo.lora import merge_adapter, peft_config
-from grpo.trained import load_trained
-from policies import BLIP3oNext, load_config
+from blip3o_grpo.configs.training import LoRASection
+from blip3o_grpo.policies import BLIP3oNext, load_config
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.training.checkpoint_weights import load_trained
+from blip3o_grpo.training.lora import merge_adapter, peft_config
 
 LORA = {"lora": {"rank": 8, "alpha": 16}, "learning_rate": 1e-2}
 

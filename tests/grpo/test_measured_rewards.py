@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from grpo.checkpoints import RunFolder
-from grpo.metrics import read_metrics
-from grpo.worker import run_training
+from blip3o_grpo.rank import run_training
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.metrics import read_metrics
 
 TRAINED, MEASURED = {"name": "target"}, {"name": "measured", "type": "target", "weight": 0}
 

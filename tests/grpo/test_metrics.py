@@ -3,7 +3,7 @@
 import json
 from types import SimpleNamespace
 
-from grpo.metrics import MetricsFile, read_metrics, rename
+from blip3o_grpo.run.metrics import MetricsFile, read_metrics, rename
 
 
 def test_trl_names_become_ours():

@@ -16,13 +16,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from configs import RunConfig
-from grpo.checkpoints import RunFolder
-from grpo.metrics import read_metrics
-from grpo.train import train
-from grpo.validate import check_run
-from policies import BLIP3oNext
-from rollout import RolloutPipeline, read_rollouts
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.driver import train
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.rollout import RolloutPipeline, read_rollouts
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.validate import check_run
 
 ROOT = Path(__file__).parents[2]
 REWARD = """

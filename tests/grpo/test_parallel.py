@@ -3,8 +3,8 @@
 import pytest
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 
-from configs import ConfigError
-from grpo.parallel import check_parallel, deepspeed_config, parallel_arguments
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.training.parallel import check_parallel, deepspeed_config, parallel_arguments
 
 
 def configure(make_config, parallel, **trainer):

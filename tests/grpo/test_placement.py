@@ -8,16 +8,16 @@ import torch
 from peft import get_peft_model
 from typer.testing import CliRunner
 
-from configs import ConfigError, load_run_config
-from grpo.checkpoints import RunFolder
-from grpo.cli import app
-from grpo.lora import peft_config
-from grpo.placement import check_placement, make_plan
-from grpo.placement.memory import _kept, footprints, kept_activations, num_adapter_values
-from grpo.placement.report import memory_of_gpu
-from grpo.placement.times import measure_run, measured_times, predict
-from policies import BLIP3oNext, load_config, resolve_policy_path
-from rollout.placement import place
+from blip3o_grpo.cli import app
+from blip3o_grpo.configs import ConfigError, load_run_config
+from blip3o_grpo.planning import check_placement, make_plan
+from blip3o_grpo.planning.footprint import _kept, footprints, kept_activations, num_adapter_values
+from blip3o_grpo.planning.plan import memory_of_gpu
+from blip3o_grpo.planning.times import measure_run, measured_times, predict
+from blip3o_grpo.policies import BLIP3oNext, load_config, resolve_policy_path
+from blip3o_grpo.rollout.placement.gpus import place
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.training.lora import peft_config
 from scripts.make_full_size import write_folder
 
 CONFIGS = Path(__file__).parents[2] / "configs"

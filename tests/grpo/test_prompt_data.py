@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from configs import ConfigError
-from grpo.prompt_data import geneval_prompts, text_prompts
-from grpo.prompt_data.cli import app
-from grpo.prompt_data.geneval_prompts import CHOICES, DEFAULT_SHARES, generate, make_record, render, split_count
-from grpo.prompt_data.overlap import HeldOut, find_overlaps, meaning, normalised
-from rewards.geneval.records import TAGS, parse_record
-from rewards.text_score import quoted_spans
-from rewards.types import RewardError
-from rollout.prompts import load_prompts
-from rollout.types import Prompt
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.prompt_data import geneval_prompts, text_prompts
+from blip3o_grpo.prompt_data.cli import app
+from blip3o_grpo.prompt_data.geneval_prompts import CHOICES, DEFAULT_SHARES, generate, make_record, render, split_count
+from blip3o_grpo.prompt_data.overlap import HeldOut, find_overlaps, meaning, normalised
+from blip3o_grpo.rewards.geneval.records import TAGS, parse_record
+from blip3o_grpo.rewards.ocr.text_score import quoted_spans
+from blip3o_grpo.rewards.types import RewardError
+from blip3o_grpo.rollout.prompts import load_prompts
+from blip3o_grpo.rollout.types import Prompt
 
 DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from grpo.checkpoints import RunFolder
-from grpo.metrics import read_metrics
-from grpo.trained import load_trained
-from policies import BLIP3oNext
-from rollout import read_rollouts
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.rollout import read_rollouts
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.training.checkpoint_weights import load_trained
 
 ROOT = Path(__file__).parents[2]
 COMPARED = ("reward/mean", "reward/target", "kl/reference", "entropy", "grad_norm", "loss", "image/contrast")

@@ -14,16 +14,16 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-import grpo.train
-from grpo.checkpoints import RunFolder
-from grpo.errors import user_error
-from grpo.locks import RunFolderInUseError, hold, holder_pid
-from grpo.metrics import read_metrics
-from grpo.schedule import prompt_schedule
-from grpo.stopping import RunStopped
-from grpo.train import train
-from policies import BLIP3oNext
-from rollout import RolloutError, RolloutPipeline, read_rollouts
+import blip3o_grpo.driver
+from blip3o_grpo.driver import train
+from blip3o_grpo.errors import user_error
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.rollout import RolloutError, RolloutPipeline, read_rollouts
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.locks import RunFolderInUseError, hold, holder_pid
+from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.run.stopping import RunStopped
+from blip3o_grpo.training.schedule import prompt_schedule
 
 REWARD = """
 from pathlib import Path
@@ -91,7 +91,7 @@ def workers(configure, policy_path, tmp_path_factory):
             def launch(config, path):
                 return pipeline
 
-        patch.setattr(grpo.train, "RolloutPipeline", Launched)
+        patch.setattr(blip3o_grpo.driver, "RolloutPipeline", Launched)
         patch.setattr(RolloutPipeline, "close", lambda self: None)
         yield pipeline
         ray.shutdown()

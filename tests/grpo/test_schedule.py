@@ -2,7 +2,7 @@
 
 import pytest
 
-from grpo.schedule import prompt_schedule
+from blip3o_grpo.training.schedule import prompt_schedule
 
 
 def test_no_step_repeats_a_prompt_and_every_pass_is_a_new_order():

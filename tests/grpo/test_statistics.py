@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grpo.statistics import bootstrap_interval, stratified_mean
+from blip3o_grpo.evaluation.statistics import bootstrap_interval, stratified_mean
 
 
 def test_the_interval_covers_the_mean_and_matches_the_normal_one():

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import grpo.cluster
-from configs import ConfigError
-from grpo.cli import app
-from grpo.steps import agreement, check_steps, summarise_steps
-from rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
+import blip3o_grpo.cluster
+from blip3o_grpo.cli import app
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.evaluation.diffusion_steps import agreement, check_steps, summarise_steps
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
 
 GENERATOR = np.random.default_rng(0)
 MOST = GENERATOR.random((12, 8))
@@ -89,7 +89,7 @@ def test_steps_come_from_the_user_or_from_rollouts_and_evaluations(make_config):
     assert check_steps([30, 8, 4, 8], config) == [4, 8, 30]
     with pytest.raises(ConfigError, match="at least two different numbers, such as --steps 4,30"):
         check_steps(None, make_config(rollout={"num_diffusion_steps": 4}))
-    with pytest.raises(ConfigError, match="0 diffusion steps paint nothing"):
+    with pytest.raises(ConfigError, match="0 diffusion steps decode nothing"):
         check_steps([0, 4], config)
 
 
@@ -116,4 +116,4 @@ def test_the_tiny_policy_end_to_end(tmp_path, monkeypatch):
     report = json.loads(result.stdout.splitlines()[-1])
     assert (report["num_prompts"], report["images_per_prompt"]) == (2, 3)
     assert [row["num_steps"] for row in report["rows"] if row["reward"] == "ocr"] == [1, 4]
-    assert grpo.cluster.ray.is_initialized() is False
+    assert blip3o_grpo.cluster.ray.is_initialized() is False

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from grpo.checkpoints import RunFolder
-from grpo.errors import one_line_errors
-from grpo.metrics import read_metrics
-from grpo.stopping import RunStopped, StopSignals, interruptible
+from blip3o_grpo.errors import one_line_errors
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.run.stopping import RunStopped, StopSignals, interruptible
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -69,7 +69,7 @@ def test_a_stopped_run_keeps_every_finished_step_and_resumes_to_the_same_end(
     config = make_config(trainer={"max_steps": 4}, checkpoint={"every_steps": 100})
     folder = RunFolder(config.run_dir)
     if when == "in the optimiser step":
-        from grpo.trainer import ImageGRPOTrainer
+        from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
         class StoppedInStep(ImageGRPOTrainer):
             def compute_loss(self, *args, **kwargs):
@@ -77,7 +77,7 @@ def test_a_stopped_run_keeps_every_finished_step_and_resumes_to_the_same_end(
                     folder.stop.touch()
                 return super().compute_loss(*args, **kwargs)
 
-        monkeypatch.setattr("grpo.worker.ImageGRPOTrainer", StoppedInStep)
+        monkeypatch.setattr("blip3o_grpo.rank.ImageGRPOTrainer", StoppedInStep)
     resumed = []
     options = {"hang_at": 2} if when != "in the optimiser step" else {}
     run_toy(config, **options)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from configs.atomic import StorageError
-from grpo.checkpoints import RunFolder
-from grpo.disk import check_room, checkpoint_bytes
-from grpo.manifest import fault
+from blip3o_grpo.configs.atomic import StorageError
+from blip3o_grpo.run.disk import check_room, checkpoint_bytes
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.manifest import fault
 from tests.conftest import mounted
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import grpo.cluster
-from configs import dump_config
-from grpo.cli import app
-from grpo.suites import suite_config, suite_prompts
-from policies import BLIP3oNext
+import blip3o_grpo.cluster
+from blip3o_grpo.cli import app
+from blip3o_grpo.configs import dump_config
+from blip3o_grpo.evaluation.suites import suite_config, suite_prompts
+from blip3o_grpo.policies import BLIP3oNext
 from tests.grpo.geneval_groups import check_official_summary
 
 PROMPTS = Path(__file__).parents[2] / "configs/prompts"
@@ -58,7 +58,7 @@ def nothing_loads(monkeypatch):
         pytest.fail("a model was loaded or Ray was started before the input was checked")
 
     monkeypatch.setattr(BLIP3oNext, "from_pretrained", refuse)
-    monkeypatch.setattr(grpo.cluster.ray, "init", refuse)
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "init", refuse)
 
 
 @pytest.mark.parametrize(

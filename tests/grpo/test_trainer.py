@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from grpo.checkpoints import RunFolder
-from grpo.metrics import read_metrics
-from grpo.mismatch import MismatchError
-from policies import load_config
+from blip3o_grpo.policies import load_config
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.training.mismatch import MismatchError
 
 
 @pytest.fixture(scope="module")

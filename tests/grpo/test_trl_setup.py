@@ -5,5 +5,5 @@ import sys
 
 
 def test_a_trainer_does_not_import_vllm():
-    code = "import sys, grpo.worker; sys.exit('vllm' in sys.modules)"
+    code = "import sys, blip3o_grpo.rank; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

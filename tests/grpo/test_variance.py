@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grpo.variance import spread_shares
+from blip3o_grpo.evaluation.variance import spread_shares
 
 
 def test_components_of_simulated_rewards_are_recovered():

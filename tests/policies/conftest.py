@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from policies import BLIP3oNext, random_policy
+from blip3o_grpo.policies import BLIP3oNext, random_policy
 from scripts.make_full_size import make
 
 

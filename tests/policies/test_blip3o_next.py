@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from policies import image_logprobs
+from blip3o_grpo.policies import image_logprobs
 
 
 def test_hidden_states_of_a_padded_batch_equal_those_of_single_prompts(policy, written):
@@ -59,8 +59,8 @@ def test_denoising_equals_a_plain_guided_euler_loop(policy, written):
             velocity = unconditional + 2.0 * (conditional - unconditional)
             latents = scheduler.step(velocity, timestep, latents).prev_sample
         expected = policy.vae.decode(latents / policy.vae.config.scaling_factor).sample
-    painted = policy.denoise(hidden, noise, num_steps=3, guidance_scale=2.0)
-    torch.testing.assert_close(painted, latents, atol=1e-5, rtol=0)
+    decoded = policy.denoise(hidden, noise, num_steps=3, guidance_scale=2.0)
+    torch.testing.assert_close(decoded, latents, atol=1e-5, rtol=0)
     expected = ((expected / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     assert (policy.decode(hidden, noise, 3).int() - expected.int()).abs().max() <= 1
 

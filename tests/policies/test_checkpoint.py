@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from policies import BLIP3oNext, CheckpointError, PromptEncoder, load_config, resolve_policy_path
+from blip3o_grpo.policies import BLIP3oNext, CheckpointError, PromptEncoder, load_config, resolve_policy_path
 
 
 @pytest.fixture
@@ -157,9 +157,9 @@ def nothing_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("a model was built or a tensor was read")
 
-    monkeypatch.setattr("policies.checkpoint.load_part", refuse)
-    monkeypatch.setattr("policies.blip3o_next.load_part", refuse)
-    monkeypatch.setattr("policies.checkpoint.Weights.read", refuse)
+    monkeypatch.setattr("blip3o_grpo.policies.blip3o_next.checkpoint.load_part", refuse)
+    monkeypatch.setattr("blip3o_grpo.policies.blip3o_next.policy.load_part", refuse)
+    monkeypatch.setattr("blip3o_grpo.policies.blip3o_next.checkpoint.Weights.read", refuse)
 
 
 @pytest.fixture

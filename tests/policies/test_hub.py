@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import load_run_config
-from policies import BLIP3oNext, CheckpointError, resolve_policy_path
+from blip3o_grpo.configs import load_run_config
+from blip3o_grpo.policies import BLIP3oNext, CheckpointError, resolve_policy_path
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[tuple]:
         calls.append((name, revision, allow_patterns))
         return str(folder)
 
-    monkeypatch.setattr("policies.hub.snapshot_download", answer)
+    monkeypatch.setattr("blip3o_grpo.policies.blip3o_next.hub.snapshot_download", answer)
     return calls
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from policies import image_logprobs
-from policies.logprobs import token_logprobs
+from blip3o_grpo.policies import image_logprobs
+from blip3o_grpo.policies.blip3o_next.logprobs import token_logprobs
 
 
 def plain(hidden, rows, targets, temperature):

@@ -17,7 +17,7 @@ from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaTransf
 from safetensors.torch import load_file
 from transformers import Qwen3Config, Qwen3ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
-from policies import BLIP3oNext
+from blip3o_grpo.policies import BLIP3oNext
 
 PROMPTS = ["a sign", 'a red sign that says "TAXI"', "a photo of two blue circles and a very long afterthought"]
 STEPS, GUIDANCE = 4, 2.0

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from policies import BLIP3oNext
-from policies.painting import prepare_head
-from policies.prefill import completion_hidden_states, group_hidden_states
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.decoding import prepare_head
+from blip3o_grpo.policies.blip3o_next.prefill import completion_hidden_states, group_hidden_states
 
 PROMPTS = ["a sign", 'a red sign that says "TAXI"', "a photo of two blue circles and a very long afterthought"]
 SIZES = [3, 1, 2]
@@ -42,7 +42,7 @@ def test_groups_that_share_their_prompt_have_the_hidden_states_of_single_rows(mo
 @pytest.mark.parametrize("shared", [True, False])
 @torch.no_grad()
 def test_a_prompt_is_read_once_per_group_unless_it_is_short(model, shared, monkeypatch):
-    monkeypatch.setattr("policies.prefill.SHARED_FROM", 0.25 if shared else 1000)
+    monkeypatch.setattr("blip3o_grpo.policies.blip3o_next.prefill.SHARED_FROM", 0.25 if shared else 1000)
     prompts, tokens = [model.prompts.encode(prompt) for prompt in PROMPTS], draw(model, sum(SIZES))
     rows = [prompt for prompt, size in zip(prompts, SIZES, strict=True) for _ in range(size)]
     seen, longest = [], max(map(len, prompts))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policies import PromptError
+from blip3o_grpo.policies import PromptError
 
 
 def test_the_rendered_prompt_is_the_released_format(policy):

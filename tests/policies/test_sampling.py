@@ -2,8 +2,8 @@
 
 import torch
 
-from policies.painting import paint
-from policies.sampling import sample_image_tokens
+from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
+from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
 
 PROMPTS = ('a red sign that says "TAXI"', "a photo of two blue circles and a very long afterthought")
 
@@ -30,8 +30,8 @@ def test_padding_changes_no_choice(policy):
 def test_the_same_tokens_and_noise_paint_the_same_image(policy):
     encoded = [policy.prompts.encode(PROMPTS[0])] * 2
     tokens = sample_image_tokens(policy, encoded[:1], seed=0).expand(2, -1)
-    first, second = paint(policy, encoded, tokens, [5, 5], num_steps=2, guidance_scale=2.0)
+    first, second = decode_completions(policy, encoded, tokens, [5, 5], num_steps=2, guidance_scale=2.0)
     assert first.shape == (56, 56, 3)
     assert (first == second).all()
-    _, other = paint(policy, encoded, tokens, [5, 6], num_steps=2, guidance_scale=2.0)
+    _, other = decode_completions(policy, encoded, tokens, [5, 6], num_steps=2, guidance_scale=2.0)
     assert (first != other).any()

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from policies import BLIP3oNext, CheckpointError
-from policies.checkpoint import PREFIXES, released_name
-from policies.ta_tok import load_ta_tok
+from blip3o_grpo.policies import BLIP3oNext, CheckpointError
+from blip3o_grpo.policies.blip3o_next.checkpoint import PREFIXES, released_name
+from blip3o_grpo.policies.blip3o_next.ta_tok import load_ta_tok
 
 
 def published(policy: BLIP3oNext) -> dict:

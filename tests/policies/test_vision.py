@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from policies.vision import SimVQ
+from blip3o_grpo.policies.blip3o_next.vision import SimVQ
 
 
 @pytest.mark.parametrize(("pooling", "num_tokens"), [(1, 49), (2, 9), (3, 4)])

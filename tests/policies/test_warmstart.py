@@ -12,11 +12,12 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from configs.schema import PolicySection, WarmstartConfig
-from policies import BLIP3oNext, CheckpointError, world
-from policies.anchor import anchor_loss, make_probe
-from policies.warmstart import Warmstart, draw_batch, run, warmstart_loss
-from policies.warmstart_data import WarmstartData, WarmstartDataError
+from blip3o_grpo.configs.schema import PolicySection, WarmstartConfig
+from blip3o_grpo.policies import BLIP3oNext, CheckpointError
+from blip3o_grpo.policies.tiny_world import world
+from blip3o_grpo.warmstart.anchor import anchor_loss, make_probe
+from blip3o_grpo.warmstart.data import WarmstartData, WarmstartDataError
+from blip3o_grpo.warmstart.supervised import Warmstart, draw_batch, run, warmstart_loss
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import configs
-from policies import world
+from blip3o_grpo import configs
+from blip3o_grpo.policies.tiny_world import world
 from scripts.tiny_build.measure import shapes_as_asked, shapes_as_drawn
 
 PROMPTS = Path(configs.__file__).parent / "prompts"

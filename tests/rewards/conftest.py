@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from rewards.ocr import OCRReward
+from blip3o_grpo.rewards.ocr.reward import OCRReward
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewards import RewardBatch, RewardError, check_reward, score
-from rewards.clip_model import BATCH, ClipModel
-from rewards.clip_score import CLIPScore
+from blip3o_grpo.rewards import RewardBatch, RewardError, check_reward, score
+from blip3o_grpo.rewards.clip.model import BATCH, ClipModel
+from blip3o_grpo.rewards.clip.score import CLIPScore
 from tests.rewards.tiny_clip import write_tiny_clip
 
 

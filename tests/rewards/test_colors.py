@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rewards import RewardError
-from rewards.colors import GENEVAL_COLORS, PROTOTYPES, ClipColors, NearestColor, build_colors, color_names, cut_out
-from rewards.detections import ColorClassifier, Detections
+from blip3o_grpo.rewards import RewardError
+from blip3o_grpo.rewards.detectors.colors import (
+    GENEVAL_COLORS,
+    PROTOTYPES,
+    ClipColors,
+    NearestColor,
+    build_colors,
+    color_names,
+    cut_out,
+)
+from blip3o_grpo.rewards.detectors.detections import ColorClassifier, Detections
 from tests.rewards.tiny_clip import write_tiny_clip
 
 

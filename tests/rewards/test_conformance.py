@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rewards import RewardBatch, RewardError, check_reward, example_batch, score
+from blip3o_grpo.rewards import RewardBatch, RewardError, check_reward, example_batch, score
 
 
 class Brightness:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rewards import RewardError
-from rewards.images import as_rgb
+from blip3o_grpo.rewards import RewardError
+from blip3o_grpo.rewards.images import as_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 

@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from policies import world
-from rewards import RewardBatch, RewardError, build_reward, check_reward, is_applicable, reward_class, score
-from rewards.ocr import OCRReward
-from rewards.ocr_models import DETECTION, RECOGNITION, ensure_models
-from rewards.text_score import score_lines
+from blip3o_grpo.policies.tiny_world import world
+from blip3o_grpo.rewards import RewardBatch, RewardError, build_reward, check_reward, is_applicable, reward_class, score
+from blip3o_grpo.rewards.ocr.models import DETECTION, RECOGNITION, ensure_models
+from blip3o_grpo.rewards.ocr.reward import OCRReward
+from blip3o_grpo.rewards.ocr.text_score import score_lines
 
 
 def batch_of(*samples: tuple[np.ndarray, str, dict]) -> RewardBatch:
@@ -126,7 +126,7 @@ def test_models_are_laid_out_once_and_found_again(tmp_path):
 def test_the_recogniser_runs_without_torch():
     """PaddleOCR's import of modelscope would bring torch, transformers and peft into every OCR worker."""
     code = (
-        "import sys, numpy as np; from rewards.ocr import OCRReward;"
+        "import sys, numpy as np; from blip3o_grpo.rewards.ocr.reward import OCRReward;"
         "assert OCRReward().read(np.zeros((64, 64, 3), np.uint8)) == [];"
         "assert not {'torch', 'transformers', 'modelscope'} & set(sys.modules)"
     )

@@ -8,10 +8,10 @@ import random
 import numpy as np
 import pytest
 
-from policies import world
-from rewards import RewardBatch, RewardError, build_reward, check_reward
-from rewards.image_statistics import STATISTICS, image_statistics
-from rewards.reference_guard import ReferenceGuard
+from blip3o_grpo.policies.tiny_world import world
+from blip3o_grpo.rewards import RewardBatch, RewardError, build_reward, check_reward
+from blip3o_grpo.rewards.guard.image_statistics import STATISTICS, image_statistics
+from blip3o_grpo.rewards.guard.reference import ReferenceGuard
 
 
 def signs(seed: int, count: int) -> list[world.Scene]:

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from rewards import RewardError, available_rewards, build_reward, is_applicable, reward_class
-from rewards.reference_guard import ReferenceGuard
+from blip3o_grpo.rewards import RewardError, available_rewards, build_reward, is_applicable, reward_class
+from blip3o_grpo.rewards.guard.reference import ReferenceGuard
 
 PLUG_IN = """
 class Brightness:
@@ -74,7 +74,7 @@ def test_a_reward_without_opinion_applies_to_every_prompt(plug_in):
 def test_looking_rewards_up_loads_no_model_library():
     """The driver checks prompts and options of all rewards before a single model library is imported."""
     code = (
-        "import sys; from rewards import is_applicable, reward_class, check_options;"
+        "import sys; from blip3o_grpo.rewards import is_applicable, reward_class, check_options;"
         "reward_class('reference_guard'); check_options(reward_class('ocr'), {'variant': 'ned'}, 'ocr');"
         "assert is_applicable('ocr', 'says \"A\"', {});"
         "loaded = {'torch', 'paddleocr', 'paddlex', 'onnxruntime', 'ray', 'transformers'} & set(sys.modules);"

@@ -12,10 +12,18 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-import rewards.remote
-from rewards import RewardBatch, RewardError, build_reward, check_options, check_reward, example_batch, score
-from rewards.remote import RemoteReward
-from rewards.server import create_app
+from blip3o_grpo.rewards import (
+    RewardBatch,
+    RewardError,
+    build_reward,
+    check_options,
+    check_reward,
+    example_batch,
+    score,
+)
+from blip3o_grpo.rewards.http import client
+from blip3o_grpo.rewards.http.client import RemoteReward
+from blip3o_grpo.rewards.http.server import create_app
 
 ANSWERS = {
     "text": lambda: Response("<h1>busy</h1>", media_type="text/html"),
@@ -102,7 +110,7 @@ def faulty():
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(rewards.remote, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(client, "BACKOFF_S", 0.001)
     monkeypatch.setenv("REWARD_TOKEN", "s3cret")
 
 
@@ -116,7 +124,7 @@ def batch_of(count):
 def test_scores_are_those_of_the_local_reward(good, encoding):
     batch = batch_of(7)
     remote = build_reward(
-        "rewards.remote:RemoteReward",
+        "remote",
         {"url": good, "token_env": "REWARD_TOKEN", "max_batch": 3, "encoding": encoding},
     )
     assert score(remote, batch) == score(Fingerprint(), batch)

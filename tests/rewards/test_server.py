@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from typer.testing import CliRunner
 
-from rewards import RewardError
-from rewards.reference_guard import ReferenceGuard
-from rewards.server import check_exposure, create_app, serve
+from blip3o_grpo.rewards import RewardError
+from blip3o_grpo.rewards.guard.reference import ReferenceGuard
+from blip3o_grpo.rewards.http.server import check_exposure, create_app, serve
 
 
 class Brightness:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards import RewardError
-from rewards.text_score import (
+from blip3o_grpo.rewards import RewardError
+from blip3o_grpo.rewards.ocr.text_score import (
     VARIANTS,
     TextLine,
     quoted_spans,

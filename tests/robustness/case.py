@@ -15,8 +15,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from grpo.cli import app
-from grpo.errors import user_error
+from blip3o_grpo.cli import app
+from blip3o_grpo.errors import user_error
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from policies import BLIP3oNext
-from policies.ta_tok import load_ta_tok
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.ta_tok import load_ta_tok
 from tests.robustness.case import Case, World, edit_json, edit_tensors, replace
 
 HEAD = "lm_head.weight"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from policies.warmstart_data import WarmstartData
-from rewards.geneval.records import parse_record
+from blip3o_grpo.rewards.geneval.records import parse_record
+from blip3o_grpo.warmstart.data import WarmstartData
 from tests.robustness.case import Case, World
 
 GOOD = {"prompt": 'a sign that says "OK"'}
@@ -113,7 +113,7 @@ def _in_a_run(line: dict):
 def _captions(content: bytes):
     def act(world: World) -> str:
         world.write("images/a.png", b"")
-        from configs import WarmstartConfig
+        from blip3o_grpo.configs import WarmstartConfig
 
         captions = world.write("captions.jsonl", content)
         config = WarmstartConfig(run_dir="x", images=str(world.folder / "images"), captions=str(captions))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from grpo.run_files import read_reward_state
-from rewards import RewardBatch, score
-from rewards.server import check_exposure, create_app
+from blip3o_grpo.rewards import RewardBatch, score
+from blip3o_grpo.rewards.http.server import check_exposure, create_app
+from blip3o_grpo.run.files import read_reward_state
 from tests.robustness.case import Case, World, edit_json, replace
 
 RECORDS = "rollouts/step-000000/rollouts.jsonl"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-import grpo.cluster
-from configs import RunConfig, dump_config
-from grpo.evaluation import Evaluation, save_images
-from policies import BLIP3oNext, random_policy
-from rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, RolloutRecorder
+import blip3o_grpo.cluster
+from blip3o_grpo.configs import RunConfig, dump_config
+from blip3o_grpo.evaluation.heldout import Evaluation, save_images
+from blip3o_grpo.policies import BLIP3oNext, random_policy
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, RolloutRecorder
 from tests.robustness.case import World
 
 WORDS = ("TAXI", "BANK", "CAFE", "EXIT")
@@ -71,7 +71,7 @@ def world(shared, policy, tmp_path, monkeypatch):
         pytest.fail("a model was loaded or Ray was started before the input was checked")
 
     monkeypatch.setattr(BLIP3oNext, "from_pretrained", refuse)
-    monkeypatch.setattr(grpo.cluster.ray, "init", refuse)
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "init", refuse)
     monkeypatch.chdir(tmp_path)
     recipe, study, run = shared
     study = {**study, "study_dir": str(tmp_path / "study")}

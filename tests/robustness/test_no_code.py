@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from policies import BLIP3oNext
+from blip3o_grpo.policies import BLIP3oNext
 from tests.robustness.case import edit_json
 
 ROOT = Path(__file__).parents[2]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import yaml
 
-from configs import ConfigError, RewardSection, load_run_config
-from configs.secret_names import is_secret_name
-from rewards import RewardBatch
-from rewards.redaction import redact
-from rollout.reward_worker import RewardWorker
+from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config
+from blip3o_grpo.configs.secret_names import is_secret_name
+from blip3o_grpo.rewards import RewardBatch
+from blip3o_grpo.rewards.redaction import redact
+from blip3o_grpo.rollout.workers.reward import RewardWorker
 
 SECRET = "s3cret-value-42"
 

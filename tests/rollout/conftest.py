@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import RunConfig
-from policies import BLIP3oNext, random_policy
-from rollout import Prompt, RolloutPipeline
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.policies import BLIP3oNext, random_policy
+from blip3o_grpo.rollout import Prompt, RolloutPipeline
 
 WORDS = ["TAXI", "BANK", "CAFE", "HOTEL 24", "BUS", "EXIT"]
 

@@ -24,7 +24,7 @@ from vllm.distributed.weight_transfer.nccl_engine import (
 )
 from vllm.utils.network_utils import get_open_port
 
-from rollout.sampler import Sampler
+from blip3o_grpo.rollout.workers.sampler import Sampler
 
 DEADLY = "BLIP3O_TEST_DEADLY_FILE"
 """Environment variable: the sampler that finds this file deletes it and dies in the middle of a transfer."""
@@ -116,7 +116,7 @@ def register() -> None:
 
 
 def init_info(path: str, num_samplers: int, largest_bytes: int) -> GlooInitInfo:
-    """In place of `rollout.weight_transfer.trainer_init_info`."""
+    """In place of `blip3o_grpo.rollout.weights.transfer.trainer_init_info`."""
     return GlooInitInfo(
         rank=0,
         master_address=ray.util.get_node_ip_address(),

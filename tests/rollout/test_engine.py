@@ -7,11 +7,11 @@ import pytest
 import ray
 import torch
 
-from policies import BLIP3oNext, ImageTokens, image_logprobs
-from rollout import Prompt
-from rollout.engine import EngineIds, EngineSettings, engine_environment
-from rollout.messages import GroupRequest
-from rollout.sampler import Sampler
+from blip3o_grpo.policies import BLIP3oNext, ImageTokens, image_logprobs
+from blip3o_grpo.rollout import Prompt
+from blip3o_grpo.rollout.messages import GroupRequest
+from blip3o_grpo.rollout.workers.engine import EngineIds, EngineSettings, engine_environment
+from blip3o_grpo.rollout.workers.sampler import Sampler
 from scripts.make_full_size import make
 
 TEMPERATURE = 0.7

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from rewards import RewardError
-from rollout import Prompt, RolloutError, RolloutPipeline
-from rollout.failures import check_version
-from rollout.pools import start_board
+from blip3o_grpo.rewards import RewardError
+from blip3o_grpo.rollout import Prompt, RolloutError, RolloutPipeline
+from blip3o_grpo.rollout.faults.failures import check_version
+from blip3o_grpo.rollout.placement.pools import start_board
 
 TEXT = 'a sign that says "{}"'
 

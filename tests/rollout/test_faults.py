@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import ray
 
-from rollout import Prompt, RolloutError
-from rollout.board import Published
-from rollout.calls import result, submit
-from rollout.errors import WorkerLostError
-from rollout.messages import GroupRequest, PaintedChunk, Work
-from rollout.pools import start_board, start_reward_workers
-from rollout.resources import WorkerResources
+from blip3o_grpo.rollout import Prompt, RolloutError
+from blip3o_grpo.rollout.faults.board import Published
+from blip3o_grpo.rollout.faults.calls import result, submit
+from blip3o_grpo.rollout.messages import DecodedChunk, GroupRequest, Work
+from blip3o_grpo.rollout.placement.pools import start_board, start_reward_workers
+from blip3o_grpo.rollout.placement.resources import WorkerResources
+from blip3o_grpo.rollout.types import WorkerLostError
 from tests.rollout.killing import killing, pid_of
 
-METHODS = {"sample": "sample", "decode": "paint", "score/brightness": "score"}
+METHODS = {"sample": "sample", "decode": "decode", "score/brightness": "score"}
 NUM_ROUNDS = 12
 """More than any call may be repeated."""
 
@@ -90,18 +90,18 @@ def start_reward(cluster, make_config):
         ray.kill(actor)
 
 
-def painted(fault, marker):
+def decoded(fault, marker):
     """One group of grey images whose prompt asks for a fault."""
     prompt = Prompt("p", "a sign", {"fault": fault, "marker": str(marker)})
     request = GroupRequest(prompt, [1], 2, 0, (0, 0))
-    return PaintedChunk((request,), (np.full((2, 8, 8, 3), 51, np.uint8),), Work("decoder-0", 0.0, 0))
+    return DecodedChunk((request,), (np.full((2, 8, 8, 3), 51, np.uint8),), Work("decoder-0", 0.0, 0))
 
 
 @pytest.mark.slow
 def test_a_frozen_process_is_replaced(start_reward, tmp_path):
     """As if stopped by a debugger, or waiting for a dead disk: nothing in it runs any more."""
     published, pools = start_reward("Faulty", score=5)
-    call = submit(pools, "score/toy", 0, "score", painted("freeze once", tmp_path / "frozen"), None)
+    call = submit(pools, "score/toy", 0, "score", decoded("freeze once", tmp_path / "frozen"), None)
     assert result(published, call).scores == ([0.5, 0.5],)
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from configs import FaultsSection
-from rollout.ledger import CallLedger
-from rollout.messages import Verdict
+from blip3o_grpo.configs import FaultsSection
+from blip3o_grpo.rollout.faults.ledger import CallLedger
+from blip3o_grpo.rollout.messages import Verdict
 
 
 @pytest.fixture

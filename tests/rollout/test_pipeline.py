@@ -10,8 +10,8 @@ import pytest
 import ray
 import torch
 
-from policies import image_logprobs
-from rollout import RolloutError, completion_seed, noise_seed
+from blip3o_grpo.policies import image_logprobs
+from blip3o_grpo.rollout import RolloutError, completion_seed, noise_seed
 from tests.rollout.killing import killing, pid_of
 
 
@@ -149,7 +149,7 @@ def test_a_copy_of_the_handle_uses_the_same_workers(pipeline, prompts):
 def test_workers_and_board_killed_in_the_middle_of_a_step_change_nothing(pipeline, prompts):
     """SIGKILL of every kind of worker at work, and of the board: the same tokens, images, scores and version."""
     before = pipeline.collect(prompts, step=9)
-    victims = {"sample": "sample", "decode": "paint", "score/relative": "score"}
+    victims = {"sample": "sample", "decode": "decode", "score/relative": "score"}
     pids = {method: pid_of(pipeline._pools[stage][0]) for stage, method in victims.items()}
     os.kill(pid_of(pipeline._board), signal.SIGKILL)
     with killing(*((pid, method, 0.0) for method, pid in pids.items())):
@@ -176,8 +176,8 @@ def test_stats_name_every_worker(pipeline):
 
 
 def test_too_long_prompt_is_refused(pipeline):
-    from policies import PromptError
-    from rollout import Prompt
+    from blip3o_grpo.policies import PromptError
+    from blip3o_grpo.rollout import Prompt
 
     with pytest.raises(PromptError, match="tokens long"):
         pipeline.collect([Prompt("long", "a very long caption " * 200)], step=0)

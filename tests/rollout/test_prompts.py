@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.prompts import PromptError, load_prompts
+from blip3o_grpo.rollout.prompts import PromptError, load_prompts
 
 
 def test_text_file_gives_stable_ids(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, RolloutRecorder, read_rollouts
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, RolloutRecorder, read_rollouts
 
 
 def make_batch(*groups):

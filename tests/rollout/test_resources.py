@@ -2,8 +2,8 @@
 
 import pytest
 
-from rollout import RolloutError
-from rollout.resources import check_interpreter, plan_resources
+from blip3o_grpo.rollout import RolloutError
+from blip3o_grpo.rollout.placement.resources import check_interpreter, plan_resources
 
 
 def test_a_python_that_ray_cannot_start_is_refused(monkeypatch):

@@ -13,15 +13,15 @@ import pytest
 import ray
 from pydantic import ValidationError
 
-from configs import ConfigError, RewardSection
-from grpo.validate import check_rewards
-from rewards import RewardError
-from rollout import Prompt, RolloutError, RolloutPipeline
-from rollout.environments import check_environment, check_reward_interpreter, reward_environment
-from rollout.messages import GroupRequest, PaintedChunk, ScoreFailure, Work
-from rollout.pools import start_board, start_reward_workers
-from rollout.resources import WorkerResources, plan_resources
-from rollout.reward_worker import RewardWorker
+from blip3o_grpo.configs import ConfigError, RewardSection
+from blip3o_grpo.rewards import RewardError
+from blip3o_grpo.rollout import Prompt, RolloutError, RolloutPipeline
+from blip3o_grpo.rollout.messages import DecodedChunk, GroupRequest, ScoreFailure, Work
+from blip3o_grpo.rollout.placement.pools import start_board, start_reward_workers
+from blip3o_grpo.rollout.placement.resources import WorkerResources, plan_resources
+from blip3o_grpo.rollout.workers.environments import check_environment, check_reward_interpreter, reward_environment
+from blip3o_grpo.rollout.workers.reward import RewardWorker
+from blip3o_grpo.validate import check_rewards
 
 ONLY_THERE = "FACTOR = 2\n\n\nclass OnlyThereError(Exception):\n    pass\n"
 
@@ -39,12 +39,12 @@ def interpreter(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    """URL of `python -m rewards.server`, which serves the brightness of images to who has the token `s3cret`."""
+    """URL of a reward server, which serves the brightness of images to who has the token `s3cret`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     search = [str(Path(__file__).parent), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    command = [sys.executable, "-m", "rewards.server", "toy_rewards:Brightness", "--port", str(port)]
+    command = [sys.executable, "-m", "blip3o_grpo.rewards.http.server", "toy_rewards:Brightness", "--port", str(port)]
     process = subprocess.Popen(
         [*command, "--token-env", "REWARD_TOKEN"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(search), "REWARD_TOKEN": "s3cret"},
@@ -65,7 +65,7 @@ def test_scores_are_the_same_wherever_they_are_made(launch, make_config, prompts
         {"name": "elsewhere", "type": "environment_rewards:Elsewhere", "runtime_env": {"py_executable": interpreter}},
         {
             "name": "remote",
-            "type": "rewards.remote:RemoteReward",
+            "type": "remote",
             "options": {"url": service, "token_env": "REWARD_TOKEN", "retries": 8},  # it may still be starting
             "runtime_env": {"env_vars": {"REWARD_TOKEN": "${SERVICE_TOKEN}"}},
             "batch_size": 100,
@@ -188,7 +188,7 @@ def test_a_rewards_own_variables_win_over_ours():
 
 def test_reward_workers_need_nothing_but_ray_and_numpy():
     code = (
-        "import sys, rollout.reward_worker;"
+        "import sys, blip3o_grpo.rollout.workers.reward;"
         "heavy = {'torch', 'vllm', 'transformers', 'policies', 'pydantic', 'PIL', 'cv2'};"
         "loaded = heavy & set(sys.modules);"
         "assert not loaded, loaded"
@@ -217,7 +217,7 @@ def picky(monkeypatch):
             GroupRequest(Prompt(f"p{i}", "a sign", {"fault": fault}), [], 3, 0, ()) for i, fault in enumerate(faults)
         ]
         images = [np.full((3, 4, 4, 3), 51 * i, np.uint8) for i in range(len(faults))]
-        scored = worker.score(PaintedChunk(tuple(requests), tuple(images), Work("decoder-0", 0.0, 0)), None)
+        scored = worker.score(DecodedChunk(tuple(requests), tuple(images), Work("decoder-0", 0.0, 0)), None)
         return scored.scores, Picky.calls
 
     return run
@@ -244,8 +244,8 @@ def test_explanations_are_given_on_request_and_stay_with_their_images(monkeypatc
     worker = RewardWorker("reward-guard-0", "guard", "toy_rewards:Explained", {}, 4)
     images = tuple(np.full((3, 4, 4, 3), 51 * i, np.uint8) for i in range(3))
     requests = tuple(GroupRequest(Prompt(f"p{i}", "a sign", {}), [], 3, 0, ()) for i in range(3))
-    painted = PaintedChunk(requests, images, Work("decoder-0", 0.0, 0))
-    scored = worker.score(painted, None, explain=True)
-    assert worker.score(painted, None).explanations == ()
-    assert scored.scores == worker.score(painted, None).scores
+    decoded = DecodedChunk(requests, images, Work("decoder-0", 0.0, 0))
+    scored = worker.score(decoded, None, explain=True)
+    assert worker.score(decoded, None).explanations == ()
+    assert scored.scores == worker.score(decoded, None).scores
     assert scored.explanations == tuple([{"level": 51 * i}] * 3 for i in range(3))

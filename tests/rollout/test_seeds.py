@@ -1,6 +1,6 @@
 """Seeds depend on names only, differ where they should, and follow vLLM's rule for the members of a group."""
 
-from rollout.seeds import completion_seed, noise_seed
+from blip3o_grpo.rollout.seeds import completion_seed, noise_seed
 
 
 def test_members_count_up_from_the_group_seed():

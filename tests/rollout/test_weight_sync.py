@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rollout.weight_sync import pack_weights, unpack_weights
+from blip3o_grpo.rollout.weights.packing import pack_weights, unpack_weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -13,14 +13,15 @@ import pytest
 import ray
 import torch
 
-from configs import ConfigError
-from policies import image_logprobs
-from rollout import RolloutError, RolloutPipeline, pipeline, pools
-from rollout.engine import EngineSettings, engine_options
-from rollout.messages import Snapshot
-from rollout.sampler import Sampler
-from rollout.weight_path import check_builds, weight_path
-from rollout.weight_receiver import NotInGroup
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.policies import image_logprobs
+from blip3o_grpo.rollout import RolloutError, RolloutPipeline, pipeline
+from blip3o_grpo.rollout.messages import Snapshot
+from blip3o_grpo.rollout.placement import pools
+from blip3o_grpo.rollout.weights.path import check_builds, weight_path
+from blip3o_grpo.rollout.weights.receiver import NotInGroup
+from blip3o_grpo.rollout.workers.engine import EngineSettings, engine_options
+from blip3o_grpo.rollout.workers.sampler import Sampler
 
 SEPARATE = {"gpus_per_trainer": 1, "gpus_per_sampler": 1, "gpus_per_decoder": 1}
 SHARED = {"gpus_per_trainer": 0.4, "gpus_per_sampler": 0.3, "gpus_per_decoder": 0.3}
@@ -120,7 +121,7 @@ def test_a_sleeping_sampler_wakes_up_before_it_receives_or_loads(policy_path):
 
 
 def test_gpus_are_compared_as_ray_gave_them_out():
-    from rollout.weight_transfer import check_gpus
+    from blip3o_grpo.rollout.weights.transfer import check_gpus
 
     check_gpus("ipc", "a", ["a", "a"])
     check_gpus("nccl", "a", ["b", "c"])
@@ -160,7 +161,7 @@ def deadly(tmp_path_factory):
 @pytest.fixture(scope="module")
 def connected(cluster, make_config, policy_path, policy, deadly):
     """A pipeline of two samplers with the policy's weights, whose trainer rank 0 is this process."""
-    from rollout import weight_transfer
+    from blip3o_grpo.rollout.weights import transfer as weight_transfer
 
     plain = pools.engine_environment
     with pytest.MonkeyPatch.context() as patch:

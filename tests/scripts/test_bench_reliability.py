@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from grpo.guarding import Guards
-from grpo.manifest import fault
-from rollout.worker import Worker
+from blip3o_grpo.rollout.workers.base import Worker
+from blip3o_grpo.run.manifest import fault
+from blip3o_grpo.training.guards import Guards
 from scripts.bench_reliability import Clock, Turns, checks_off, hide_board, show_board, sizes_only, summarise
 
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from policies import BLIP3oNext
-from policies.ladder import climb
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.policies.tiny_world.ladder import climb
 from scripts.tiny_build.measure import ocr_reader
 from scripts.tiny_build.patches import draw
 

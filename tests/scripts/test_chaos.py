@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, RolloutRecorder
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, RolloutRecorder
 from scripts.chaos import TITLES, plan_kills
 from scripts.compare_runs import compare_runs
 

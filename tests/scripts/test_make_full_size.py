@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderDC, SanaTransformer2DModel
 from safetensors.torch import load_file
 
-from policies import released
-from policies.checkpoint import PREFIXES, part_of
+from blip3o_grpo.policies.blip3o_next import released
+from blip3o_grpo.policies.blip3o_next.checkpoint import PREFIXES, part_of
 from scripts.make_full_size import layout, make, shapes, write_folder
 
 DOCS = Path(__file__).parents[2] / "docs" / "checkpoints.md"

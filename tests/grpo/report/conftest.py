@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from configs import RunConfig, dump_config
-from grpo.evaluation import Evaluation, save_images
-from grpo.grids import save_grid
-from grpo.report import write_report
-from rollout.recorder import RolloutRecorder
-from rollout.types import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
+from blip3o_grpo.configs import RunConfig, dump_config
+from blip3o_grpo.evaluation.grids import save_grid
+from blip3o_grpo.evaluation.heldout import Evaluation, save_images
+from blip3o_grpo.report import write_report
+from blip3o_grpo.rollout.recorder import RolloutRecorder
+from blip3o_grpo.rollout.types import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
 
 PROMPTS = ('a red sign that says "TAXI"', "<script>alert('x')</script> & <b>bold</b>", "a photo of two dogs")
 TAGS = {"single_object": (0.2, 0.5), "color_attr": (0.1, 0.3)}
@@ -73,7 +73,7 @@ def step_metrics(step: int, rng: np.random.Generator) -> dict[str, float | None]
 
 
 def build_evaluation(path: Path, name: str, step: int, images: bool = True) -> None:
-    """What `grpo.evaluation.evaluate` saves: `evaluations/NAME.json`, its pictures, and `grids/NAME.png`."""
+    """What `evaluation.heldout.evaluate` saves: `evaluations/NAME.json`, its pictures, and `grids/NAME.png`."""
     gain = 0.4 * step / STEPS
     means = {"ocr": 0.3 + gain, "geneval": 0.15 + gain / 2, "geneval/overall": 0.15 + gain / 4}
     intervals = {reward: (mean - 0.05, mean + 0.06) for reward, mean in means.items()}

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from configs import ConfigError
-from grpo.report import charts, write_report
-from grpo.report.build import duration
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.report import charts, write_report
+from blip3o_grpo.report.build import duration
 
 
 class Resources(HTMLParser):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from configs.study import load_study_config
-from grpo.evaluation import Evaluation, save_images
-from grpo.grids import save_grid
-from grpo.study.plan import plan_study
-from rollout.types import Completion, Rollout, RolloutGroup
+from blip3o_grpo.configs.study import load_study_config
+from blip3o_grpo.evaluation.grids import save_grid
+from blip3o_grpo.evaluation.heldout import Evaluation, save_images
+from blip3o_grpo.rollout.types import Completion, Rollout, RolloutGroup
+from blip3o_grpo.study.design import plan_study
 
 SIGNS, SHAPES = 40, 30
 EFFECTS = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grpo.study.statistics import correct, paired_bootstrap, seed_spread
+from blip3o_grpo.study.statistics import correct, paired_bootstrap, seed_spread
 
 EFFECT = 0.15
 

@@ -1,4 +1,4 @@
-"""In the place of `grpo.study.trial`: a run that trains nothing, for tests about who runs when, and what survives.
+"""In the place of `study.trial`: a run that trains nothing, for tests about who runs when, and what survives.
 
 Arm `bad` fails; arm `slow` works until the file `hold` in the study folder is gone. Imports no model library.
 """
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from configs import load_run_config
-from grpo.checkpoints import RunFolder
-from grpo.study.trial import die_with
+from blip3o_grpo.configs import load_run_config
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.study.trial import die_with
 
 
 def main():

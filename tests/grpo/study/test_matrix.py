@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from grpo.study.conclusions import conclude
-from grpo.study.matrix import as_csv, build_matrix, read_scores, verdict
-from grpo.study.study import write_results
+from blip3o_grpo.study.ablate import write_results
+from blip3o_grpo.study.conclusions import conclude
+from blip3o_grpo.study.matrix import as_csv, build_matrix, read_scores, verdict
 from tests.browser import chromium
 
 NOTHING = "<b>nothing</b>"

@@ -8,11 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from configs import RunConfig, dump_config
-from grpo.cli import app
-from grpo.study.rescore import rescore
-from rewards import RewardBatch, build_reward
-from rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, RolloutRecorder
+from blip3o_grpo.cli import app
+from blip3o_grpo.configs import RunConfig, dump_config
+from blip3o_grpo.rewards import RewardBatch, build_reward
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, RolloutRecorder
+from blip3o_grpo.study.rescore import rescore
 
 REWARD = """
 class Red:

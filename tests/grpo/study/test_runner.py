@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from grpo.checkpoints import RunFolder
-from grpo.metrics import read_metrics
-from grpo.study.launch import last_line, share_start
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.study.launch import last_line, share_start
 
 STUB = Path(__file__).parent
-REAL = [sys.executable, "-m", "grpo.cli", "ablate"]
+REAL = [sys.executable, "-m", "blip3o_grpo.cli", "ablate"]
 STUBBED = [
     sys.executable,
     "-c",
-    "import sys, grpo.study.runner as runner; runner.TRIAL_MODULE = 'stub_trial'; "
-    "from grpo.cli import app; app(['ablate', *sys.argv[1:]])",
+    "import sys, blip3o_grpo.study.runner as runner; runner.TRIAL_MODULE = 'stub_trial'; "
+    "from blip3o_grpo.cli import app; app(['ablate', *sys.argv[1:]])",
 ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from grpo.study.statistics import SeedSpread, correct, paired_bootstrap, seed_spread
+from blip3o_grpo.study.statistics import SeedSpread, correct, paired_bootstrap, seed_spread
 from tests.grpo.study.simulated import EFFECT, World, simulate
 
 NO_SPREAD = SeedSpread([0.0], 1.0)

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import grpo.cluster
-from configs import ConfigError, dump_config
-from configs.study import StudyConfig, as_overrides, flatten, load_study_config
-from grpo.cli import app
-from grpo.study.plan import plan_study
-from policies import BLIP3oNext
+import blip3o_grpo.cluster
+from blip3o_grpo.cli import app
+from blip3o_grpo.configs import ConfigError, dump_config
+from blip3o_grpo.configs.study import StudyConfig, as_overrides, flatten, load_study_config
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.study.design import plan_study
 
 SHIPPED = sorted(Path(__file__).parents[3].glob("configs/studies/*.yaml"))
 
@@ -23,7 +23,7 @@ def nothing_loads(monkeypatch):
         pytest.fail("a model was loaded or Ray was started before the study was checked")
 
     monkeypatch.setattr(BLIP3oNext, "from_pretrained", refuse)
-    monkeypatch.setattr(grpo.cluster.ray, "init", refuse)
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "init", refuse)
 
 
 def error_line(path):

@@ -22,8 +22,8 @@ def checkpoint(tmp_path_factory) -> Path:
     pytest.importorskip("mmengine", reason="mmdet and mmengine, which this runs, are not installed")
     import torch
 
-    from rewards.detectors.mmcv_standin import ensure_mmcv_operators
-    from rewards.detectors.mmdet_mask2former import CONFIG
+    from blip3o_grpo.rewards.detectors.mmcv_standin import ensure_mmcv_operators
+    from blip3o_grpo.rewards.detectors.mmdet_mask2former import CONFIG
 
     ensure_mmcv_operators()
     import mmdet

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rewards.detections import Detector
-from rewards.detectors import build_detector
-from rewards.detectors.coco import GENEVAL_NAMES
+from blip3o_grpo.rewards.detectors import build_detector
+from blip3o_grpo.rewards.detectors.coco import GENEVAL_NAMES
+from blip3o_grpo.rewards.detectors.detections import Detector
 
 SIDES = (333, 200)
 """A quarter of the official size, for speed."""
@@ -87,7 +87,7 @@ def test_the_network_sees_the_same_pixels(mmdet_detector, size):
     from mmcv.transforms import Compose
     from mmdet.utils import get_test_pipeline_cfg
 
-    from rewards.detectors.transformers_mask2former import preprocess
+    from blip3o_grpo.rewards.detectors.transformers_mask2former import preprocess
 
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     model = mmdet_detector._model
@@ -107,8 +107,8 @@ def test_the_same_network_output_becomes_the_same_detections(mmdet_detector):
     from mmdet.structures import DetDataSample
     from torch.nn import functional
 
-    from rewards.detectors.mmdet_mask2former import _detections
-    from rewards.detectors.transformers_mask2former import postprocess
+    from blip3o_grpo.rewards.detectors.mmdet_mask2former import _detections
+    from blip3o_grpo.rewards.detectors.transformers_mask2former import postprocess
 
     generator = torch.Generator().manual_seed(1)
     centres, radii = torch.rand(100, 2, generator=generator) * 48, torch.rand(100, generator=generator) * 20
@@ -147,8 +147,8 @@ def test_mmdet_gets_blue_first(mmdet_detector, monkeypatch):
 
 
 def test_mmdet_runs_beside_mmcv_lite_only_by_the_stand_in(mmdet_detector):
-    from rewards import RewardError
-    from rewards.detectors.mmcv_standin import ensure_mmcv_operators
+    from blip3o_grpo.rewards import RewardError
+    from blip3o_grpo.rewards.detectors.mmcv_standin import ensure_mmcv_operators
 
     if ensure_mmcv_operators():
         pytest.skip("full mmcv is installed: the stand-in is not used")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rewards.detectors import build_detector
-from rewards.detectors.transformers_mask2former import swin_small_config
+from blip3o_grpo.rewards.detectors import build_detector
+from blip3o_grpo.rewards.detectors.transformers_mask2former import swin_small_config
 
 
 @pytest.fixture

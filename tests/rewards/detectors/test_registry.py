@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rewards import RewardError
-from rewards.detectors import DETECTORS, build_detector, detector_class
-from rewards.detectors.coco import CATEGORY_IDS, COCO_NAMES, GENEVAL_NAMES
+from blip3o_grpo.rewards import RewardError
+from blip3o_grpo.rewards.detectors import DETECTORS, build_detector, detector_class
+from blip3o_grpo.rewards.detectors.coco import CATEGORY_IDS, COCO_NAMES, GENEVAL_NAMES
 
 
 def test_every_name_leads_to_a_class_without_a_model_library():
     code = (
-        "import sys; from rewards.detectors import DETECTORS, detector_class;"
+        "import sys; from blip3o_grpo.rewards.detectors import DETECTORS, detector_class;"
         "assert all(detector_class(name).class_names for name in DETECTORS);"
         "loaded = {'torch', 'mmdet', 'mmcv', 'mmengine', 'transformers', 'open_clip'} & set(sys.modules);"
         "assert not loaded, loaded"

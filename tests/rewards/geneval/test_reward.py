@@ -7,11 +7,11 @@ import random
 import numpy as np
 import pytest
 
-from configs import RunConfig
-from grpo.validate import check_rewards
-from policies import world
-from rewards import RewardBatch, RewardError, check_reward, explained_scores
-from rewards.geneval.reward import GenEvalReward
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.policies.tiny_world import world
+from blip3o_grpo.rewards import RewardBatch, RewardError, check_reward, explained_scores
+from blip3o_grpo.rewards.geneval.reward import GenEvalReward
+from blip3o_grpo.validate import check_rewards
 
 SHAPES = {"detector": "shapes", "colors": "nearest", "counting_threshold": 0.3}
 NOTHING = np.full((56, 56, 3), 255, np.uint8)
@@ -93,6 +93,6 @@ def test_a_missing_library_is_left_to_the_workers_to_miss(monkeypatch, tmp_path)
 
 
 def test_an_incomplete_ssd_package_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr("rewards.detectors.ssd.model_folder", lambda: tmp_path)
+    monkeypatch.setattr("blip3o_grpo.rewards.detectors.ssd.model_folder", lambda: tmp_path)
     with pytest.raises(RewardError, match="has no frozen_inference_graph.pb"):
         GenEvalReward.check_options(detector="ssd", colors="nearest")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rewards.detections import Detections
-from rewards.geneval import dense, keep_objects, parse_record, relations, strict
+from blip3o_grpo.rewards.detectors.detections import Detections
+from blip3o_grpo.rewards.geneval import dense, keep_objects, parse_record, relations, strict
 
 FAR = (1000.0, 1000.0)
 

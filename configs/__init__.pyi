@@ -1,0 +1,29 @@
+from .faults import FaultsSection as FaultsSection
+from .loader import DEFAULT_RECIPE as DEFAULT_RECIPE
+from .loader import ConfigError as ConfigError
+from .loader import differing_keys as differing_keys
+from .loader import dump_config as dump_config
+from .loader import expand_user as expand_user
+from .loader import load_run_config as load_run_config
+from .loader import load_warmstart_config as load_warmstart_config
+from .loader import read_yaml as read_yaml
+from .schema import RewardSection as RewardSection
+from .schema import RunConfig as RunConfig
+from .schema import WarmstartConfig as WarmstartConfig
+from .schema import WarningsSection as WarningsSection
+
+__all__ = [
+    "ConfigError",
+    "DEFAULT_RECIPE",
+    "FaultsSection",
+    "RewardSection",
+    "RunConfig",
+    "WarmstartConfig",
+    "WarningsSection",
+    "differing_keys",
+    "dump_config",
+    "expand_user",
+    "load_run_config",
+    "load_warmstart_config",
+    "read_yaml",
+]

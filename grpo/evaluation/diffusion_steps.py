@@ -1,0 +1,192 @@
+"""`blip3o-grpo steps`: do rewards judge images of few diffusion steps as they judge those of many?
+
+The same completions are decoded from the same noise in each number of steps and scored. GRPO sees a reward only through
+the order of images inside a group, so what counts is the rank correlation within groups; over all images it is usually
+higher, because prompts differ in difficulty whatever the number of steps. The largest number is what others are
+compared with: one that agrees with it can train at a fraction of the decoding time, and evaluations keep the large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from blip3o_grpo.cluster import ray_cluster
+from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RunConfig
+from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, collect_heldout
+from blip3o_grpo.evaluation.statistics import bootstrap_interval, resampled_interval, stratified_mean
+from blip3o_grpo.evaluation.suites import check_policy, measuring_config
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.rollout import Prompt, RolloutBatch, RolloutPipeline, load_prompts
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.study.agreement import SAME, group_agreements, rank_correlation
+from blip3o_grpo.validate import check_rewards
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One reward on images of fewer steps against its scores on images of the most steps."""
+
+    within: tuple[float, float, float] | None
+    """Spearman's correlation inside a group, mean over groups, and its 95 % interval (prompts resampled); None: no
+    group has at least three images and spread in both."""
+    num_groups: int
+    """Groups that this is the mean of."""
+    spread_lost: float | None
+    """Of the groups with spread at the most steps, the share without any at fewer: they would teach nothing."""
+    same_order: float | None
+    """Share of image pairs of a group that both tell apart and put in the same order; by chance one half."""
+    overall: tuple[float, float, float] | None
+    """Spearman's correlation over all images, and its 95 % interval (prompts resampled)."""
+
+
+@dataclass(frozen=True)
+class StepsRow:
+    """One reward at one number of diffusion steps."""
+
+    reward: str
+    num_steps: int
+    mean: float
+    decode_seconds: float
+    """Busy seconds of decoders per image."""
+    agreement: Agreement | None
+    """With the most steps; None: these are the most."""
+
+
+@dataclass(frozen=True)
+class StepsResult:
+    """What was measured."""
+
+    num_prompts: int
+    images_per_prompt: int
+    rows: tuple[StepsRow, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def compare_steps(
+    policy: str,
+    steps: Sequence[int] | None = None,
+    *,
+    recipe: str | None = None,
+    prompts: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> StepsResult:
+    """Decode and score held-out prompts in each number of steps.
+
+    Args:
+        policy: `tiny`, a folder in the released layout, or a run folder.
+        steps: at least two numbers; default: those of rollouts and of evaluations.
+        recipe: YAML file with the settings; default: the run's, else the shipped `tiny_ocr.yaml`.
+        prompts: prompt file; default: the settings' held-out file, its first `evaluation.num_prompts`.
+        overrides: changes of settings, `section.key=value`.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: before any model loads.
+    """
+    config = measuring_config("steps", (policy,), recipe, DEFAULT_RECIPE, prompts, overrides)
+    steps = check_steps(steps, config)
+    chosen = load_prompts(config.prompts.heldout)[: config.evaluation.num_prompts]
+    check_rewards(config)
+    path = check_policy(policy, chosen, config)
+    with ray_cluster(config), closing(RolloutPipeline.launch(config, path)) as pipeline:
+        pipeline.sync_weights(BLIP3oNext.from_pretrained(path, parts=("ar",)).ar.state_dict(), version=0)
+        fit_rewards(pipeline, chosen, config, RunFolder(policy))
+        batches = pipeline.collect_each(chosen, "steps", steps)
+    return summarise_steps(dict(zip(steps, batches, strict=True)), [reward.name for reward in config.rewards])
+
+
+def check_steps(steps: Sequence[int] | None, config: RunConfig) -> list[int]:
+    """Numbers of steps in order, each once.
+
+    Raises:
+        ConfigError: fewer than two, or one below 1.
+    """
+    evaluated = config.evaluation.num_diffusion_steps or config.rollout.num_diffusion_steps
+    chosen = sorted(set(steps if steps is not None else (config.rollout.num_diffusion_steps, evaluated)))
+    if len(chosen) < 2:
+        raise ConfigError(
+            f"steps: {', '.join(map(str, chosen))} is nothing to compare; give at least two different numbers, such as "
+            f"--steps {config.rollout.num_diffusion_steps},30"
+        )
+    if chosen[0] < 1:
+        raise ConfigError(f"steps: {chosen[0]} diffusion steps decode nothing; numbers start at 1")
+    return chosen
+
+
+def fit_rewards(pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: RunConfig, run: RunFolder) -> None:
+    """Rewards that compare with the starting policy's images know those of the run, else those of this policy."""
+    if not pipeline.needs_reference():
+        return
+    if run.reward_state.is_file():
+        pipeline.load_reward_state(torch.load(run.reward_state, weights_only=True))
+    else:
+        pipeline.fit_rewards(collect_heldout(pipeline, prompts, config), HELDOUT_STEP)
+
+
+def summarise_steps(batches: dict[int, RolloutBatch], rewards: Sequence[str]) -> StepsResult:
+    """Compare scored batches of the same completions; groups that one of them had to skip are left out of all."""
+    kept = set.intersection(*({group.prompt.id for group in batch.groups} for batch in batches.values()))
+    scores = {
+        num_steps: {
+            name: np.array(
+                [
+                    [np.nan if rollout.rewards[name] is None else rollout.rewards[name] for rollout in group.rollouts]
+                    for group in batch.groups
+                    if group.prompt.id in kept
+                ]
+            )
+            for name in rewards
+        }
+        for num_steps, batch in batches.items()
+    }
+    most, size = max(batches), len(next(iter(batches.values())).groups[0].rollouts)
+    rows = [
+        StepsRow(
+            name,
+            num_steps,
+            float(np.nanmean(scores[num_steps][name])),
+            batch.seconds["decode"] / (len(batch.groups) * size),
+            None if num_steps == most else agreement(scores[num_steps][name], scores[most][name]),
+        )
+        for name in rewards
+        for num_steps, batch in batches.items()
+        if np.isfinite(scores[num_steps][name]).any()
+    ]
+    return StepsResult(len(kept), size, tuple(rows))
+
+
+def agreement(fewer: np.ndarray, most: np.ndarray) -> Agreement:
+    """Agreement of two scorings `[num_groups, group_size]` of the same completions; NaN = not scored."""
+    found = group_agreements(fewer, most)
+    within, order = found["spearman"], found["same_order"]
+    known = [(low[np.isfinite(low)], high[np.isfinite(high)]) for low, high in zip(fewer, most, strict=True)]
+    lost = [np.ptp(low) <= SAME for low, high in known if len(low) and len(high) and np.ptp(high) > SAME]
+    return Agreement(
+        within=(stratified_mean(within), *bootstrap_interval(within)) if within else None,
+        num_groups=len(within),
+        spread_lost=float(np.mean(lost)) if lost else None,
+        same_order=float(np.mean(order)) if order else None,
+        overall=overall_correlation(fewer, most),
+    )
+
+
+def overall_correlation(fewer: np.ndarray, most: np.ndarray) -> tuple[float, float, float] | None:
+    """Spearman's correlation over all images, and its interval; None where all images score the same."""
+
+    def correlation(rows: np.ndarray) -> float:
+        x, y = fewer[rows].ravel(), most[rows].ravel()
+        both = np.isfinite(x) & np.isfinite(y)
+        x, y = x[both], y[both]
+        return rank_correlation(x, y) if len(x) and np.ptp(x) > SAME and np.ptp(y) > SAME else float("nan")
+
+    value = correlation(np.arange(len(fewer)))
+    return (value, *resampled_interval(correlation, len(fewer))) if np.isfinite(value) else None

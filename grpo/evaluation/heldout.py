@@ -1,0 +1,243 @@
+"""Held-out evaluation: the same prompts, seeds and noise every time, so two evaluations differ only by the policy.
+
+A reward's value is the mean over prompts of the mean over a prompt's images; its interval comes from resampling
+prompts, as images of one prompt are not independent. GenEval rewards are reported per tag too, and as `NAME/overall`:
+the unweighted mean of the tags, as in published tables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from pydantic import TypeAdapter
+from transformers import TrainerCallback
+
+from blip3o_grpo.configs import RewardSection, RunConfig
+from blip3o_grpo.configs.atomic import staged_folder, write_atomically
+from blip3o_grpo.evaluation.grids import save_grid
+from blip3o_grpo.evaluation.statistics import bootstrap_interval, stratified_mean
+from blip3o_grpo.rewards.geneval import TAGS
+from blip3o_grpo.rollout import Prompt, RolloutError, RolloutGroup
+from blip3o_grpo.run.files import read_object
+from blip3o_grpo.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from blip3o_grpo.rollout import RolloutPipeline
+    from blip3o_grpo.training.trainer import ImageGRPOTrainer
+
+HELDOUT_STEP = "eval"
+"""Name of the step from which held-out rollouts have their seeds."""
+GENEVAL = "geneval"
+"""Registered name of the rewards that are reported per tag."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out result of one policy."""
+
+    step: int
+    num_prompts: int
+    images_per_prompt: int
+    means: dict[str, float]
+    """Reward name to mean over the prompts it applies to (a reward that applies to none is left out)."""
+    intervals: dict[str, tuple[float, float]]
+    """95 % bootstrap interval of each mean, resampling prompts."""
+    per_prompt: dict[str, dict[str, float | None]]
+    """Prompt id to reward name to mean over that prompt's images."""
+    tags: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
+    """GenEval reward name to tag to mean and 95 % interval."""
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluation:
+        """Read what `save` wrote.
+
+        Raises:
+            RunFileError: the file is no evaluation.
+        """
+        return cls(**read_object(path, TypeAdapter(cls)))
+
+
+def summarise(groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection], step: int) -> Evaluation:
+    """Means and intervals of scored groups."""
+    per_prompt = {
+        group.prompt.id: {
+            reward.name: _mean(rollout.rewards[reward.name] for rollout in group.rollouts) for reward in rewards
+        }
+        for group in groups
+    }
+    return _evaluation(groups, rewards, per_prompt, step)
+
+
+def paired_difference(
+    first: Sequence[RolloutGroup], second: Sequence[RolloutGroup], rewards: Sequence[RewardSection]
+) -> Evaluation:
+    """An evaluation of `first - second`, prompt by prompt; a prompt that one of them has no score for is left out.
+
+    Its intervals resample prompts of both at once, so they are those of a paired bootstrap.
+    """
+    before, after = (summarise(groups, rewards, step=0).per_prompt for groups in (second, first))
+    per_prompt = {
+        prompt: {name: _difference(value, before.get(prompt, {}).get(name)) for name, value in row.items()}
+        for prompt, row in after.items()
+    }
+    return _evaluation(first, rewards, per_prompt, step=0)
+
+
+def _evaluation(
+    groups: Sequence[RolloutGroup],
+    rewards: Sequence[RewardSection],
+    per_prompt: dict[str, dict[str, float | None]],
+    step: int,
+) -> Evaluation:
+    columns: dict[str, list[Sequence[float]]] = {}
+    tags: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for reward in rewards:
+        values = [row[reward.name] for row in per_prompt.values() if row[reward.name] is not None]
+        if not values:
+            continue
+        columns[reward.name] = [values]
+        if reward.target == GENEVAL:
+            by_tag = _by_tag(groups, per_prompt, reward.name)
+            columns[f"{reward.name}/overall"] = list(by_tag.values())
+            tags[reward.name] = {
+                tag: (stratified_mean(values), *bootstrap_interval(values)) for tag, values in by_tag.items()
+            }
+    return Evaluation(
+        step=step,
+        num_prompts=len(groups),
+        images_per_prompt=len(groups[0].rollouts),
+        means={name: stratified_mean(*strata) for name, strata in columns.items()},
+        intervals={name: bootstrap_interval(*strata) for name, strata in columns.items()},
+        per_prompt=per_prompt,
+        tags=tags,
+    )
+
+
+def _by_tag(
+    groups: Sequence[RolloutGroup], per_prompt: Mapping[str, Mapping[str, float | None]], name: str
+) -> dict[str, list[float]]:
+    """Values of a GenEval reward by tag: the official ones in their order, then others."""
+    found: dict[str, list[float]] = {tag: [] for tag in TAGS}
+    for group in groups:
+        value = per_prompt[group.prompt.id][name]
+        if value is not None:
+            found.setdefault(prompt_tag(group.prompt), []).append(value)
+    return {tag: values for tag, values in found.items() if values}
+
+
+def prompt_tag(prompt: Prompt) -> str:
+    """GenEval's kind of a prompt; `other` where its record names none."""
+    return prompt.metadata.get("tag") or "other"
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _mean(scores: Any) -> float | None:
+    known = [score for score in scores if score is not None]
+    return float(np.mean(known)) if known else None
+
+
+def collect_heldout(
+    pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: RunConfig, *, explain: bool = False
+) -> tuple[RolloutGroup, ...]:
+    """The held-out groups under the weights the pipeline has now, with explanations of their scores if asked for.
+
+    Raises:
+        RolloutError: a stage failed, or every group was dropped because a reward failed on it.
+    """
+    section = config.evaluation
+    batch = pipeline.collect(
+        list(prompts[: section.num_prompts]),
+        step=HELDOUT_STEP,
+        group_size=section.images_per_prompt,
+        num_diffusion_steps=section.num_diffusion_steps,
+        explain=explain,
+    )
+    return _some(batch.groups)
+
+
+def _some(groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
+    """The groups, unless none is left to evaluate."""
+    if not groups:
+        raise RolloutError("held-out evaluation: every group was dropped because a reward failed on it")
+    return groups
+
+
+def evaluate(
+    pipeline: RolloutPipeline,
+    prompts: Sequence[Prompt],
+    config: RunConfig,
+    *,
+    name: str,
+    step: int,
+    folder: RunFolder,
+) -> Evaluation:
+    """Evaluate the pipeline's weights and save `evaluations/NAME.json` and `grids/NAME.png`."""
+    return save_evaluation(collect_heldout(pipeline, prompts, config), config, name=name, step=step, folder=folder)
+
+
+def save_evaluation(
+    groups: Sequence[RolloutGroup], config: RunConfig, *, name: str, step: int, folder: RunFolder
+) -> Evaluation:
+    """Summarise scored held-out groups; writes the files of `evaluate`.
+
+    Raises:
+        RolloutError: there are none.
+    """
+    evaluation = summarise(_some(groups), config.rewards, step)
+    shown = groups[: config.evaluation.grid_prompts]
+    save_grid(folder.grids / f"{name}.png", shown)
+    save_images(folder.evaluations / f"{name}-images", shown)
+    evaluation.save(folder.evaluations / f"{name}.json")
+    return evaluation
+
+
+def save_images(folder: Path, groups: Sequence[RolloutGroup]) -> None:
+    """Write every image of these groups as a PNG, and `index.jsonl`: prompt, files and scores of each group."""
+    with staged_folder(folder) as staged:
+        lines = []
+        for index, group in enumerate(groups):
+            files = [f"{index:03d}-{member}.png" for member in range(len(group.rollouts))]
+            for file, rollout in zip(files, group.rollouts, strict=True):
+                Image.fromarray(rollout.image).save(staged / file)
+            rewards = {
+                name: [rollout.rewards[name] for rollout in group.rollouts] for name in group.rollouts[0].rewards
+            }
+            record = {"prompt_id": group.prompt.id, "prompt": group.prompt.text, "images": files, "rewards": rewards}
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        (staged / "index.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def heldout_metrics(evaluation: Evaluation) -> Mapping[str, float]:
+    """Metric names of an evaluation's means."""
+    return {f"heldout/{name}": value for name, value in evaluation.means.items()}
+
+
+class HeldoutCallback(TrainerCallback):
+    """Evaluates every so many steps on rank 0, under the weights the step just made."""
+
+    def __init__(self, trainer: ImageGRPOTrainer, prompts: Sequence[Prompt], folder: RunFolder):
+        self.trainer, self.prompts, self.folder = trainer, prompts, folder
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        step, config = state.global_step, self.trainer.run
+        if step % config.evaluation.every_steps or step == config.trainer.max_steps:
+            return
+        self.trainer.sync_evaluated_weights()
+        if state.is_world_process_zero:
+            evaluation = evaluate(
+                self.trainer.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder
+            )
+            self.trainer.add_metrics(dict(heldout_metrics(evaluation)))

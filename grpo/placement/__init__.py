@@ -1,5 +1,0 @@
-"""Where a run's workers go, what memory they need and how long stages take, known before anything starts."""
-
-from grpo.placement.report import check_placement, make_plan, show_plan
-
-__all__ = ["check_placement", "make_plan", "show_plan"]

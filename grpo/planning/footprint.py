@@ -1,0 +1,202 @@
+"""Memory of each kind of worker, from the shapes in a checkpoint's configuration: nothing is loaded or allocated.
+
+Parameters are counted on PyTorch's meta device, and so are the activations that a training step keeps for its backward
+pass: the model runs on shapes alone, with an attention that keeps what flash attention keeps. Left out, because only a
+measurement can tell: CUDA's context, fragmentation, and the activations of decoders and rewards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen3Config, Qwen3Model
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.configs.training import DDPSection, DeepSpeedSection, FSDP2Section
+from blip3o_grpo.policies import BLIP3oNext, load_config
+from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder
+from blip3o_grpo.policies.blip3o_next.logprobs import LOGITS_AT_ONCE
+
+FLOAT, BFLOAT = 4, 2
+ENGINE_SHARE = 0.9
+"""Of a sampler's share of its GPU that vLLM takes (`rollout/workers/engine.py`)."""
+PROMPT_TOKENS = 256
+"""Room for a prompt; a longer one takes more."""
+TRANSFER_BUFFER = 2**30
+"""Of a weight transfer by IPC, on the GPU that trainer and sampler share (`rollout/weights/transfer.py`)."""
+CHUNKS = 3
+"""Logits, log-probs and their gradient of one chunk (`policies/blip3o_next/logprobs.py`)."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one worker by what they hold."""
+
+    items: dict[str, int]
+    not_counted: str
+    """What comes on top."""
+    passing: tuple[str, ...] = ()
+    """Items that are there while the trainer trains, and not while images are drawn."""
+
+    @property
+    def total(self) -> int:
+        """Of all items."""
+        return sum(self.items.values())
+
+    @property
+    def lasting(self) -> int:
+        """Of the items that are always there."""
+        return sum(size for name, size in self.items.items() if name not in self.passing)
+
+
+def footprints(config: RunConfig, policy_path: Path) -> dict[str, Footprint]:
+    """Bytes of one trainer rank, sampler and decoder; a sampler's are what it needs at least."""
+    model_config = load_config(policy_path)
+    diffusion = diffusion_folder(policy_path, model_config.diffusion_name_or_path)
+    with torch.device("meta"):
+        policy = BLIP3oNext(model_config, diffusion, ("ar", "head"), None)
+    wide = BFLOAT if config.policy.dtype == "bfloat16" else FLOAT
+    parts = {name: sum(p.numel() for p in module.parameters()) for name, module in policy.parts().items()}
+    num_tokens = policy.image_tokens.num_tokens
+    sequences = config.rollout.prompts_per_chunk * config.rollout.group_size
+    per_token = 2 * model_config.num_hidden_layers * model_config.num_key_value_heads * model_config.head_dim
+    length = min(model_config.max_position_embeddings, num_tokens + PROMPT_TOKENS)
+    return {
+        "trainer": trainer_footprint(config, policy, length),
+        "sampler": Footprint(
+            {"weights": parts["ar"] * wide, "key-value cache of a chunk": sequences * length * per_token * wide},
+            "vLLM's workspace; on a GPU it takes 90 % of its share, and uses what is left as cache",
+        ),
+        "decoder": Footprint(
+            {name: numel * wide for name, numel in parts.items()}, "activations of the head and the image decoder"
+        ),
+    }
+
+
+def trainer_footprint(config: RunConfig, policy: BLIP3oNext, length: int) -> Footprint:
+    """One rank's weights, gradients, optimiser state and kept activations, `length` tokens a rollout."""
+    section, ranks = config.trainer, config.cluster.trainers
+    low = config.policy.dtype == "bfloat16"
+    numel = sum(parameter.numel() for parameter in policy.ar.parameters())
+    learning = num_adapter_values(policy, config) if section.lora else numel
+    sharing = section.parallel
+    deepspeed = isinstance(sharing, DeepSpeedSection)
+    weight = BFLOAT if low and (section.lora or deepspeed) else FLOAT
+    # DeepSpeed keeps the float32 copy of bfloat16 weights with Adam's two moments.
+    adam = 3 * FLOAT if deepspeed and low else 2 * FLOAT
+    stage = 3 if isinstance(sharing, FSDP2Section) else sharing.zero_stage if deepspeed else 0
+    share = max(1, config.rollout.prompts_per_step * config.rollout.group_size // ranks)
+    micro = section.micro_batch_size or share
+    compute = BFLOAT if low else FLOAT
+    items = {
+        "weights": numel * weight // (ranks if stage == 3 else 1),
+        "gradients": learning * (weight if deepspeed else FLOAT) // (ranks if stage >= 2 else 1),
+        "buckets of DDP": learning * FLOAT if isinstance(sharing, DDPSection) and ranks > 1 else 0,
+        "Adam": learning * adam // (ranks if stage >= 1 else 1),
+        "reference": 0 if section.lora or not section.beta else numel * weight // (ranks if stage == 3 else 1),
+        "average": learning * FLOAT // (ranks if stage == 3 else 1) if section.ema else 0,
+        "working copy in bfloat16": numel * BFLOAT if low and weight == FLOAT and stage < 3 else 0,
+        "gathered layer and head": largest_unit(policy) * compute if stage == 3 else 0,
+        "activations": kept_activations(policy.config, micro, length, compute, section.gradient_checkpointing),
+        "logits of a chunk": CHUNKS * FLOAT * min(LOGITS_AT_ONCE, micro * length * policy.config.num_image_tokens),
+    }
+    if deepspeed and sharing.offload_optimizer:
+        items["Adam"] = 0
+    if (deepspeed and sharing.offload_weights) or (isinstance(sharing, FSDP2Section) and sharing.cpu_offload):
+        items |= {"weights": 0, "gradients": 0, "Adam": 0, "reference": 0, "average": 0}
+    items = {name: size for name, size in items.items() if size}
+    passing = ("working copy in bfloat16", "activations", "logits of a chunk")
+    return Footprint(items, "CUDA's context, fragmentation", passing)
+
+
+def num_adapter_values(policy: BLIP3oNext, config: RunConfig) -> int:
+    """Parameters of the LoRA adapters."""
+    lora = config.trainer.lora
+    return sum(
+        lora.rank * (module.in_features + module.out_features)
+        for name, module in policy.ar.named_modules()
+        if name.rpartition(".")[2] in lora.targets
+    )
+
+
+def largest_unit(policy: BLIP3oNext) -> int:
+    """Parameters that sharded training gathers at once: two layers (one is fetched ahead), and the head."""
+    layer = sum(parameter.numel() for parameter in policy.ar.model.layers[0].parameters())
+    return 2 * layer + policy.ar.lm_head.weight.numel()
+
+
+def kept_activations(config: Qwen3Config, batch: int, length: int, bytes_per_value: int, checkpointing: bool) -> int:
+    """Bytes that the AR part's forward pass keeps for its backward pass; flash attention is assumed.
+
+    With checkpointing, what one layer keeps while it is computed again is added.
+    """
+    dtype = {FLOAT: torch.float32, BFLOAT: torch.bfloat16}[bytes_per_value]
+    layers = config.num_hidden_layers
+    if not checkpointing:
+        return _kept(config, layers, batch, length, dtype, False)
+    return _kept(config, layers, batch, length, dtype, True) + _kept(config, 1, batch, length, dtype, False)
+
+
+def _kept(
+    config: Qwen3Config,
+    layers: int,
+    batch: int,
+    length: int,
+    dtype: torch.dtype,
+    checkpointing: bool,
+    device: str = "meta",
+) -> int:
+    values = config.to_dict() | {
+        "num_hidden_layers": layers,
+        "vocab_size": 8,
+        "layer_types": None,
+        "pad_token_id": None,
+    }
+    values.pop("model_type")
+    body_config = Qwen3Config(**values)
+    body_config._attn_implementation = "shapes"
+    with torch.device(device):
+        body = Qwen3Model(body_config).to(dtype).train()
+        inputs = torch.zeros(batch, length, config.hidden_size, dtype=dtype).requires_grad_()
+        mask = torch.ones(batch, length, dtype=torch.long)
+    if checkpointing:
+        body.gradient_checkpointing_enable({"use_reentrant": False})
+    own = {parameter.untyped_storage()._cdata for parameter in body.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = tensor  # held, so that no later tensor gets the same address
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        body(inputs_embeds=inputs, attention_mask=mask, use_cache=False)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+class _FlashShapes(torch.autograd.Function):
+    """Keeps for the backward pass what flash attention keeps: its inputs, its output, one float per row."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        output = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
+
+
+def _attend(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> tuple:
+    return _FlashShapes.apply(query, key, value).transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register("shapes", _attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register("shapes", lambda *_, **__: None)

@@ -1,0 +1,140 @@
+"""`blip3o-grpo plan`: the placement, the memory of each GPU and the predicted times, or the reason why it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from blip3o_grpo.configs import ConfigError, RunConfig
+from blip3o_grpo.planning.footprint import ENGINE_SHARE, TRANSFER_BUFFER, Footprint, footprints
+from blip3o_grpo.planning.times import measured_times, predict
+from blip3o_grpo.policies import resolve_policy_path
+from blip3o_grpo.rollout.placement.gpus import Gpu, Placement, place
+from blip3o_grpo.rollout.weights.path import weight_path
+from blip3o_grpo.training.parallel import check_parallel
+
+GB = 1e9
+
+
+def check_placement(config: RunConfig, policy_path: Path) -> Placement:
+    """Placement of a run that fits.
+
+    Raises:
+        ConfigError: more GPUs than there are, sharding or a weight sync that cannot be, or more memory than
+            `cluster.gpu_memory_gb`.
+    """
+    placement = place(config)
+    weight_path(config)
+    check_parallel(config)
+    memory = config.cluster.gpu_memory_gb
+    if not memory or not any(placement.nodes):
+        return placement
+    sizes = footprints(config, policy_path)
+    for gpu in (gpu for node in placement.nodes for gpu in node):
+        for phase, needed in memory_of_gpu(config, gpu, sizes).items():
+            if sum(needed.values()) > memory * GB:
+                parts = ", ".join(f"{kind} {size / GB:.1f}" for kind, size in needed.items())
+                raise ConfigError(
+                    f"a GPU of cluster.gpu_memory_gb={memory:g} cannot hold {describe(gpu)} ({phase}): {parts} GB; "
+                    "lower trainer.micro_batch_size or rollout.prompts_per_chunk, shard or use LoRA, or use more GPUs"
+                )
+    return placement
+
+
+def describe(gpu: Gpu) -> str:
+    """Workers of one GPU in words."""
+    return " + ".join(kind if count == 1 else f"{count} {kind}s" for kind, count in gpu.items())
+
+
+def memory_of_gpu(config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint]) -> dict[str, dict[str, float]]:
+    """Bytes on one GPU by phase and kind of worker, rewards left out: nobody knows theirs.
+
+    A sampler takes its share of the GPU. One that gets its weights by IPC sleeps during training, and the trainer gives
+    back what only training needs before the sampler wakes up; all others keep what they once took.
+
+    Raises:
+        ConfigError: a sampler's share is too little for it.
+    """
+    needed = _while_all_work(config, gpu, sizes)
+    if weight_path(config) != "ipc" or not {"sampler", "trainer"} <= gpu.keys():
+        return {"rollout": needed, "training": needed}
+    resting = {"trainer": sizes["trainer"].lasting + TRANSFER_BUFFER}
+    return {"rollout": needed | resting, "training": needed | {"sampler": 0}}
+
+
+def _while_all_work(config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint]) -> dict[str, float]:
+    needed = {}
+    for kind, workers in gpu.items():
+        if kind not in sizes:
+            continue
+        size = workers * sizes[kind].total
+        if kind == "sampler" and config.cluster.gpu_memory_gb:
+            share = config.cluster.gpus_per_sampler
+            taken = workers * ENGINE_SHARE * share * config.cluster.gpu_memory_gb * GB
+            if size > taken:
+                raise ConfigError(
+                    f"{describe({kind: workers})} need at least {size / GB:.1f} GB of GPU memory; with "
+                    f"cluster.gpus_per_sampler={share:g} vLLM may take {taken / GB:.1f} GB; lower "
+                    "rollout.prompts_per_chunk or give a larger share"
+                )
+            size = taken
+        needed[kind] = size
+    return needed
+
+
+def make_plan(config: RunConfig, measured: Path | None = None) -> dict[str, Any]:
+    """Everything `show_plan` prints, as plain values.
+
+    Raises:
+        ConfigError, CheckpointError: the run cannot be placed, or does not fit.
+    """
+    policy_path = resolve_policy_path(config.policy.path)
+    placement = check_placement(config, policy_path)
+    sizes = footprints(config, policy_path)
+    times = measured_times(config, policy_path, measured)
+    return {
+        "nodes": placement.nodes,
+        "gpus": sum(len(node) for node in placement.nodes),
+        "on_cpu": placement.on_cpu,
+        "weight_sync": weight_path(config),
+        "memory_bytes": {kind: size.items | {"total": size.total} for kind, size in sizes.items()},
+        "not_counted": {kind: size.not_counted for kind, size in sizes.items()},
+        "gpu_memory_bytes": [[memory_of_gpu(config, gpu, sizes) for gpu in node] for node in placement.nodes],
+        "seconds": predict(config, times) if times else None,
+        "source": times.source if times else None,
+    }
+
+
+def show_plan(config: RunConfig, console: Console, measured: Path | None = None) -> None:
+    """Print the plan as tables."""
+    plan = make_plan(config, measured)
+    title = f"placement: {plan['gpus']} GPUs, memory in GB"
+    rows = Table("node", "GPU", "workers", "in rollouts", "in training", title=title)
+    for number, (node, sizes) in enumerate(zip(plan["nodes"], plan["gpu_memory_bytes"], strict=True)):
+        for index, (gpu, phases) in enumerate(zip(node, sizes, strict=True)):
+            shown = [f"{sum(size.values()) / GB:.1f}" if size else "unknown" for size in phases.values()]
+            rows.add_row(str(number), str(index), describe(gpu), *shown)
+    if plan["gpus"]:
+        console.print(rows)
+    console.print("on CPUs: " + (", ".join(f"{n} {kind}(s)" for kind, n in plan["on_cpu"].items()) or "nothing"))
+    console.print(f"weights to samplers: {plan['weight_sync']}")
+    memory = Table("worker", "holds", "GB", title="memory of one worker, from shapes")
+    for kind, items in plan["memory_bytes"].items():
+        for name, size in items.items():
+            memory.add_row(kind, name, f"{size / GB:.3f}")
+        memory.add_row(kind, f"[dim]not counted: {plan['not_counted'][kind]}[/dim]", "", end_section=True)
+    console.print(memory)
+    if plan["seconds"] is None:
+        console.print(
+            "times: none measured for this policy on these devices, so none are predicted; "
+            "give --measured RUN, the folder of a run of a few steps"
+        )
+        return
+    times = Table("stage", "seconds per step", title="predicted times")
+    for name, seconds in plan["seconds"].items():
+        times.add_row(name, f"{seconds:.1f}")
+    console.print(times)
+    console.print(f"measured: {plan['source']}")

@@ -1,0 +1,130 @@
+"""Predicted seconds per stage, from measured constants only: of a run with the same policy on the same kind of device.
+
+`measured_times.json` holds what was measured for this repository, each entry with its source; `--measured RUN` takes
+the constants from a run of the user's own. Where neither fits, there is no prediction.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blip3o_grpo.configs import ConfigError, RunConfig, load_run_config
+from blip3o_grpo.policies import image_tokens, load_config, resolve_policy_path
+from blip3o_grpo.run.metrics import read_metrics
+
+DATA = Path(__file__).parent / "measured_times.json"
+WARMUP_STEPS = 2  # of a measured run, left out: first calls compile and allocate
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Busy seconds of one worker for one image, and how they came about."""
+
+    policy: dict[str, int]
+    """Shape of the policy they hold for."""
+    device: str
+    """`cpu` or `gpu`, of samplers, decoders and trainers."""
+    dtype: str
+    sample: float
+    decode_per_step: float
+    """Of one diffusion step."""
+    score: float
+    """All rewards together."""
+    train: float
+    """One rank's seconds per rollout of its own share."""
+    source: str
+
+
+def policy_shape(policy_path: Path) -> dict[str, int]:
+    """What decides how long a policy takes: layers, width, image tokens and their vocabulary."""
+    config = load_config(policy_path)
+    return {
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "image_tokens": image_tokens(config).num_tokens,
+        "image_vocabulary": config.num_image_tokens,
+    }
+
+
+def device_of(config: RunConfig) -> str:
+    """`gpu` where samplers, decoders and trainers all have one, `cpu` where none has, else `mixed`."""
+    shares = [config.cluster.shares[kind] > 0 for kind in ("sampler", "decoder", "trainer")]
+    return "gpu" if all(shares) else "mixed" if any(shares) else "cpu"
+
+
+def measure_run(run: Path) -> StageTimes:
+    """Constants of a run: medians over its steps.
+
+    Raises:
+        ConfigError: no run, or too few steps.
+    """
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"--measured {run}: no run folder (config.yaml is missing)")
+    config = load_run_config(run / "config.yaml")
+    lines = read_metrics(run / "metrics.jsonl")[WARMUP_STEPS:]
+    if not lines:
+        raise ConfigError(f"--measured {run}: at least {WARMUP_STEPS + 1} steps are needed to measure anything")
+    images = config.rollout.prompts_per_step * config.rollout.group_size
+
+    def median(name: str) -> float:
+        return statistics.median(line[f"time/{name}"] for line in lines)
+
+    return StageTimes(
+        policy=policy_shape(resolve_policy_path(config.policy.path)),
+        device=device_of(config),
+        dtype=config.policy.dtype,
+        sample=median("sample") / images,
+        decode_per_step=median("decode") / images / config.rollout.num_diffusion_steps,
+        score=median("score") / images,
+        train=median("train") * config.cluster.trainers / images,
+        source=f"{run}, medians of {len(lines)} steps",
+    )
+
+
+def measured_times(config: RunConfig, policy_path: Path, run: Path | None = None) -> StageTimes | None:
+    """Constants for this policy on this kind of device: of `run`, else of the data file; None where there are none.
+
+    Raises:
+        ConfigError: `run` was of another policy, device or dtype.
+    """
+    wanted: dict[str, Any] = {
+        "policy": policy_shape(policy_path),
+        "device": device_of(config),
+        "dtype": config.policy.dtype,
+    }
+    if run is not None:
+        times = measure_run(run)
+        for name, value in wanted.items():
+            if getattr(times, name) != value:
+                raise ConfigError(f"--measured {run}: its {name} is {getattr(times, name)}, this run's is {value}")
+        return times
+    for entry in json.loads(DATA.read_text(encoding="utf-8")):
+        if all(entry[name] == value for name, value in wanted.items()):
+            return StageTimes(**entry)
+    return None
+
+
+def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
+    """Seconds per step: each stage on its workers alone, and the bounds of a whole step.
+
+    Stages of one step overlap; at best the rollout takes as long as its longest stage, at worst as long as all of them.
+    """
+    cluster, rollout = config.cluster, config.rollout
+    images = rollout.prompts_per_step * rollout.group_size
+    replicas = min(reward.replicas or cluster.rewards for reward in config.rewards)
+    stages = {
+        "sample": images * times.sample / cluster.samplers,
+        "decode": images * times.decode_per_step * rollout.num_diffusion_steps / cluster.decoders,
+        "score": images * times.score / replicas,
+    }
+    train = images * times.train / cluster.trainers
+    return {
+        **stages,
+        "train": train,
+        "step at best": max(stages.values()) + train,
+        "step at worst": sum(stages.values()) + train,
+    }

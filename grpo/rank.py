@@ -1,0 +1,143 @@
+"""What one Ray Train worker does: load the AR part, build the trainer, resume where there is a checkpoint, train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import blip3o_grpo.training.trl_seams  # isort: skip  # noqa: F401
+import ray.train
+import torch
+import transformers
+from accelerate.utils import broadcast_object_list
+from torch.utils.tensorboard import SummaryWriter
+from transformers.integrations import TensorBoardCallback
+from trl import GRPOConfig
+
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.evaluation.heldout import HeldoutCallback
+from blip3o_grpo.policies import BLIP3oNext, resolve_policy_path
+from blip3o_grpo.progress import ProgressReporter
+from blip3o_grpo.rollout import Prompt, RolloutPipeline, RolloutRecorder
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.locks import hold
+from blip3o_grpo.run.metrics import MetricsFile
+from blip3o_grpo.run.stopping import StopRequested
+from blip3o_grpo.training.parallel import parallel_arguments
+from blip3o_grpo.training.trainer import ImageGRPOTrainer
+
+GONE_WITHIN_S = 60.0
+"""How long a killed run's trainer may take to notice that its driver is gone."""
+
+
+def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConfig:
+    """TRL arguments of a run: whole groups per rank, one on-policy optimiser step per batch of rollouts."""
+    section = config.trainer
+    share = config.rollout.prompts_per_step * config.rollout.group_size // config.cluster.trainers
+    micro = section.micro_batch_size or share
+    return GRPOConfig(
+        output_dir=str(folder.staging),
+        seed=config.seed,
+        max_steps=section.max_steps,
+        num_generations=config.rollout.group_size,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=share // micro,
+        max_completion_length=num_tokens,
+        temperature=config.rollout.temperature,
+        learning_rate=section.learning_rate,
+        lr_scheduler_type=section.lr_scheduler_type,
+        warmup_steps=section.warmup_steps,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        beta=0.0,  # the trainer sets the real one after __init__, together with the reference model
+        epsilon=section.epsilon,
+        epsilon_high=section.epsilon_high,
+        loss_type=section.loss_type,
+        scale_rewards=section.scale_rewards,
+        multi_objective_aggregation=section.multi_objective_aggregation,
+        reward_weights=[reward.weight for reward in config.rewards if reward.weight],
+        vllm_importance_sampling_correction=True,
+        mask_truncated_completions=False,  # image completions have no end token
+        shuffle_dataset=False,  # the schedule is already in order
+        bf16=config.policy.dtype == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="steps",
+        save_steps=config.checkpoint.every_steps,
+        logging_steps=1,
+        report_to=[name for name in config.report_to if name != "tensorboard"],
+        disable_tqdm=True,
+        log_level="error",
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **parallel_arguments(config),
+    )
+
+
+def train_worker(job: dict[str, Any]) -> None:
+    """Train on one rank; `job` holds the arguments of `run_training` and `threads`."""
+    config: RunConfig = job["config"]
+    torch.set_num_threads(job["threads"])
+    transformers.utils.logging.disable_progress_bar()
+    if ray.train.get_context().get_world_rank() == 0:
+        job["pipeline"].connect_trainer()
+    run_training(config, job["prompts"], job["heldout"], job["pipeline"], job["queue"])
+
+
+def run_training(
+    config: RunConfig,
+    prompts: Sequence[Prompt],
+    heldout: Sequence[Prompt],
+    pipeline: RolloutPipeline,
+    queue: Any = None,
+) -> ImageGRPOTrainer:
+    """Train from the newest complete checkpoint of the run folder (or the starting policy) to the last step.
+
+    A requested stop ends it earlier, with a checkpoint.
+    """
+    folder = RunFolder(config.run_dir)
+    # What learns stays in float32 (autocast computes in bfloat16); a base that LoRA freezes need not.
+    dtype = getattr(torch, config.policy.dtype) if config.trainer.lora else torch.float32
+    policy = BLIP3oNext.from_pretrained(resolve_policy_path(config.policy.path), parts=("ar",), dtype=dtype)
+    policy.ar.requires_grad_(True).train()
+    trainer = ImageGRPOTrainer(
+        policy.ar,
+        config=config,
+        args=make_args(config, policy.image_tokens.num_tokens, folder),
+        encoder=policy.prompts,
+        image_tokens=policy.image_tokens,
+        prompts=prompts,
+        pipeline=pipeline,
+        recorder=RolloutRecorder(
+            folder.path,
+            {reward.name: reward.weight for reward in config.rewards},
+            all_images=config.rollout.record_images == "all",
+        ),
+        callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue is not None else [])],
+    )
+    main = trainer.is_world_process_zero()
+    with hold(folder.trainer_lock, GONE_WITHIN_S) if main else nullcontext():
+        resume = checkpoint_for_all_ranks(folder, main, queue)
+        if "tensorboard" in config.report_to and main:
+            # A writer of our own, because transformers' would show repeated steps twice after a resume.
+            writer = SummaryWriter(str(folder.tensorboard), purge_step=folder.newest_step() + 1)
+            trainer.add_callback(TensorBoardCallback(writer))
+        if config.evaluation.every_steps:
+            trainer.add_callback(HeldoutCallback(trainer, heldout, folder))
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except StopRequested:
+            trainer.save_now()
+    return trainer
+
+
+def checkpoint_for_all_ranks(folder: RunFolder, main: bool, queue: Any) -> Path | None:
+    """What the main rank found complete; its warnings go to the driver's terminal."""
+
+    def warn(text: str) -> None:
+        if queue is not None:
+            queue.put({"notice": text})
+
+    if main:
+        folder.clean()
+    return broadcast_object_list([folder.verified_checkpoint(warn) if main else None])[0]

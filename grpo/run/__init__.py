@@ -1,0 +1,1 @@
+"""The run folder: its files, locks, checkpoints, metrics and signals."""

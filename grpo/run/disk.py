@@ -1,0 +1,56 @@
+"""Is there room for a run's checkpoints? Known before anything starts, from the shapes in the policy's config."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.configs.atomic import StorageError
+from blip3o_grpo.configs.training import DeepSpeedSection, FSDP2Section
+from blip3o_grpo.planning.footprint import num_adapter_values
+from blip3o_grpo.policies import BLIP3oNext, load_config
+from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder
+from blip3o_grpo.run.folder import RunFolder
+
+FLOAT = 4
+MOMENTS = 2
+"""Values that Adam keeps per weight."""
+
+
+def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
+    """Bytes of one checkpoint: what learns, its optimiser state, its average. Small files are not counted."""
+    model_config = load_config(policy_path)
+    diffusion = diffusion_folder(policy_path, model_config.diffusion_name_or_path)
+    with torch.device("meta"):
+        policy = BLIP3oNext(model_config, diffusion, ("ar",), None)
+    section = config.trainer
+    learning = sum(parameter.numel() for parameter in policy.ar.parameters())
+    if section.lora:
+        learning = num_adapter_values(policy, config)
+    values = 1 + MOMENTS + bool(section.ema)
+    if isinstance(section.parallel, FSDP2Section | DeepSpeedSection):
+        values += 1  # their own copy of the weights, beside model.safetensors
+    return learning * values * FLOAT
+
+
+def check_room(config: RunConfig, folder: RunFolder, policy_path: Path) -> None:
+    """Refuse a run whose checkpoints and final policy the disk cannot hold.
+
+    Raises:
+        StorageError: naming what is needed and what is free.
+    """
+    size = checkpoint_bytes(config, policy_path)
+    existing = len(list(folder.checkpoints.glob("checkpoint-*")))
+    stay = config.checkpoint.keep + config.checkpoint.keep_best + 1  # one more while it is written
+    policy = sum(file.stat().st_size for file in policy_path.rglob("*") if file.is_file())
+    needed = max(stay - existing, 1) * size + (0 if folder.policy.is_dir() else policy)
+    holder = next(path for path in (folder.path, *folder.path.parents) if path.is_dir())
+    free = shutil.disk_usage(holder).free
+    if needed > free:
+        raise StorageError(
+            f"{folder.path}: {free / 1e9:.2f} GB are free, the run needs {needed / 1e9:.2f} GB: up to {stay} "
+            f"checkpoints of {size / 1e9:.2f} GB and the policy; free some, or lower checkpoint.keep or keep_best"
+        )

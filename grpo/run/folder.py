@@ -1,0 +1,191 @@
+"""The run folder: where everything of a run lies, what makes a checkpoint complete, and when a run may resume.
+
+RUN/config.yaml            resolved configuration, written once
+RUN/checkpoints/checkpoint-N   AR weights, optimizer, scheduler, RNG and trainer state after step N, and their manifest
+RUN/checkpoints/refused-...    what looked like a checkpoint and was not complete
+RUN/metrics.jsonl          one line per step
+RUN/tensorboard/           the same, for TensorBoard
+RUN/evaluations/*.json     held-out results (before, step-N, after)
+RUN/grids/*.png            held-out pictures
+RUN/rollouts/              each group's best and worst image
+RUN/reward_state.pt        what rewards remember of the starting policy
+RUN/policy/                the trained policy in the released layout
+RUN/summary.json           the result
+RUN/failures/              what was saved of steps that failed or that a guard stopped
+RUN/.lock, .lock-trainer   who works here (`blip3o_grpo.run.locks`)
+RUN/.stop                  a stop was asked for (`blip3o_grpo.run.stopping`)
+
+A checkpoint is written into a staging folder, hashed, completed by its manifest and renamed. Seeds of rollouts derive
+from the step, so there is no rollout state to save; the data position is the step, and `metrics.jsonl` is cut at it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from blip3o_grpo.configs import ConfigError, RunConfig, differing_keys, dump_config, expand_user, load_run_config
+from blip3o_grpo.configs.atomic import storage_errors, sync, write_atomically
+from blip3o_grpo.run.manifest import fault, read_manifest, write_manifest
+from blip3o_grpo.run.retention import superfluous
+
+STAGING = ".incomplete"
+MAY_CHANGE = ("run_dir", "checkpoint.", "guards.", "faults.", "cluster.trainer_restarts")
+"""Keys that a resumed run may give other values: none of them changes what a step computes."""
+
+OWN = ("checkpoints", "evaluations", "grids", "metrics.jsonl", "policy", "ray", "rollouts", "summary.json")
+"""What a run replaces or deletes in its folder."""
+
+
+class CheckpointRefusedError(ValueError):
+    """A run has checkpoints and none of them is complete."""
+
+
+class RunFolder:
+    """Paths of a run, and its resume logic."""
+
+    def __init__(self, path: str | Path):
+        self.path = expand_user(path).resolve()
+        self.config = self.path / "config.yaml"
+        self.checkpoints = self.path / "checkpoints"
+        self.staging = self.checkpoints / STAGING
+        self.lock = self.path / ".lock"
+        self.trainer_lock = self.path / ".lock-trainer"
+        self.stop = self.path / ".stop"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.evaluations = self.path / "evaluations"
+        self.grids = self.path / "grids"
+        self.reward_state = self.path / "reward_state.pt"
+        self.policy = self.path / "policy"
+        self.summary = self.path / "summary.json"
+        self.failures = self.path / "failures"
+
+    def check(self, config: RunConfig) -> None:
+        """Refuse to continue a run under another configuration, and a folder whose content is no run's.
+
+        Raises:
+            ConfigError: naming every key that differs from the run's own `config.yaml`, or what is in the way.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"run_dir: {self.path} is a file")
+        if not self.config.is_file():
+            in_the_way = [name for name in OWN if (self.path / name).exists()]
+            if in_the_way:
+                raise ConfigError(
+                    f"run_dir: {self.path} is no run folder (no config.yaml), and a run would replace its "
+                    f"{', '.join(in_the_way)}; give another run_dir"
+                )
+            return
+        differing = differing_keys(load_run_config(self.config), config)
+        differing = [key for key in differing if not key.startswith(MAY_CHANGE)]
+        if differing:
+            raise ConfigError(
+                f"{self.path} holds a run with another configuration (differs in {', '.join(differing)}); "
+                "give another run_dir, or the same values to resume"
+            )
+
+    def prepare(self, config: RunConfig) -> None:
+        """Create the folder, write its configuration, remove what an interrupted run left behind."""
+        with storage_errors(self.checkpoints):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.stop.unlink(missing_ok=True)
+        self.clean()
+        text = dump_config(config)
+        if not self.config.is_file() or self.config.read_text(encoding="utf-8") != text:
+            write_atomically(self.config, text)
+
+    def clean(self) -> None:
+        """Remove checkpoints that are half written or half deleted."""
+        with storage_errors(self.checkpoints):
+            for leftover in self.checkpoints.glob(".*"):
+                shutil.rmtree(leftover)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint with the highest step whose files have the sizes its manifest names, or None."""
+        step = self.newest_step()
+        return _checkpoints(self.checkpoints)[step] if step else None
+
+    def newest_step(self) -> int:
+        """Optimiser steps done by `newest_checkpoint` (0: none)."""
+        found = _checkpoints(self.checkpoints)
+        return next((step for step in sorted(found, reverse=True) if not fault(found[step], step, full=False)), 0)
+
+    def verified_checkpoint(self, warn: Callable[[str], None]) -> Path | None:
+        """The newest checkpoint whose files have the hashes its manifest names; None: the run has none yet.
+
+        Newer ones that are not complete are renamed to `refused-checkpoint-N`, with a warning that says why.
+
+        Raises:
+            CheckpointRefusedError: there are only refused ones. Starting over would throw the run away.
+        """
+        found = _checkpoints(self.checkpoints)
+        for step in sorted(found, reverse=True):
+            reason = fault(found[step], step, full=True)
+            if not reason:
+                return found[step]
+            warn(f"{found[step]} is not resumed from: {reason}")
+            refused = found[step].with_name(f"refused-{found[step].name}")
+            with storage_errors(refused):
+                shutil.rmtree(refused, ignore_errors=True)
+                found[step].rename(refused)
+        refused = sorted(path.name for path in self.checkpoints.glob("refused-checkpoint-*"))
+        if refused:
+            raise CheckpointRefusedError(
+                f"{self.checkpoints}: no complete checkpoint, only {', '.join(refused)}; delete these to start the run "
+                "over, or give another run_dir"
+            )
+        return None
+
+
+def finish_checkpoint(staging: Path, step: int, keep: int, keep_best: int = 0, score: float | None = None) -> None:
+    """Complete `staging/checkpoint-step` by its manifest, move it beside the others, delete those that need not stay.
+
+    A complete checkpoint of the same step is left as it is: the same step of the same run holds the same values.
+
+    Raises:
+        StorageError: the disk is full, for example; the other checkpoints are as they were.
+    """
+    folder = staging.parent
+    target = folder / f"checkpoint-{step}"
+    with storage_errors(target):
+        write_manifest(staging / target.name, step, score)
+        if target.exists() and fault(target, step, full=True):
+            _delete(target)
+        if target.exists():
+            shutil.rmtree(staging / target.name)
+        else:
+            os.replace(staging / target.name, target)
+        sync(folder)
+    found = _checkpoints(folder)
+    manifests = {kept: read_manifest(path) for kept, path in found.items()}
+    scores = {kept: manifest.score for kept, manifest in manifests.items() if manifest}
+    for old in superfluous(scores, keep, keep_best):
+        _delete(found[old])
+
+
+def policy_folder(name: str) -> Path:
+    """Folder of a policy given as `tiny`, a folder in the released layout, or a run folder.
+
+    Raises:
+        CheckpointError, ConfigError: nothing usable there.
+    """
+    from blip3o_grpo.policies import resolve_policy_path
+
+    run = RunFolder(name)
+    if run.config.is_file() and not run.policy.is_dir():
+        raise ConfigError(f"{run.path} is a run that has not finished: it has no policy yet")
+    return run.policy if run.config.is_file() else resolve_policy_path(name)
+
+
+def _delete(checkpoint: Path) -> None:
+    """Delete under another name: half a deletion does not look like a checkpoint."""
+    doomed = checkpoint.with_name(f".{checkpoint.name}")
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    return {int(path.name.removeprefix("checkpoint-")): path for path in folder.glob("checkpoint-[0-9]*")}

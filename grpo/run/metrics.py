@@ -1,0 +1,79 @@
+"""Metric names, and `metrics.jsonl`: one line per optimiser step that a resumed run continues without gap or double.
+
+TRL's names are translated in one place (`rename`); what is constant for image tokens (completion lengths) is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from blip3o_grpo.configs.atomic import storage_errors, write_atomically
+from blip3o_grpo.run.files import METRICS, parse_object
+
+RENAMED = {
+    "reward": "reward/mean",
+    "reward_std": "reward/std",
+    "kl": "kl/reference",
+    "frac_reward_zero_std": "groups/without_spread",
+    "sampling/sampling_logp_difference/max": "mismatch/max_abs",
+}
+DROPPED = ("completions/", "num_tokens", "step_time", "sampling/sampling_logp_difference/mean")
+
+
+def rename(name: str) -> str | None:
+    """Our name of a TRL metric, or None if it says nothing here."""
+    if name.startswith(DROPPED):
+        return None
+    if name.startswith("rewards/"):  # rewards/<name>/mean, rewards/<name>/std
+        _, reward, statistic = name.split("/")
+        return f"reward/{reward}" if statistic == "mean" else f"reward/{reward}_{statistic}"
+    return RENAMED.get(name, name)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All complete lines of a `metrics.jsonl` (a line cut off by a crash is left out).
+
+    Raises:
+        RunFileError: a line is no object of numbers with the key `step`; names it.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [parse_object(line, METRICS, f"{path}:{number}") for number, line in enumerate(lines[:-1], start=1)]
+
+
+class MetricsFile(TrainerCallback):
+    """Appends one JSON object per logged step; rank 0 only."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Forget the steps after the checkpoint that the run resumes from: they will be repeated."""
+        if state.is_world_process_zero:
+            kept = [line for line in read_metrics(self.path) if line["step"] <= state.global_step]
+            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+        if state.is_world_process_zero and "reward/mean" in logs:
+            line = json.dumps({"step": state.global_step, **finite(logs)})
+            with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # before the checkpoint of this step, which promises that the line is there
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """Numbers only; NaN and infinity, which JSON cannot say, become null."""
+    return {
+        name: value if value is None or math.isfinite(value) else None
+        for name, value in metrics.items()
+        if name != "epoch" and (value is None or isinstance(value, int | float))
+    }

@@ -1,0 +1,65 @@
+"""`blip3o-grpo ablate`: check the study, run what is missing, compare what is finished, write it down."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.study import StudyConfig
+from blip3o_grpo.study.conclusions import Conclusions, conclude
+from blip3o_grpo.study.design import StudyPlan, plan_study
+from blip3o_grpo.study.matrix import Matrix, as_csv, build_matrix, read_scores
+from blip3o_grpo.study.report import write_study_report
+from blip3o_grpo.study.results import write_json
+from blip3o_grpo.study.runner import run_trials
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found, and what it could not find."""
+
+    folder: Path
+    failed: dict[str, str]
+    """Trial name to its last error line."""
+    matrix: Matrix | None
+    conclusions: Conclusions | None
+
+
+def run_study(study: StudyConfig, console: Console) -> StudyResult:
+    """Run or resume a study and write its results; a failed trial does not stop the others.
+
+    Raises:
+        ConfigError, PromptError, RewardError, CheckpointError: before the first trial starts.
+        KeyboardInterrupt: the user stopped it.
+    """
+    plan = plan_study(study)
+    failed = run_trials(plan, console)
+    return write_results(plan, failed)
+
+
+def write_results(plan: StudyPlan, failed: dict[str, str]) -> StudyResult:
+    """Compare the finished trials; write `study.json`, `matrix.csv`, `comparisons.csv` and `report.html`."""
+    matrix = build_matrix(plan, read_scores(plan))
+    conclusions = conclude(matrix, [arm.name for arm in plan.study.arms]) if matrix else None
+    summary = {
+        "trials": {
+            trial.name: "finished" if trial.finished else failed.get(trial.name, "not finished")
+            for trial in plan.trials
+        },
+        "baseline": matrix and matrix.baseline,
+        "correction": plan.study.correction,
+        "matrix": [asdict(cell) for cell in matrix.cells] if matrix else [],
+        "against_baseline": [asdict(c) for c in matrix.against_baseline] if matrix else [],
+        "between_arms": [asdict(c) for c in matrix.between_arms] if matrix else [],
+        "conclusions": conclusions and asdict(conclusions),
+    }
+    write_json(plan.folder / "study.json", summary)
+    if matrix:
+        write_atomically(plan.folder / "matrix.csv", as_csv(matrix.cells))
+        comparisons = [*matrix.against_baseline, *matrix.between_arms]
+        write_atomically(plan.folder / "comparisons.csv", as_csv(comparisons))
+    write_study_report(plan, matrix, conclusions, failed)
+    return StudyResult(plan.folder, failed, matrix, conclusions)

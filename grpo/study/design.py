@@ -1,0 +1,203 @@
+"""What a study will do, checked whole before its first trial starts: its runs, and the held-out prompts they share.
+
+STUDY/study.yaml           resolved study, written once everything was found right
+STUDY/base.yaml            resolved base recipe with the study's rewards
+STUDY/heldout.jsonl        held-out prompts of all suites, taking turns
+STUDY/arms/NAME/seed-N     ordinary run folders
+STUDY/report.html, study.json, matrix.csv, comparisons.csv
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from blip3o_grpo.configs import ConfigError, RunConfig, differing_keys, dump_config, load_run_config, read_yaml
+from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.study import ArmSection, StudyConfig, SuiteSection, arm_config, load_base
+from blip3o_grpo.errors import is_ours
+from blip3o_grpo.policies import PromptError
+from blip3o_grpo.rewards import is_applicable
+from blip3o_grpo.rollout import Prompt, load_prompts
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.validate import check_run
+
+ANALYSIS_KEYS = ("study_dir", "baseline", "correction", "trials")
+"""What may change between two calls on one study folder."""
+GROWING_KEYS = ("arms", "seeds")
+"""What may gain entries: finished trials stay valid."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a study."""
+
+    arm: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}/seed-{self.seed}"
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.config.run_dir)
+
+    @property
+    def finished(self) -> bool:
+        return self.folder.summary.is_file()
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study that was checked: nothing in it can be known to fail."""
+
+    study: StudyConfig
+    base: RunConfig
+    suites: dict[str, list[Prompt]]
+    trials: list[Trial]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.study.study_dir)
+
+
+def plan_study(study: StudyConfig) -> StudyPlan:
+    """Check everything and write the study's own files; starts nothing.
+
+    Raises:
+        ConfigError, PromptError, RewardError, CheckpointError: the first mistake, naming the arm, suite or key.
+    """
+    base = load_base(study)
+    folder = Path(study.study_dir)
+    suites = load_suites(study, base)
+    prompts = [p for p in chain.from_iterable(zip_longest(*suites.values())) if p is not None]
+    heldout = folder / "heldout.jsonl"
+    fixed = {
+        "prompts__heldout": str(heldout),
+        "evaluation__num_prompts": len(prompts),
+        # Arms may decode with other steps while they train, not when they are compared.
+        "evaluation__num_diffusion_steps": base.evaluation.num_diffusion_steps or base.rollout.num_diffusion_steps,
+    }
+    trials = [
+        Trial(
+            arm.name,
+            seed,
+            arm_config(base, arm, seed=seed, run_dir=str(folder / "arms" / arm.name / f"seed-{seed}"), **fixed),
+        )
+        for arm in study.arms
+        for seed in study.seeds
+    ]
+    check_folder(folder, study, base)  # after the study itself: a mistake in it is said as such in an old folder too
+    write_heldout(heldout, suites, prompts)
+    for trial in trials:
+        if trial.seed == study.seeds[0]:
+            check_arm(trial, suites)
+        else:
+            trial.folder.check(trial.config)
+    write_atomically(folder / "base.yaml", dump_config(base))
+    write_atomically(folder / "study.yaml", dump_config(study))
+    return StudyPlan(study, base, suites, trials)
+
+
+def check_folder(folder: Path, study: StudyConfig, base: RunConfig) -> None:
+    """Refuse a folder that holds another study, or something else.
+
+    Raises:
+        ConfigError: naming what differs. More arms and seeds are welcome, other ones are not.
+    """
+    file = folder / "study.yaml"
+    if not file.is_file():
+        if (folder / "config.yaml").is_file() or (folder / "arms").exists():
+            raise ConfigError(f"{folder} holds something that is no study; give another study_dir")
+        return
+    try:
+        earlier = StudyConfig.model_validate(read_yaml(file))
+    except (ConfigError, ValidationError):
+        raise ConfigError(f"{file} is not the configuration of a study; give another study_dir") from None
+    differing = [
+        key
+        for key in differing_keys(earlier, study)
+        if key.split(".")[0] not in (*ANALYSIS_KEYS, *GROWING_KEYS, "base", "overrides", "rewards")
+    ]
+    arms: dict[str, ArmSection] = {arm.name: arm for arm in study.arms}
+    differing += [f"arm {arm.name!r}" for arm in earlier.arms if arms.get(arm.name) != arm]
+    differing += [f"seed {seed}" for seed in earlier.seeds if seed not in study.seeds]
+    # The base file may have moved: its content counts, with the study's overrides and rewards in it.
+    differing += [f"base {key}" for key in differing_keys(load_run_config(folder / "base.yaml"), base)]
+    if differing:
+        raise ConfigError(
+            f"{folder} holds another study (differs in {', '.join(differing)}); give another study_dir, "
+            "or the same study to resume it"
+        )
+
+
+def load_suites(study: StudyConfig, base: RunConfig) -> dict[str, list[Prompt]]:
+    """Held-out prompts by suite.
+
+    Raises:
+        PromptError: a suite without prompts, or with prompts of another.
+        ConfigError: a reward that applies to no held-out prompt.
+    """
+    sections = study.suites or (
+        SuiteSection(name="heldout", prompts=base.prompts.heldout, num_prompts=base.evaluation.num_prompts),
+    )
+    suites: dict[str, list[Prompt]] = {}
+    owner: dict[str, str] = {}
+    for section in sections:
+        try:
+            suites[section.name] = load_prompts(section.prompts)[: section.num_prompts]
+        except PromptError as error:
+            raise PromptError(f"suite {section.name!r}: {error}") from None
+        for prompt in suites[section.name]:
+            if prompt.id in owner:
+                raise PromptError(
+                    f"suites {owner[prompt.id]!r} and {section.name!r} share the prompt {prompt.text!r}; "
+                    "a held-out prompt belongs to one suite"
+                )
+            owner[prompt.id] = section.name
+    for reward in base.rewards:
+        everywhere = [prompt for prompts in suites.values() for prompt in prompts]
+        if not reward.runtime_env and not _applies(reward.target, everywhere):
+            raise ConfigError(f"reward {reward.name!r} applies to no held-out prompt of any suite")
+    for name, prompts in suites.items():
+        if not any(reward.runtime_env or _applies(reward.target, prompts) for reward in base.rewards):
+            raise PromptError(f"suite {name!r} has no prompt that any reward of the study applies to")
+    return suites
+
+
+def check_arm(trial: Trial, suites: dict[str, list[Prompt]]) -> None:
+    """Everything `train` would refuse, and an arm whose rewards apply to none of its training prompts.
+
+    Raises:
+        ConfigError, PromptError, RewardError, CheckpointError: naming the arm.
+    """
+    try:
+        run = check_run(trial.config)
+        trained = [reward for reward in trial.config.rewards if reward.weight]
+        if not any(reward.runtime_env or _applies(reward.target, run.train_prompts) for reward in trained):
+            names = ", ".join(reward.name for reward in trained)
+            raise ConfigError(f"no training prompt has a reward: {names} applies to none of {run.config.prompts.train}")
+    except ValueError as error:
+        if not is_ours(error):
+            raise
+        raise type(error)(f"arm {trial.arm!r}: {error}") from None
+
+
+def write_heldout(file: Path, suites: dict[str, list[Prompt]], prompts: list[Prompt]) -> None:
+    """Write the prompts in the order given, each with its suite."""
+    suite = {prompt.id: name for name, members in suites.items() for prompt in members}
+    lines = [
+        json.dumps({**p.metadata, "id": p.id, "prompt": p.text, "suite": suite[p.id]}, ensure_ascii=False)
+        for p in prompts
+    ]
+    write_atomically(file, "\n".join(lines) + "\n")
+
+
+def _applies(target: str, prompts: list[Prompt]) -> bool:
+    return any(is_applicable(target, prompt.text, prompt.metadata) for prompt in prompts)

@@ -1,0 +1,33 @@
+"""What a checkpoint's weights are to everyone who does not train: a plain AR part.
+
+RUN/checkpoints/checkpoint-N holds `model.safetensors`, or PEFT's adapter where LoRA trains, and with `trainer.ema` the
+averages of whatever learns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+from transformers import Qwen3ForCausalLM
+
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, load_part
+from blip3o_grpo.training.averaging import FILE as AVERAGED_FILE
+from blip3o_grpo.training.lora import load_adapter
+
+
+def load_trained(ar: Qwen3ForCausalLM, checkpoint: Path, config: RunConfig) -> Qwen3ForCausalLM:
+    """The starting policy's AR part `ar` with a checkpoint's weights: those that `trainer.ema.use` names.
+
+    Raises:
+        CheckpointError: listing missing, unexpected and misshapen keys.
+    """
+    section = config.trainer
+    averaged = checkpoint / AVERAGED_FILE if section.ema and section.ema.use == "averaged" else None
+    if section.lora:
+        return load_adapter(ar, section.lora, checkpoint, averaged)
+    load_part(Weights(checkpoint), "ar", ar)
+    if averaged is not None:
+        ar.load_state_dict(load_file(averaged))
+    return ar

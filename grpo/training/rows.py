@@ -1,0 +1,44 @@
+"""Rollouts in TRL's form: one dictionary per sample, scores under `reward/NAME`, where reward functions find them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from blip3o_grpo.configs import RewardSection
+from blip3o_grpo.rollout import RolloutGroup
+
+
+def group_rows(group: RolloutGroup, rewards: Sequence[RewardSection]) -> list[dict[str, Any]]:
+    """One row per member of a group."""
+    return [
+        {
+            "prompt_ids": group.prompt_ids,
+            "completion_ids": rollout.completion.token_ids.tolist(),
+            "logprobs": rollout.completion.logprobs.tolist(),
+            "env_mask": [1] * len(rollout.completion.token_ids),
+            **{f"reward/{reward.name}": rollout.rewards[reward.name] for reward in rewards},
+        }
+        for rollout in group.rollouts
+    ]
+
+
+def masked_row(prompt_ids: list[int], token: int, length: int, rewards: Sequence[RewardSection]) -> dict[str, Any]:
+    """A sample that keeps its place and counts for nothing: every token masked, no reward."""
+    return {
+        "prompt_ids": prompt_ids,
+        "completion_ids": [token] * length,
+        "logprobs": [0.0] * length,
+        "env_mask": [0] * length,
+        **{f"reward/{reward.name}": None for reward in rewards},
+    }
+
+
+def reward_column(name: str) -> Callable[..., list[float | None]]:
+    """A TRL reward function that returns the scores the pipeline already computed."""
+
+    def column(**fields: Any) -> list[float | None]:
+        return fields[f"reward/{name}"]
+
+    column.__name__ = name
+    return column

@@ -1,0 +1,27 @@
+from .blip3o_next.config import CheckpointError as CheckpointError
+from .blip3o_next.config import ImageTokens as ImageTokens
+from .blip3o_next.config import image_tokens as image_tokens
+from .blip3o_next.config import load_config as load_config
+from .blip3o_next.config import resolve_policy_path as resolve_policy_path
+from .blip3o_next.logprobs import image_logprobs as image_logprobs
+from .blip3o_next.logprobs import position_ids as position_ids
+from .blip3o_next.policy import BLIP3oNext as BLIP3oNext
+from .blip3o_next.prompt_encoder import PromptEncoder as PromptEncoder
+from .blip3o_next.prompt_encoder import PromptError as PromptError
+from .blip3o_next.vision import VQSigLIP2 as VQSigLIP2
+from .tiny_world.architecture import random_policy as random_policy
+
+__all__ = [
+    "BLIP3oNext",
+    "CheckpointError",
+    "ImageTokens",
+    "PromptEncoder",
+    "PromptError",
+    "VQSigLIP2",
+    "image_logprobs",
+    "image_tokens",
+    "load_config",
+    "position_ids",
+    "random_policy",
+    "resolve_policy_path",
+]

@@ -1,0 +1,1 @@
+"""BLIP3o-NEXT in the released layout."""

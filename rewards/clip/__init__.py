@@ -1,0 +1,1 @@
+"""CLIP through open_clip: the encoder, and CLIP score as a reward."""

@@ -1,0 +1,1 @@
+"""Text rendering: PaddleOCR reads the image, `text_score` judges."""

@@ -1,0 +1,1 @@
+"""Calls that may be lost: who is busy with what, how often it is repeated, what failed."""

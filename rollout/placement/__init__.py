@@ -1,0 +1,1 @@
+"""Which worker gets which cores, GPUs and node."""

@@ -1,0 +1,1 @@
+"""How a step's weights reach samplers and decoders."""

@@ -1,0 +1,123 @@
+"""What all workers have in common: a name, busy seconds, peak memory, values fetched from snapshots, and calls that the
+board knows of."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from blip3o_grpo.rollout.messages import BOARD, GroupRequest, Snapshot, Work
+from blip3o_grpo.rollout.types import WorkerLostError
+
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+
+
+class Worker(ABC):
+    """Base of the actors. Models load on first use, so their own errors reach the caller as they are.
+
+    Args:
+        name: of the worker, which is its actor's, or `NAMESPACE/NAME`: the board in that Ray namespace is told of every
+            call. (Not as a handle: Ray does not restart an actor whose constructor's arguments are lost.)
+    """
+
+    def __init__(self, name: str):
+        namespace, _, self.name = name.rpartition("/")
+        self._board = ray.get_actor(BOARD, namespace) if namespace else None
+        self._stage: str | None = None
+        if self._board:
+            self._board.born.remote(self.name)
+        self.busy_seconds = 0.0
+        self.policy_version: int | None = None
+        self._snapshot_id: str | None = None
+        self._started = False
+
+    @abstractmethod
+    def start(self) -> None:
+        """Load the models, or raise what stops them from loading. Called once."""
+
+    @abstractmethod
+    def load(self, values: Any) -> None:
+        """Take over the values of a snapshot."""
+
+    def ready(self) -> None:
+        """Start unless that was done."""
+        if not self._started:
+            with self.busy("start"):
+                self.start()
+            self._started = True
+
+    def use(self, snapshot: Snapshot) -> int:
+        """Fetch a snapshot's values unless they are the ones in use; returns the version now in use."""
+        if snapshot.id != self._snapshot_id:
+            with self.busy("sync"):
+                self.ready()
+                self.load(ray.get(snapshot.boxed[0]))
+            self.adopt(snapshot)
+        return self.policy_version
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Take the values in use for this snapshot's."""
+        self._snapshot_id = snapshot.id
+        self.policy_version = snapshot.version
+
+    @contextmanager
+    def busy(self, stage: str, requests: Sequence[GroupRequest] = ()) -> Iterator[None]:
+        """Tell the board what this call does, so that a hang is noticed and an attempt counted; at most once a call.
+
+        Within another block: go over to another stage's limit and back.
+
+        Raises:
+            WorkerLostError: the call was lost too often to be tried again.
+        """
+        outer, call = self._stage, ""
+        if self._board and outer is None:
+            call = self._begin(stage, requests)
+        elif self._board:
+            self._board.enters.remote(self.name, stage)
+        self._stage = stage
+        try:
+            yield
+        finally:
+            self._stage = outer
+            if self._board and outer is None:
+                self._board.ends.remote(self.name, call)
+            elif self._board:
+                self._board.enters.remote(self.name, outer)
+
+    def _begin(self, stage: str, requests: Sequence[GroupRequest]) -> str:
+        call = ray.get_runtime_context().get_task_id()  # the same in all attempts
+        verdict = ray.get(self._board.begins.remote(self.name, call, stage))
+        if verdict.refusal:
+            about = f", prompts {', '.join(repr(request.prompt.text) for request in requests)}" if requests else ""
+            raise WorkerLostError(f"stage {stage}, worker {self.name}{about}: {verdict.refusal}")
+        time.sleep(verdict.wait_s)
+        return call
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the block's wall seconds as busy."""
+        started = time.perf_counter()
+        yield
+        self.last_seconds = time.perf_counter() - started
+        self.busy_seconds += self.last_seconds
+
+    def work(self) -> Work:
+        """Account of the last timed block."""
+        return Work(self.name, self.last_seconds, self.policy_version)
+
+    def stats(self) -> dict[str, Any]:
+        """Name, busy seconds since the start, peak resident memory in GB (10^9 bytes), and the version in use."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT / 1e9
+        return {
+            "name": self.name,
+            "busy_seconds": self.busy_seconds,
+            "peak_memory_gb": peak,
+            "policy_version": self.policy_version,
+        }

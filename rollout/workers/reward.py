@@ -1,0 +1,136 @@
+"""Scores images: one reward in an actor of its own, so its libraries stay out of every other process."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from blip3o_grpo.rewards import RewardBatch, RewardError, build_reward, explained_scores, score
+from blip3o_grpo.rewards.redaction import redact
+from blip3o_grpo.rollout.messages import DecodedChunk, ScoredChunk, ScoreFailure, Snapshot
+from blip3o_grpo.rollout.types import Prompt
+from blip3o_grpo.rollout.workers.base import Worker
+
+Judged = list[tuple[float | None, Mapping[str, Any] | None]]
+"""Score and explanation of every image of a group."""
+
+
+class RewardWorker(Worker):
+    """Actor: images in, scores out.
+
+    Args:
+        name: of the worker.
+        reward_name: column name, used in messages.
+        target: registered name or `module:Class`.
+        options: the constructor's.
+        batch_size: most images in one call of the reward; None: one group a call.
+
+    It may run in an interpreter of the reward's own, so nothing it imports needs more than Ray and NumPy.
+    """
+
+    def __init__(
+        self, name: str, reward_name: str, target: str, options: Mapping[str, Any], batch_size: int | None = None
+    ):
+        super().__init__(name)
+        self._reward_name = reward_name
+        self._target = target
+        self._options = options
+        self._batch_size = batch_size
+        self._reward = None
+
+    def start(self) -> None:
+        """Build the reward.
+
+        Raises:
+            RewardError: with the reward's own error, whose class may not exist outside this worker's environment.
+        """
+        try:
+            self._reward = build_reward(self._target, self._options)
+        except RewardError:
+            raise
+        except Exception as error:  # whatever a plug-in's constructor raises
+            reason = redact(f"{type(error).__name__}: {error}")
+            raise RewardError(f"reward {self._reward_name!r} cannot be built: {reason}") from error
+
+    def needs_reference(self) -> bool:
+        """Whether the reward compares with the starting policy's images."""
+        self.ready()
+        return hasattr(self._reward, "fit_reference")
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Restore the reward's state."""
+        self._reward.load_state_dict(values)
+
+    def fit_reference(self, prompts: Sequence[Prompt], images: Sequence[np.ndarray]) -> Mapping[str, Any] | None:
+        """Fit the reward to the starting policy's images and return its state; None if the reward has none."""
+        with self.busy("score"):
+            if not self.needs_reference():
+                return None
+            with self.timed():
+                texts, metadata = [prompt.text for prompt in prompts], [prompt.metadata for prompt in prompts]
+                self._reward.fit_reference(RewardBatch(list(images), texts, metadata))
+            return self._reward.state_dict()
+
+    def score(self, decoded: DecodedChunk, snapshot: Snapshot | None, explain: bool = False) -> ScoredChunk:
+        """Scores of every group. What a reward raises comes back as a failure of that group, never as a number.
+
+        A reward that compares with the starting policy's images scores None until it has seen them.
+        """
+        with self.busy("score", decoded.requests):
+            self.ready()
+            if snapshot is not None:
+                self.use(snapshot)
+            fitted = snapshot is not None or not self.needs_reference()
+            with self.timed():
+                judged = self._judge_groups(decoded, explain) if fitted else _not_judged(decoded)
+        scores = tuple(_column(group, 0) for group in judged)
+        return ScoredChunk(scores, self.work(), tuple(_column(group, 1) for group in judged) if explain else ())
+
+    def _judge_groups(self, decoded: DecodedChunk, explain: bool) -> list[Judged | ScoreFailure]:
+        groups = [
+            _batch(request.prompt, images) for request, images in zip(decoded.requests, decoded.images, strict=True)
+        ]
+        if self._batch_size is not None and len(groups) > 1:
+            try:
+                judged = iter(self._judge(_join(groups), explain))
+            except Exception:  # each group by itself shows which one it was
+                return [self._judge_group(group, explain) for group in groups]
+            return [list(islice(judged, len(group))) for group in groups]
+        return [self._judge_group(group, explain) for group in groups]
+
+    def _judge_group(self, group: RewardBatch, explain: bool) -> Judged | ScoreFailure:
+        try:
+            return self._judge(group, explain)
+        except Exception as error:  # whatever a plug-in raises: the caller decides between stop and skip
+            return ScoreFailure(redact(f"{type(error).__name__}: {error}"), redact(traceback.format_exc()))
+
+    def _judge(self, batch: RewardBatch, explain: bool) -> Judged:
+        size = self._batch_size or len(batch)
+        calls = [batch[start : start + size] for start in range(0, len(batch), size)]
+        if explain:
+            return [pair for call in calls for pair in explained_scores(self._reward, call, self._reward_name)]
+        return [(value, None) for call in calls for value in score(self._reward, call, self._reward_name)]
+
+
+def _column(group: Judged | ScoreFailure, part: int) -> list[Any] | ScoreFailure:
+    return group if isinstance(group, ScoreFailure) else [pair[part] for pair in group]
+
+
+def _not_judged(decoded: DecodedChunk) -> list[Judged]:
+    return [[(None, None)] * len(images) for images in decoded.images]
+
+
+def _batch(prompt: Prompt, images: np.ndarray) -> RewardBatch:
+    return RewardBatch(list(images), [prompt.text] * len(images), [prompt.metadata] * len(images))
+
+
+def _join(batches: list[RewardBatch]) -> RewardBatch:
+    return RewardBatch(
+        [image for batch in batches for image in batch.images],
+        [prompt for batch in batches for prompt in batch.prompts],
+        [metadata for batch in batches for metadata in batch.metadata],
+    )

@@ -1,0 +1,35 @@
+"""Lets this checkout be imported as `blip3o_grpo`, by Python and by every editor: a folder of links that a .pth names.
+
+    .venv/bin/python scripts/link_package.py FOLDER
+
+An editable install maps names to folders by an import hook, which type checkers and editors cannot follow. Links to
+folders can be followed by all, and a new file in a linked folder is there at once. A new file or folder directly in
+`grpo/` is found by the import hook until `scripts/setup_env.sh` runs again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "blip3o_grpo"
+FOLDERS = ("configs", "policies", "rewards", "rollout")
+"""Become sub-packages beside what `grpo/` holds."""
+
+
+def link(folder: Path) -> None:
+    """Make `folder/blip3o_grpo` anew, and the .pth file that puts `folder` on the path of this interpreter."""
+    package = folder / NAME
+    shutil.rmtree(package, ignore_errors=True)
+    package.mkdir(parents=True)
+    own = [path for path in (ROOT / "grpo").iterdir() if path.name != "__pycache__"]
+    for source in (*own, *(ROOT / name for name in FOLDERS)):
+        (package / source.name).symlink_to(source)
+    Path(sysconfig.get_path("purelib"), f"{NAME}.pth").write_text(f"{folder}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    link(Path(sys.argv[1]).resolve())

@@ -20,7 +20,7 @@ from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.training.lora import peft_config
 from scripts.make_full_size import write_folder
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 EIGHT = {"trainers": 4, "samplers": 2, "decoders": 2, "gpus_per_trainer": 1, "gpus_per_sampler": 1}
 
 

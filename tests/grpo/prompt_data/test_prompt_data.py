@@ -22,7 +22,7 @@ from blip3o_grpo.rewards.types import RewardError
 from blip3o_grpo.rollout.prompts import load_prompts
 from blip3o_grpo.rollout.types import Prompt
 
-DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 EXAMPLES = [
     {"tag": "single_object", "include": [{"class": "umbrella", "count": 1}], "prompt": "a photo of an umbrella"},

@@ -15,7 +15,7 @@ from blip3o_grpo.evaluation.suites import suite_config, suite_prompts
 from blip3o_grpo.policies import BLIP3oNext
 from tests.grpo.geneval_groups import check_official_summary
 
-PROMPTS = Path(__file__).parents[2] / "configs/prompts"
+PROMPTS = Path(__file__).parents[3] / "configs/prompts"
 
 
 def test_settings_come_from_the_run_its_comparison_the_recipe_or_the_suite(make_config, tmp_path, policy_path):

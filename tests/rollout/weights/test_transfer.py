@@ -165,7 +165,7 @@ def connected(cluster, make_config, policy_path, policy, deadly):
 
     plain = pools.engine_environment
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parent)
+        patch.syspath_prepend(Path(__file__).parents[1])
         import gloo_transfer
 
         gloo_transfer.register()

@@ -15,7 +15,7 @@ from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.training.checkpoint_weights import load_trained
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMPARED = ("reward/mean", "reward/target", "kl/reference", "entropy", "grad_norm", "loss", "image/contrast")
 
 
@@ -33,7 +33,7 @@ def run_ranks(config, ranks=2):
         "MASTER_PORT": str(port),
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, str(Path(__file__).with_name("rank.py")), str(folder.config)]
+    command = [sys.executable, str(Path(__file__).parents[1].joinpath("rank.py")), str(folder.config)]
     processes = [
         subprocess.Popen(
             command, env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)}, stderr=subprocess.PIPE, text=True

@@ -1,6 +1,6 @@
 """Writes docs/map.md: every module of the project with the first line of its docstring. A test holds the two together.
 
-    .venv/bin/python scripts/make_map.py
+.venv/bin/python scripts/make_map.py
 """
 
 from __future__ import annotations

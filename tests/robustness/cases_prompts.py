@@ -35,6 +35,7 @@ FILES = [
     ("a line twice", "a.txt", b"a\nb\na\n", ":3: prompt id"),
     ("NaN", "a.jsonl", b'{"prompt": "a", "x": NaN}\n', "NaN is no number in JSON"),
     ("infinity", "a.jsonl", b'{"prompt": "a", "x": -Infinity}\n', "-Infinity is no number"),
+    ("a number beyond floats", "a.jsonl", b'{"prompt": "a", "x": 1e999}\n', ":1: 1e999 is more than a number"),
     ("a number of 5000 digits", "a.jsonl", b'{"prompt": "a", "x": ' + b"1" * 5000 + b"}\n", ":1: "),
     ("very deep", "a.jsonl", b'{"prompt": "a", "x": ' + b"[" * 40000 + b"\n", ":1: "),
     ("a huge line", "a.txt", b"a" * 200_000 + b"\n", ":1: the line has 200000 characters"),

@@ -2,7 +2,6 @@
 
 DejaVu Sans comes with matplotlib and has Latin, Greek and Cyrillic. For what it lacks, the fonts of the machine are
 looked through once. Left out: joining and direction of Arabic, Hebrew and Indic scripts.
-
 """
 
 from __future__ import annotations

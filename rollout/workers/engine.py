@@ -94,7 +94,7 @@ def start_engine(policy_path: Path, settings: EngineSettings) -> LLM:
 
     if not settings.enforce_eager and not settings.gpus:
         check_compiler("rollout.enforce_eager=false", "rollout.enforce_eager=true")
-    register()
+    register(FORMAT)
     return LLM(**engine_options(policy_path, settings))
 
 

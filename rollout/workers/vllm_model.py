@@ -30,7 +30,6 @@ from vllm.transformers_utils.config_parser_base import ConfigParserBase
 
 from blip3o_grpo.policies import CheckpointError, image_tokens, load_config
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights
-from blip3o_grpo.rollout.workers.engine import FORMAT
 
 ARCHITECTURE = "BLIP3oNextImageTokens"
 
@@ -95,8 +94,8 @@ class ReleasedWeights(BaseModelLoader):
             raise CheckpointError(f"{model_config.model}: the sampler found no weights for {', '.join(missing)}")
 
 
-def register() -> None:
-    """Tell this process's vLLM; may be called again."""
+def register(name: str) -> None:
+    """Tell this process's vLLM, under which `name` the layout is known to it from now on; may be called again."""
     ModelRegistry.register_model(ARCHITECTURE, ImageTokenQwen3)
-    register_config_parser(FORMAT)(ReleasedConfig)
-    register_model_loader(FORMAT)(ReleasedWeights)
+    register_config_parser(name)(ReleasedConfig)
+    register_model_loader(name)(ReleasedWeights)

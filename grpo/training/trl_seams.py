@@ -35,6 +35,10 @@ import_utils.is_vllm_available = no_vllm
 
 import torch  # noqa: E402
 from trl import GRPOTrainer  # noqa: E402
+from trl.models import prepare_deepspeed as prepare_deepspeed  # noqa: E402
+
+# `prepare_deepspeed` shards a frozen reference as the policy is; DeepSpeed's own entry point wants an optimiser.
+# https://github.com/huggingface/trl/pull/5877; test_trl_prepares_a_reference_for_deepspeed
 
 UNSYNCED = -1
 """No step: TRL syncs weights before its next rollout."""

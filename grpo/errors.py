@@ -16,16 +16,10 @@ from rich.markup import escape
 
 from blip3o_grpo.configs.atomic import REFUSALS
 from blip3o_grpo.rewards.redaction import redact
+from blip3o_grpo.rollout.ray_seams import DEATHS, OUT_OF_MEMORY, inner_errors
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 PACKAGE = __name__.split(".")[0]
-DEATHS = (
-    "ActorDiedError",
-    "WorkerCrashedError",
-    "WorkerHealthCheckFailedError",
-    "NodeDiedError",
-    "LocalRayletDiedError",
-)
 
 
 class OutOfMemory(ValueError):
@@ -107,9 +101,7 @@ def _shortage(error: BaseException) -> ValueError | None:
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return OutOfMemory(f"out of memory: {text.splitlines()[-1] if text else 'Python could not allocate any'}")
-    if kind.__name__ == "OutOfMemoryError" or (
-        kind.__module__.startswith("ray") and re.search(r"running low on memory|due to memory pressure", text)
-    ):
+    if kind.__name__ == "OutOfMemoryError" or (kind.__module__.startswith("ray") and re.search(OUT_OF_MEMORY, text)):
         return OutOfMemory(
             "a worker was killed because its machine ran out of memory (Ray's memory monitor); use fewer workers, "
             "smaller batches, or more memory"
@@ -134,8 +126,6 @@ def _chain(error: BaseException | None, seen: frozenset[int] = frozenset()) -> I
         return
     seen |= {id(error)}
     yield error
-    inner = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
-    wrapped = (getattr(error, name, None) for name in ("cause", "_base_exc", "health_check_failure"))
-    for link in (*inner, *wrapped, error.__cause__):
+    for link in (*inner_errors(error), error.__cause__):
         if isinstance(link, BaseException):
             yield from _chain(link, seen)

@@ -123,7 +123,16 @@ def run_training(
             writer = SummaryWriter(str(folder.tensorboard), purge_step=folder.newest_step() + 1)
             trainer.add_callback(TensorBoardCallback(writer))
         if config.evaluation.every_steps:
-            trainer.add_callback(HeldoutCallback(trainer, heldout, folder))
+            trainer.add_callback(
+                HeldoutCallback(
+                    config,
+                    pipeline,
+                    heldout,
+                    folder,
+                    sync_weights=trainer.sync_evaluated_weights,
+                    add_metrics=trainer.add_metrics,
+                )
+            )
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         except StopRequested:

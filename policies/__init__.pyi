@@ -1,8 +1,8 @@
-from .blip3o_next.config import CheckpointError as CheckpointError
 from .blip3o_next.config import ImageTokens as ImageTokens
 from .blip3o_next.config import image_tokens as image_tokens
 from .blip3o_next.config import load_config as load_config
 from .blip3o_next.config import resolve_policy_path as resolve_policy_path
+from .blip3o_next.json_files import CheckpointError as CheckpointError
 from .blip3o_next.logprobs import image_logprobs as image_logprobs
 from .blip3o_next.logprobs import position_ids as position_ids
 from .blip3o_next.policy import BLIP3oNext as BLIP3oNext

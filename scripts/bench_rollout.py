@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from blip3o_grpo.cluster import loopback
 from blip3o_grpo.configs import DEFAULT_RECIPE, RewardSection, RunConfig, load_run_config
 from blip3o_grpo.policies import BLIP3oNext, random_policy, resolve_policy_path
 from blip3o_grpo.rewards import RewardBatch, build_reward, score
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, load_prompts, noise_seed
+from blip3o_grpo.rollout.ray_seams import loopback
 
 BATCH = 64
 RELEASED_STEP = 256

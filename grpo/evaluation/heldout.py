@@ -8,7 +8,7 @@ the unweighted mean of the tags, as in published tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,6 @@ from blip3o_grpo.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from blip3o_grpo.rollout import RolloutPipeline
-    from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
 HELDOUT_STEP = "eval"
 """Name of the step from which held-out rollouts have their seeds."""
@@ -226,18 +225,37 @@ def heldout_metrics(evaluation: Evaluation) -> Mapping[str, float]:
 
 
 class HeldoutCallback(TrainerCallback):
-    """Evaluates every so many steps on rank 0, under the weights the step just made."""
+    """Evaluates every so many steps on rank 0, under the weights the step just made.
 
-    def __init__(self, trainer: ImageGRPOTrainer, prompts: Sequence[Prompt], folder: RunFolder):
-        self.trainer, self.prompts, self.folder = trainer, prompts, folder
+    Args:
+        config: the run.
+        pipeline: draws and scores the held-out images.
+        prompts: held-out prompts.
+        folder: where evaluations and grids go.
+        sync_weights: gives the pipeline the weights that evaluations measure; every rank calls it.
+        add_metrics: logs the means with the step.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        pipeline: RolloutPipeline,
+        prompts: Sequence[Prompt],
+        folder: RunFolder,
+        *,
+        sync_weights: Callable[[], None],
+        add_metrics: Callable[[dict[str, float]], None],
+    ):
+        self.config, self.pipeline, self.prompts, self.folder = config, pipeline, prompts, folder
+        self.sync_weights, self.add_metrics = sync_weights, add_metrics
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        step, config = state.global_step, self.trainer.run
+        step, config = state.global_step, self.config
         if step % config.evaluation.every_steps or step == config.trainer.max_steps:
             return
-        self.trainer.sync_evaluated_weights()
+        self.sync_weights()
         if state.is_world_process_zero:
             evaluation = evaluate(
-                self.trainer.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder
+                self.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder
             )
-            self.trainer.add_metrics(dict(heldout_metrics(evaluation)))
+            self.add_metrics(dict(heldout_metrics(evaluation)))

@@ -15,14 +15,14 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.progress_reporter import TrialProgressCallback
 from rich.console import Console
 
 from blip3o_grpo.cluster import ray_cluster
+from blip3o_grpo.rollout.ray_seams import CHANGED_BY_RAY, QUIET_TUNE, TrialProgressCallback
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.stopping import sigterm_as_sigint
 from blip3o_grpo.study.design import StudyPlan, Trial
-from blip3o_grpo.study.launch import CHANGED_BY_RAY, LOG, TrialError, last_line, run_trial
+from blip3o_grpo.study.launch import LOG, TrialError, last_line, run_trial
 
 TRIAL_MODULE = "blip3o_grpo.study.trial"
 
@@ -41,7 +41,7 @@ def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
         return {}
     for trial in pending:
         trial.folder.prepare(trial.config)
-    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0")  # every run logs for itself
+    os.environ.update(QUIET_TUNE)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are reported in one line each
     scratch = plan.folder / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)

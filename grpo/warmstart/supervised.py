@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from blip3o_grpo.configs.schema import WarmstartConfig
-from blip3o_grpo.policies.blip3o_next.config import CheckpointError, read_json
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError, read_json
 from blip3o_grpo.policies.blip3o_next.logprobs import position_ids
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 from blip3o_grpo.warmstart.anchor import anchor_loss, make_probe

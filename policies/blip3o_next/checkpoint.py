@@ -15,7 +15,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from blip3o_grpo.policies.blip3o_next.config import CheckpointError
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 
 PREFIXES = {
     "sana": "model.sana.",

@@ -7,12 +7,12 @@ The released layout is Qwen3's configuration plus the ids of the image tokens an
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError, read_json
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config
@@ -35,10 +35,6 @@ MAX_SIZES = {"vocab_size": 2**24, "hidden_size": 2**17, "num_hidden_layers": 102
 TINY = Path(__file__).resolve().parents[1] / "tiny"
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt")
 """What is fetched of a hub repository: weights, configs and tokenizer; never pickles or code."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint folder that cannot be used: names the file and the key."""
 
 
 @dataclass(frozen=True)
@@ -109,23 +105,6 @@ def read_config(path: str | Path) -> dict:
     ):
         raise CheckpointError(f"{file}: vision_tower_config must hold image_size and patch_size, whole numbers above 0")
     _check_ranges(file, values)
-    return values
-
-
-def read_json(file: Path) -> dict:
-    """A file of one JSON object.
-
-    Raises:
-        CheckpointError: missing, not UTF-8, not JSON, or not an object.
-    """
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file}: expected an object with keys, found {type(values).__name__}")
     return values
 
 

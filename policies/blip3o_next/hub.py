@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from blip3o_grpo.policies.blip3o_next.config import CheckpointError, read_json
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError, read_json
 
 MAX_LAYERS = 1024
 DIFFUSION_CONFIGS = ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json")

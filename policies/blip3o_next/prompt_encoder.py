@@ -14,12 +14,12 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config
 
 from blip3o_grpo.policies.blip3o_next.config import (
-    CheckpointError,
     image_tokens,
     load_config,
     one_line,
     resolve_policy_path,
 )
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 
 SYSTEM = "You are a helpful assistant."
 REQUEST = "Please generate image based on the following caption: {prompt}"

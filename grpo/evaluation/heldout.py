@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
-from transformers import TrainerCallback
 
 from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
@@ -29,7 +28,6 @@ from blip3o_grpo.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from blip3o_grpo.rollout import RolloutPipeline
-    from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
 HELDOUT_STEP = "eval"
 """Name of the step from which held-out rollouts have their seeds."""
@@ -223,21 +221,3 @@ def save_images(folder: Path, groups: Sequence[RolloutGroup]) -> None:
 def heldout_metrics(evaluation: Evaluation) -> Mapping[str, float]:
     """Metric names of an evaluation's means."""
     return {f"heldout/{name}": value for name, value in evaluation.means.items()}
-
-
-class HeldoutCallback(TrainerCallback):
-    """Evaluates every so many steps on rank 0, under the weights the step just made."""
-
-    def __init__(self, trainer: ImageGRPOTrainer, prompts: Sequence[Prompt], folder: RunFolder):
-        self.trainer, self.prompts, self.folder = trainer, prompts, folder
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        step, config = state.global_step, self.trainer.run
-        if step % config.evaluation.every_steps or step == config.trainer.max_steps:
-            return
-        self.trainer.sync_evaluated_weights()
-        if state.is_world_process_zero:
-            evaluation = evaluate(
-                self.trainer.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder
-            )
-            self.trainer.add_metrics(dict(heldout_metrics(evaluation)))

@@ -73,8 +73,10 @@ def resolve_policy_path(name: str | Path) -> Path:
         raise CheckpointError(f"policy {str(name)!r}: no such user on this machine") from error
     if not path.is_dir():
         if str(name) == "tiny":
-            raise CheckpointError(f"policy 'tiny': its weights are not installed here ({TINY} is missing); install the "
-                "project with its data files, or give a folder or a hub repository")
+            raise CheckpointError(
+                f"policy 'tiny': its weights are not installed here ({TINY} is missing); install the "
+                "project with its data files, or give a folder or a hub repository"
+            )
         if not HUB_NAME.fullmatch(str(name)):
             raise CheckpointError(f"policy {str(name)!r}: no such folder; give `tiny`, a folder or a hub repository")
         from blip3o_grpo.policies.blip3o_next.hub import fetch

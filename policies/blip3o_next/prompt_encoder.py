@@ -57,7 +57,9 @@ def unusable_character(text: str) -> str | None:
 class PromptEncoder:
     """Turns captions into token ids that end in `<im_start><S0>`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | PlainTokenizer, max_length: int, folder: Path | None = None):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase | PlainTokenizer, max_length: int, folder: Path | None = None
+    ):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.folder = folder

@@ -13,22 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers import TrainerCallback
 
 from blip3o_grpo.run.hacking import HackingWarning, HackingWatch
 
 STAGES = ("sample", "decode", "score", "train")
-
-
-class ProgressReporter(TrainerCallback):
-    """Sends logged metrics from rank 0 to the driver."""
-
-    def __init__(self, queue: Any):
-        self.queue = queue
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
-        if state.is_world_process_zero and "reward/mean" in logs:
-            self.queue.put({"step": state.global_step, **logs})
 
 
 def describe(metrics: Mapping[str, Any]) -> str:

@@ -1,4 +1,8 @@
-"""Everything that can be known to be wrong before a model loads or a worker starts."""
+"""Everything that can be known to be wrong before a model loads or a worker starts, the cheapest first.
+
+What YAML, names, prompts and file headers tell (`check_inputs`) is told before torch, transformers or Ray are imported;
+then comes what needs their classes, without weights (`check_run`).
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip3o_grpo.configs import ConfigError, RunConfig
-from blip3o_grpo.planning import check_placement
-from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, PromptError, resolve_policy_path
+from blip3o_grpo.planning import check_layout, check_placement
+from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
 from blip3o_grpo.rewards import RewardError, check_options, check_prompt, is_applicable, prompt_needs, reward_class
 from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.rollout.weights.path import check_builds
-from blip3o_grpo.rollout.workers.environments import check_environment
 from blip3o_grpo.run.folder import RunFolder
 
 
@@ -28,7 +31,33 @@ class CheckedRun:
 
 
 def check_run(config: RunConfig) -> CheckedRun:
-    """Check run folder, checkpoint files, reward names and every prompt; loads a tokenizer but no weights.
+    """Check everything a run needs; models are built without weights.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: the first mistake, naming its file, key or prompt.
+    """
+    run = check_inputs(config)
+    check_models(run)
+    return run
+
+
+def check_models(run: CheckedRun) -> None:
+    """What only the libraries' own classes tell: every tensor's shape, the memory of GPUs, builds for CPUs.
+
+    Raises:
+        ConfigError, CheckpointError: the first mistake.
+    """
+    from blip3o_grpo.policies import BLIP3oNext
+
+    BLIP3oNext.check(run.policy_path)
+    check_placement(run.config, run.policy_path)
+    check_builds(run.config)
+
+
+def check_inputs(config: RunConfig) -> CheckedRun:
+    """Check run folder, rewards, checkpoint headers and every prompt without importing a large library.
+
+    A reward in an environment of its own is the exception: Ray checks that.
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: the first mistake, naming its file, key or prompt.
@@ -36,13 +65,11 @@ def check_run(config: RunConfig) -> CheckedRun:
     folder = RunFolder(config.run_dir)
     config = config.model_copy(update={"run_dir": str(folder.path)})  # workers have another working directory
     folder.check(config)
-    policy_path = resolve_policy_path(config.policy.path)
-    encoder = PromptEncoder.from_pretrained(policy_path)
-    BLIP3oNext.check(policy_path)
-    check_placement(config, policy_path)
-    check_builds(config)
-    check_rewards(config)
     check_loggers(config)
+    check_layout(config)
+    check_rewards(config)
+    policy_path = check_headers(config.policy.path)
+    encoder = PromptEncoder.from_pretrained(policy_path, plain=True)
     train = load_prompts(config.prompts.train)
     heldout = load_prompts(config.prompts.heldout)
     for file, prompts in ((config.prompts.train, train), (config.prompts.heldout, heldout)):
@@ -74,6 +101,8 @@ def check_rewards(config: RunConfig) -> None:
     """
     for reward in config.rewards:
         if reward.runtime_env:
+            from blip3o_grpo.rollout.workers.environments import check_environment
+
             check_environment(reward)
         else:
             check_options(reward_class(reward.target), reward.options, reward.name)

@@ -168,7 +168,7 @@ def measure(config: RunConfig, pairs: int, console: Console) -> Clock:
 
 def _with_turns(turns: Turns) -> type:
     """`MetricsFile` that also keeps the clock: `run_training` has no place for callbacks of others, and needs none."""
-    from blip3o_grpo.run.metrics import MetricsFile
+    from blip3o_grpo.training.callbacks import MetricsFile
 
     class Timed(MetricsFile):
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:

@@ -8,7 +8,7 @@ the unweighted mean of the tags, as in published tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
-from transformers import TrainerCallback
 
 from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
@@ -222,40 +221,3 @@ def save_images(folder: Path, groups: Sequence[RolloutGroup]) -> None:
 def heldout_metrics(evaluation: Evaluation) -> Mapping[str, float]:
     """Metric names of an evaluation's means."""
     return {f"heldout/{name}": value for name, value in evaluation.means.items()}
-
-
-class HeldoutCallback(TrainerCallback):
-    """Evaluates every so many steps on rank 0, under the weights the step just made.
-
-    Args:
-        config: the run.
-        pipeline: draws and scores the held-out images.
-        prompts: held-out prompts.
-        folder: where evaluations and grids go.
-        sync_weights: gives the pipeline the weights that evaluations measure; every rank calls it.
-        add_metrics: logs the means with the step.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        pipeline: RolloutPipeline,
-        prompts: Sequence[Prompt],
-        folder: RunFolder,
-        *,
-        sync_weights: Callable[[], None],
-        add_metrics: Callable[[dict[str, float]], None],
-    ):
-        self.config, self.pipeline, self.prompts, self.folder = config, pipeline, prompts, folder
-        self.sync_weights, self.add_metrics = sync_weights, add_metrics
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        step, config = state.global_step, self.config
-        if step % config.evaluation.every_steps or step == config.trainer.max_steps:
-            return
-        self.sync_weights()
-        if state.is_world_process_zero:
-            evaluation = evaluate(
-                self.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder
-            )
-            self.add_metrics(dict(heldout_metrics(evaluation)))

@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from blip3o_grpo.cluster import ray_cluster
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunConfig, load_run_config
 from blip3o_grpo.evaluation.geneval_results import check_results_path, write_results
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, paired_difference, summarise
-from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, PromptError
+from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
 from blip3o_grpo.rewards import is_applicable
-from blip3o_grpo.rollout import Prompt, RolloutGroup, RolloutPipeline, load_prompts
+from blip3o_grpo.rollout import Prompt, RolloutGroup, load_prompts
 from blip3o_grpo.run.folder import RunFolder, policy_folder
 from blip3o_grpo.validate import check_prompts, check_rewards
 
@@ -118,6 +117,10 @@ def run_suite(
             raise ConfigError(f"results are in GenEval's format; suite {suite!r} has none")
         for index in range(len(policies)):
             check_results_path(output(results, index))
+    for path in paths:
+        check_model(path)
+    from blip3o_grpo.cluster import ray_cluster
+
     measured = []
     with ray_cluster(config):
         for index, path in enumerate(paths):
@@ -206,21 +209,34 @@ def suite_prompts(suite: str, config: RunConfig, *, whole_file: bool) -> list[Pr
 
 
 def check_policy(name: str, prompts: list[Prompt], config: RunConfig) -> Path:
-    """Folder of a policy whose files are complete and whose context holds the prompts; loads no weights.
+    """Folder of a policy whose headers are complete and whose context holds the prompts; imports nothing large.
 
     Raises:
         CheckpointError, PromptError: as `blip3o_grpo.validate.check_run`.
     """
-    folder = policy_folder(name)
-    check_prompts(prompts, config.prompts.heldout, PromptEncoder.from_pretrained(folder), config)
-    BLIP3oNext.check(folder)
+    folder = check_headers(policy_folder(name))
+    check_prompts(prompts, config.prompts.heldout, PromptEncoder.from_pretrained(folder, plain=True), config)
     return folder
+
+
+def check_model(folder: Path) -> None:
+    """What only the model's classes tell of a policy's files.
+
+    Raises:
+        CheckpointError: as `BLIP3oNext.check`.
+    """
+    from blip3o_grpo.policies import BLIP3oNext
+
+    BLIP3oNext.check(folder)
 
 
 def measure(
     config: RunConfig, policy_path: Path, prompts: Sequence[Prompt], *, explain: bool
 ) -> tuple[RolloutGroup, ...]:
     """Scored groups of one policy, by workers of its own."""
+    from blip3o_grpo.policies import BLIP3oNext
+    from blip3o_grpo.rollout import RolloutPipeline
+
     with closing(RolloutPipeline.launch(config, policy_path)) as pipeline:
         model = BLIP3oNext.from_pretrained(policy_path, parts=("ar",))
         pipeline.sync_weights(model.ar.state_dict(), version=0)

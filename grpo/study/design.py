@@ -10,6 +10,8 @@ STUDY/report.html, study.json, matrix.csv, comparisons.csv
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -24,7 +26,7 @@ from blip3o_grpo.policies import PromptError
 from blip3o_grpo.rewards import is_applicable
 from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.run.folder import RunFolder
-from blip3o_grpo.validate import check_run
+from blip3o_grpo.validate import CheckedRun, check_inputs, check_models
 
 ANALYSIS_KEYS = ("study_dir", "baseline", "correction", "trials")
 """What may change between two calls on one study folder."""
@@ -95,11 +97,12 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     ]
     check_folder(folder, study, base)  # after the study itself: a mistake in it is said as such in an old folder too
     write_heldout(heldout, suites, prompts)
+    arms = [check_arm(trial) for trial in trials if trial.seed == study.seeds[0]]
     for trial in trials:
-        if trial.seed == study.seeds[0]:
-            check_arm(trial, suites)
-        else:
-            trial.folder.check(trial.config)
+        trial.folder.check(trial.config)
+    for name, run in arms:  # imports torch: last
+        with named(name):
+            check_models(run)
     write_atomically(folder / "base.yaml", dump_config(base))
     write_atomically(folder / "study.yaml", dump_config(study))
     return StudyPlan(study, base, suites, trials)
@@ -171,22 +174,30 @@ def load_suites(study: StudyConfig, base: RunConfig) -> dict[str, list[Prompt]]:
     return suites
 
 
-def check_arm(trial: Trial, suites: dict[str, list[Prompt]]) -> None:
-    """Everything `train` would refuse, and an arm whose rewards apply to none of its training prompts.
+def check_arm(trial: Trial) -> tuple[str, CheckedRun]:
+    """The arm's name and its run: all that `train` would refuse of its inputs, and rewards without training prompts.
 
     Raises:
         ConfigError, PromptError, RewardError, CheckpointError: naming the arm.
     """
-    try:
-        run = check_run(trial.config)
+    with named(trial.arm):
+        run = check_inputs(trial.config)
         trained = [reward for reward in trial.config.rewards if reward.weight]
         if not any(reward.runtime_env or _applies(reward.target, run.train_prompts) for reward in trained):
             names = ", ".join(reward.name for reward in trained)
             raise ConfigError(f"no training prompt has a reward: {names} applies to none of {run.config.prompts.train}")
+    return trial.arm, run
+
+
+@contextmanager
+def named(arm: str) -> Iterator[None]:
+    """Put the arm's name before errors that are meant for the user."""
+    try:
+        yield
     except ValueError as error:
         if not is_ours(error):
             raise
-        raise type(error)(f"arm {trial.arm!r}: {error}") from None
+        raise type(error)(f"arm {arm!r}: {error}") from None
 
 
 def write_heldout(file: Path, suites: dict[str, list[Prompt]], prompts: list[Prompt]) -> None:

@@ -23,8 +23,8 @@ from blip3o_grpo.progress import ProgressReporter
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, RolloutRecorder
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import hold
-from blip3o_grpo.run.metrics import MetricsFile
 from blip3o_grpo.run.stopping import StopRequested
+from blip3o_grpo.training.callbacks import MetricsFile
 from blip3o_grpo.training.parallel import parallel_arguments
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
 

@@ -256,7 +256,19 @@ class WarmstartConfig(Section):
     images: str
     """Folder of images."""
     captions: str
-    """JSONL with `file_name` (relative to `images`) and `text`; UTF-8."""
+    """JSONL with `file_name` (relative to `images`) and `text`, each file once; UTF-8."""
+    preprocessing: Literal["released", "centre_crop"] = "released"
+    """What pictures of another shape or size than the model's become. `released`: the whole picture, squashed to the
+    square with bicubic filtering, once to the tokenizer's size (384 x 384) and once to the autoencoder's.
+    `centre_crop`: its central square, resized to the autoencoder's size (Lanczos) and from there to the tokenizer's."""
+    trains: tuple[Literal["ar", "connector", "sana", "sana_caption"], ...] = Field(
+        ("ar", "connector", "sana"), min_length=1
+    )
+    """Parts that learn. `sana_caption`: of SANA only what takes in the connector's output (`caption_...`), as in the
+    released training."""
+    labels: Literal["image", "all"] = "image"
+    """What the cross-entropy is over: image tokens, among image tokens; or prompt and image tokens, among all tokens of
+    the vocabulary, as in the released training."""
     strategy: Literal["joint", "sequential"] = "joint"
     """`joint`: AR and diffusion head learn together. `sequential`: first the AR part alone, for `ar_steps`, then the
     head on the frozen AR part."""
@@ -266,6 +278,7 @@ class WarmstartConfig(Section):
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(100, ge=0)
+    adam_beta2: float = Field(0.98, gt=0, lt=1)
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     condition_dropout: float = Field(0.1, ge=0, lt=1)
@@ -287,4 +300,19 @@ class WarmstartConfig(Section):
             raise ValueError("ar_steps: only for strategy sequential; with joint both parts learn at every step")
         if self.ar_steps > self.max_steps:
             raise ValueError(f"ar_steps: {self.ar_steps} is more than max_steps, {self.max_steps}")
+        if self.ar_steps and "ar" not in self.trains:
+            raise ValueError("ar_steps: the part 'ar' is not in trains, so it has no steps")
+        return self
+
+    @model_validator(mode="after")
+    def _trains(self) -> WarmstartConfig:
+        repeated = sorted({part for part in self.trains if self.trains.count(part) > 1})
+        if repeated:
+            raise ValueError(f"trains: {repeated[0]!r} is named twice")
+        if {"sana", "sana_caption"} <= set(self.trains):
+            raise ValueError("trains: 'sana' holds 'sana_caption'; name one of them")
+        if self.strategy == "sequential" and self.ar_steps < self.max_steps and self.trains == ("ar",):
+            raise ValueError(
+                f"trains: after ar_steps={self.ar_steps} the head learns; name 'connector', 'sana' or 'sana_caption'"
+            )
         return self

@@ -111,9 +111,9 @@ def warmstart(
     from blip3o_grpo.configs import load_warmstart_config
 
     warmstart_config = load_warmstart_config(config, overrides or [])
-    from blip3o_grpo.warmstart import supervised as supervised
+    from blip3o_grpo.warmstart import train_supervised
 
-    supervised.run(warmstart_config)
+    train_supervised(warmstart_config, console)
 
 
 @app.command()

@@ -46,6 +46,19 @@ def print_notice(console: Console, text: str) -> None:
     console.print(f"[bold yellow]warning:[/bold yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
 
+def training_bar(console: Console, title: str) -> Progress:
+    """A bar with steps, the task's description and times; nothing where there is no terminal."""
+    columns = (
+        TextColumn(title),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
 class ProgressDisplay:
     """Context manager: a progress bar on a terminal, one line per `every` steps where there is none.
 
@@ -73,15 +86,7 @@ class ProgressDisplay:
         self._thread.join(timeout=5)
 
     def _draw(self) -> None:
-        columns = (
-            TextColumn("training"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+        with training_bar(self.console, "training") as progress:
             task = progress.add_task("", total=self.total, completed=self.done)
             while (metrics := self._next()) is not None:
                 if "notice" in metrics:

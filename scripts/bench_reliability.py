@@ -101,7 +101,7 @@ def checks_off(workers: Sequence[ActorHandle]) -> Iterator[None]:
             "blip3o_grpo.training.trainer.ImageGRPOTrainer.any_rank": lambda self, value: False,
             "blip3o_grpo.training.guards.Guards.on_pre_optimizer_step": lambda *args, **kwargs: None,
             "blip3o_grpo.training.guards.Guards.on_log": lambda *args, **kwargs: None,
-            "blip3o_grpo.run.stopping.StopAfterStep.on_step_end": lambda *args, **kwargs: None,
+            "blip3o_grpo.training.callbacks.StopAfterStep.on_step_end": lambda *args, **kwargs: None,
         }.items():
             stack.enter_context(patch(target, replacement))
         tell(workers, hide_board)

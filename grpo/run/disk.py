@@ -47,10 +47,22 @@ def check_room(config: RunConfig, folder: RunFolder, policy_path: Path) -> None:
     stay = config.checkpoint.keep + config.checkpoint.keep_best + 1  # one more while it is written
     policy = sum(file.stat().st_size for file in policy_path.rglob("*") if file.is_file())
     needed = max(stay - existing, 1) * size + (0 if folder.policy.is_dir() else policy)
-    holder = next(path for path in (folder.path, *folder.path.parents) if path.is_dir())
+    what = f"up to {stay} checkpoints of {size / 1e9:.2f} GB and the policy"
+    require_room(folder.path, needed, f"{what}; free some, or lower checkpoint.keep or keep_best")
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Args:
+        folder: where it goes; need not exist yet.
+        needed: bytes.
+        what: what needs them, and what helps, for the message.
+
+    Raises:
+        StorageError: naming what is needed and what is free.
+    """
+    holder = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(holder).free
     if needed > free:
-        raise StorageError(
-            f"{folder.path}: {free / 1e9:.2f} GB are free, the run needs {needed / 1e9:.2f} GB: up to {stay} "
-            f"checkpoints of {size / 1e9:.2f} GB and the policy; free some, or lower checkpoint.keep or keep_best"
-        )
+        raise StorageError(f"{folder}: {free / 1e9:.2f} GB are free, the run needs {needed / 1e9:.2f} GB: {what}")

@@ -5,11 +5,14 @@ TRL's names are translated in one place (`rename`); what is constant for image t
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from blip3o_grpo.configs.atomic import storage_errors, write_atomically
 from blip3o_grpo.run.files import METRICS, parse_object
 
 RENAMED = {
@@ -42,6 +45,25 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     return [parse_object(line, METRICS, f"{path}:{number}") for number, line in enumerate(lines[:-1], start=1)]
+
+
+def forget_later(path: Path, step: int) -> None:
+    """Drop the lines after a step: a run that resumes from its checkpoint repeats what they tell."""
+    kept = [line for line in read_metrics(path) if line["step"] <= step]
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def append_metrics(path: Path, step: int, metrics: Mapping[str, Any]) -> None:
+    """Add the line of a step; it is on the disk before the checkpoint of this step, which promises that it is there.
+
+    Raises:
+        StorageError: the disk is full, for example.
+    """
+    line = json.dumps({"step": step, **finite(metrics)})
+    with storage_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float | None]:

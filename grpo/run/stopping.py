@@ -1,9 +1,11 @@
-"""SIGTERM and SIGINT: the first asks the training to stop where nothing is lost, the second stops at once.
+"""Signals: the first asks the training to stop where nothing is lost, the second stops at once.
 
-The driver gets the signal, training runs in Ray workers: a small file in the run folder carries the request. Ranks see
-it while they wait for rollouts, which are then abandoned (a resumed run draws the same ones), or after the optimiser
-step, which is finished; both end with a checkpoint. Outside training there is nothing to save, so the first signal
-stops at once. The exit code is 128 + signal, as a shell reports it: 130 for SIGINT, 143 for SIGTERM.
+SIGINT, SIGTERM and SIGHUP (the terminal was closed). The driver gets the signal, training runs in Ray workers: a small
+file in the run folder carries the request. Ranks see it while they wait for rollouts, which are then abandoned (a
+resumed run draws the same ones), or after the optimiser step, which is finished; both end with a checkpoint. A warm
+start has no workers and looks for the file after every step. Outside training there is nothing to save, so the first
+signal stops at once. The exit code is 128 + signal, as a shell reports it: 129 for SIGHUP, 130 for SIGINT, 143 for
+SIGTERM. A SIGHUP that `nohup` ignores stays ignored.
 """
 
 from __future__ import annotations
@@ -14,9 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
-
-from transformers import TrainerCallback
+from typing import TypeVar
 
 POLL_S = 0.5
 
@@ -48,7 +48,9 @@ class StopSignals:
         self._request: Callable[[], None] | None = None
 
     def __enter__(self) -> StopSignals:
-        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+        numbers = (signal.SIGINT, signal.SIGTERM, *hangup)
+        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -111,18 +113,3 @@ def interruptible(call: Callable[[], Result], interrupted: Callable[[], bool] | 
     if failure:
         raise failure[0]
     return outcome[0]
-
-
-class StopAfterStep(TrainerCallback):
-    """Ends the training after the current step, with a checkpoint, once a stop is asked for.
-
-    Args:
-        agreed: whether any rank has seen the request; all ranks ask it after every step.
-    """
-
-    def __init__(self, agreed: Callable[[], bool]):
-        self.agreed = agreed
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.agreed():
-            control.should_save = control.should_training_stop = True

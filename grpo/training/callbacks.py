@@ -1,4 +1,4 @@
-"""What rank 0 does with a step's numbers: write them, send them to the terminal, evaluate on held-out prompts.
+"""What rank 0 does with a step's numbers: write them, send them to the terminal, evaluate, and stop when asked to.
 
 Apart from `run/metrics.py`, `progress.py` and `evaluation/heldout.py`, which read and show the same without
 transformers.
@@ -6,8 +6,6 @@ transformers.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,14 @@ from typing import Any
 from transformers import TrainerCallback
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.configs.atomic import storage_errors, write_atomically
 from blip3o_grpo.evaluation.heldout import evaluate, heldout_metrics
 from blip3o_grpo.rollout import Prompt, RolloutPipeline
 from blip3o_grpo.run.folder import RunFolder
-from blip3o_grpo.run.metrics import finite, read_metrics
+from blip3o_grpo.run.metrics import append_metrics, forget_later
 
 
 class MetricsFile(TrainerCallback):
-    """Appends one JSON object per logged step; rank 0 only."""
+    """Appends one JSON object per logged step to `metrics.jsonl`; rank 0 only."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -31,16 +28,11 @@ class MetricsFile(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forget the steps after the checkpoint that the run resumes from: they will be repeated."""
         if state.is_world_process_zero:
-            kept = [line for line in read_metrics(self.path) if line["step"] <= state.global_step]
-            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+            forget_later(self.path, state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
         if state.is_world_process_zero and "reward/mean" in logs:
-            line = json.dumps({"step": state.global_step, **finite(logs)})
-            with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())  # before the checkpoint of this step, which promises that the line is there
+            append_metrics(self.path, state.global_step, logs)
 
 
 class ProgressReporter(TrainerCallback):
@@ -89,3 +81,18 @@ class HeldoutCallback(TrainerCallback):
                 self.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder
             )
             self.add_metrics(dict(heldout_metrics(evaluation)))
+
+
+class StopAfterStep(TrainerCallback):
+    """Ends the training after the current step, with a checkpoint, once a stop is asked for.
+
+    Args:
+        agreed: whether any rank has seen the request; all ranks ask it after every step.
+    """
+
+    def __init__(self, agreed: Callable[[], bool]):
+        self.agreed = agreed
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.agreed():
+            control.should_save = control.should_training_stop = True

@@ -39,9 +39,10 @@ from blip3o_grpo.rollout import Prompt, RolloutBatch, RolloutGroup
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
 from blip3o_grpo.run.metrics import rename
 from blip3o_grpo.run.retention import checkpoint_score
-from blip3o_grpo.run.stopping import StopAfterStep, StopRequested, interruptible
+from blip3o_grpo.run.stopping import StopRequested, interruptible
 from blip3o_grpo.training.averaging import FILE as AVERAGED_FILE
 from blip3o_grpo.training.averaging import AveragedWeights
+from blip3o_grpo.training.callbacks import StopAfterStep
 from blip3o_grpo.training.guards import Guards
 from blip3o_grpo.training.lora import merge_adapter, peft_config
 from blip3o_grpo.training.mismatch import MismatchError, check_mismatch, mismatch, mismatch_sums

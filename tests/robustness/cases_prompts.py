@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from blip3o_grpo.rewards.geneval.records import parse_record
-from blip3o_grpo.warmstart.data import WarmstartData
+from blip3o_grpo.warmstart import read_captions
 from tests.robustness.case import Case, World
 
 GOOD = {"prompt": 'a sign that says "OK"'}
@@ -118,7 +118,7 @@ def _captions(content: bytes):
 
         captions = world.write("captions.jsonl", content)
         config = WarmstartConfig(run_dir="x", images=str(world.folder / "images"), captions=str(captions))
-        return world.call(WarmstartData.read_captions, config)
+        return world.call(read_captions, config)
 
     return act
 

@@ -1,14 +1,19 @@
 """Opens image files that somebody else made: a few formats, bounded in pixels, any damage one sentence.
 
-The formats are those that need no other program: Pillow would call Ghostscript for some.
+The formats are those that need no other program: Pillow would call Ghostscript for some. What a picture looks like
+(which way up, on which ground, in which range) `rewards.images.as_rgb` decides, for files as for everything else.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
+
+from blip3o_grpo.rewards.images import as_rgb
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 64 * 1024**2
@@ -20,11 +25,28 @@ class ImageFileError(ValueError):
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """The image in RGB, in memory.
+    """The image in RGB, in memory, turned as its EXIF orientation says and laid over white where it is transparent.
 
     Raises:
-        ImageFileError: missing, of another format, larger than `MAX_PIXELS` by its header, cut off or broken.
+        ImageFileError: missing, of another format, larger than `MAX_PIXELS` by its header, cut off or broken, or with
+            values whose range is not known.
     """
+    with _opened(path) as file:
+        return Image.fromarray(as_rgb(file))
+
+
+def check_header(path: Path) -> None:
+    """Read the header only, which tells most of what can be wrong.
+
+    Raises:
+        ImageFileError: missing, of another format, or larger than `MAX_PIXELS`.
+    """
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
@@ -33,7 +55,7 @@ def open_rgb(path: Path) -> Image.Image:
                     raise ImageFileError(
                         f"{path}: {file.width} x {file.height} px, more than {MAX_PIXELS} pixels in all"
                     )
-                return file.convert("RGB")
+                yield file
     except ImageFileError:
         raise
     except Exception as error:  # whatever Pillow's decoders make of a broken file

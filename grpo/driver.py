@@ -17,12 +17,12 @@ from blip3o_grpo.cluster import fit, ray_cluster
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, Evaluation, collect_heldout, evaluate, save_evaluation
+from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
 from blip3o_grpo.progress import print_notice, print_warning
 from blip3o_grpo.rewards.conformance import require_storable
 from blip3o_grpo.rollout import RolloutPipeline
-from blip3o_grpo.run.disk import check_room
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import heldout_warnings

@@ -26,11 +26,10 @@ from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.rollout.faults.board import Published
 from blip3o_grpo.rollout.faults.calls import Call, result, submit
 from blip3o_grpo.rollout.faults.failures import check_version
-from blip3o_grpo.rollout.joining import join, with_scores
 from blip3o_grpo.rollout.messages import DecodedChunk, GroupRequest, SampledChunk, Snapshot, Work
 from blip3o_grpo.rollout.placement.pools import Pools
 from blip3o_grpo.rollout.requests import Requests
-from blip3o_grpo.rollout.scores import ScoreGatherer
+from blip3o_grpo.rollout.scores import ScoreGatherer, join, with_scores
 from blip3o_grpo.rollout.types import RolloutGroup
 from blip3o_grpo.rollout.weights.packing import POLICY
 

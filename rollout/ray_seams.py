@@ -133,6 +133,14 @@ https://github.com/ray-project/ray/pull/54833; test_want_of_memory_is_one_line_w
 """
 
 
+def task_cause(error: BaseException) -> Any:
+    """`RayTaskError.cause`: the worker's own error inside the one that Ray raises; None of other errors.
+
+    https://github.com/ray-project/ray/pull/55222; test_errors_are_named_and_opened_as_ray_makes_them
+    """
+    return getattr(error, "cause", None)
+
+
 def inner_errors(error: BaseException) -> list[Any]:
     """What Ray Train and Ray's tasks wrapped into an error: attributes of their error classes, some of them private.
 
@@ -141,7 +149,7 @@ def inner_errors(error: BaseException) -> list[Any]:
     test_errors_are_named_and_opened_as_ray_makes_them
     """
     inner = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
-    return inner + [getattr(error, name, None) for name in ("cause", "_base_exc", "health_check_failure")]
+    return [*inner, task_cause(error), *(getattr(error, name, None) for name in ("_base_exc", "health_check_failure"))]
 
 
 def __getattr__(name: str) -> Any:

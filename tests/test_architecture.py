@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 NOT_BELOW = {
     # What happens inside a step knows nothing of whoever runs it, evaluates it or reports it.
-    "grpo/run": ("training", "evaluation", "warmstart", "report", "study"),
+    "grpo/run": ("training", "evaluation", "warmstart", "report", "study", "planning"),
     "grpo/training": ("evaluation", "warmstart", "report", "study", "planning"),
     "grpo/evaluation/heldout.py": ("training",),
     # Records and seeds know nothing of the workers that pass them on.

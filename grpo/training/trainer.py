@@ -35,7 +35,7 @@ from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import storage_errors
 from blip3o_grpo.configs.training import DeepSpeedSection
 from blip3o_grpo.policies import ImageTokens, PromptEncoder, image_logprobs
-from blip3o_grpo.rollout import Prompt, RolloutBatch, RolloutGroup
+from blip3o_grpo.rollout import Prompt, RolloutBatch
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
 from blip3o_grpo.run.metrics import rename
 from blip3o_grpo.run.retention import checkpoint_score
@@ -47,7 +47,7 @@ from blip3o_grpo.training.guards import Guards
 from blip3o_grpo.training.lora import merge_adapter, peft_config
 from blip3o_grpo.training.mismatch import MismatchError, check_mismatch, mismatch, mismatch_sums
 from blip3o_grpo.training.parallel import prepare_reference
-from blip3o_grpo.training.rows import group_rows, masked_row, reward_column
+from blip3o_grpo.training.rows import columns, masked_row, reward_column
 from blip3o_grpo.training.schedule import prompt_schedule
 from blip3o_grpo.training.step_metrics import StepClock, batch_metrics
 from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer
@@ -150,7 +150,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self._publish(averaged=False)
 
     def rollouts(self, places: Sequence[str]) -> dict[str, list]:
-        """This rank's rollouts in TRL's form: flat lists, member after member, group after group.
+        """This rank's rollouts in TRL's form (`rows.columns`).
 
         A group that was dropped (`on_error: skip`) keeps its place with every token masked and no reward, so it adds
         nothing to loss, advantages, KL or metrics of the others.
@@ -160,10 +160,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
                 often as its group has members.
         """
         prompts = [self.prompts[int(place)] for place in places[:: self.num_generations]]
-        batch = self.collect(prompts)
-        groups = {group.prompt.id: group for group in batch.groups}
-        rows = [row for prompt in prompts for row in self._rows(prompt, groups.get(prompt.id))]
-        return {key: [row[key] for row in rows] for key in rows[0]}
+        return columns(prompts, self.collect(prompts), self.run.rewards, self._masked)
 
     def collect(self, prompts: Sequence[Prompt]) -> RolloutBatch:
         """Sample, decode and score one group per prompt; record and measure what came back.
@@ -197,9 +194,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             if self.accelerator.is_main_process:
                 self.recorder.write(step, picked)
 
-    def _rows(self, prompt: Prompt, group: RolloutGroup | None) -> list[dict[str, Any]]:
-        if group is not None:
-            return group_rows(group, self.run.rewards)
+    def _masked(self, prompt: Prompt) -> list[dict[str, Any]]:
         tokens = self.action_space
         row = masked_row(self.encoder.encode(prompt.text), tokens.start, tokens.num_tokens, self.run.rewards)
         return [row] * self.num_generations

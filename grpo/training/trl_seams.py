@@ -1,8 +1,8 @@
 """Every private or undocumented name of TRL, and of transformers' trainer below it, that we use: with reason and link.
 
 Import this module first wherever TRL is needed: what it sets must be settled before TRL is imported. `trainer.py` is
-written with the public names of `SeamedGRPOTrainer`; a new TRL is tried with `tests/grpo/training/test_trl_seams.py`,
-which looks at every name on its own; each entry names its test at the end.
+written with the public names of `SeamedGRPOTrainer`. A new TRL is tried with `tests/grpo/training/test_trl_seams.py`,
+which looks at every name on its own; each entry ends with its test.
 """
 
 from __future__ import annotations

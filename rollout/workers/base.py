@@ -6,6 +6,7 @@ from __future__ import annotations
 import faulthandler
 import resource
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,7 +116,8 @@ class Worker(ABC):
         faulthandler.cancel_dump_traceback_later()
         limit = self._limits_s.get(stage) if stage else None
         if limit is not None:
-            faulthandler.dump_traceback_later(limit - min(STACK_BEFORE_S, limit / 10), file=STDERR)
+            due = min(limit - min(STACK_BEFORE_S, limit / 10), threading.TIMEOUT_MAX)  # more would be an OverflowError
+            faulthandler.dump_traceback_later(due, file=STDERR)
 
     @contextmanager
     def timed(self) -> Iterator[None]:

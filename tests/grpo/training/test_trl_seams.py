@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from transformers import TrainerCallback
-from trl import GRPOTrainer
 
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
-from blip3o_grpo.training.trl_seams import prepare_deepspeed
+from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer, prepare_deepspeed
 
+GRPOTrainer = SeamedGRPOTrainer.__base__
+"""TRL's own, imported where it must be: after what the seams set."""
 STEPS = 2
 
 
@@ -117,7 +118,8 @@ def test_log_probs_are_asked_for_by_these_names():
 
 def test_the_batch_holds_both_log_probs(noted):
     rollout_logprobs, old_logprobs, mask = noted.trainer.compared
-    assert rollout_logprobs.shape == old_logprobs.shape == mask.shape == (8, 64)
+    wanted = (8, noted.trainer.action_space.num_tokens)
+    assert rollout_logprobs.shape == old_logprobs.shape == mask.shape == wanted
     assert mask.all()
     torch.testing.assert_close(rollout_logprobs, old_logprobs, atol=1e-4, rtol=0)
     assert rollout_logprobs is not old_logprobs and (rollout_logprobs < 0).all()

@@ -75,3 +75,9 @@ def test_the_stack_is_due_a_little_before_the_limit_of_the_stage_and_never_after
     with worker.busy("decode"):  # without a limit nothing is replaced
         pass
     assert due == [None, None]
+
+
+@pytest.mark.parametrize("limit", [1e-9, 1e12, float("inf")])
+def test_a_limit_of_any_size_can_be_waited_for(toy, limit):
+    with toy(score=limit).busy("score"):
+        pass

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blip3o_grpo.rewards.image_files import ImageFileError, check_header, open_rgb
+from blip3o_grpo.rewards.images import ImageFileError, check_header, open_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
 

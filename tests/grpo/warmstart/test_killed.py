@@ -74,7 +74,7 @@ def test_a_run_that_was_killed_in_a_save_and_then_terminated_resumes_to_the_same
     told = len(read_metrics(folder.metrics))
     life = Life(again, tmp_path / "recipe.yaml")
     code, stderr = life.end(signal.SIGTERM, lambda: told < len(read_metrics(folder.metrics)))
-    assert (code, stderr) == (143, "stopped; the same command resumes from the last checkpoint\n")
+    assert code == 143 and stderr.startswith("stopped; the same command resumes") and stderr.count("\n") == 1
     check_what_is_left(folder)
     assert 8 > folder.newest_step() == len(read_metrics(folder.metrics)) > told
 

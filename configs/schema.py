@@ -261,9 +261,7 @@ class WarmstartConfig(Section):
     """What pictures of another shape or size than the model's become. `released`: the whole picture, squashed to the
     square with bicubic filtering, once to the tokenizer's size (384 x 384) and once to the autoencoder's.
     `centre_crop`: its central square, resized to the autoencoder's size (Lanczos) and from there to the tokenizer's."""
-    trains: tuple[Literal["ar", "connector", "sana", "sana_caption"], ...] = Field(
-        ("ar", "connector", "sana"), min_length=1
-    )
+    trains: tuple[Literal["ar", "connector", "sana", "sana_caption"], ...] = ("ar", "connector", "sana")
     """Parts that learn. `sana_caption`: of SANA only what takes in the connector's output (`caption_...`), as in the
     released training."""
     labels: Literal["image", "all"] = "image"
@@ -306,6 +304,8 @@ class WarmstartConfig(Section):
 
     @model_validator(mode="after")
     def _trains(self) -> WarmstartConfig:
+        if not self.trains:
+            raise ValueError("trains: nothing would learn; name 'ar', 'connector', 'sana' or 'sana_caption'")
         repeated = sorted({part for part in self.trains if self.trains.count(part) > 1})
         if repeated:
             raise ValueError(f"trains: {repeated[0]!r} is named twice")

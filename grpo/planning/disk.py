@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.configs.atomic import StorageError
+from blip3o_grpo.configs.atomic import require_room
 from blip3o_grpo.configs.training import DeepSpeedSection, FSDP2Section
 from blip3o_grpo.planning.footprint import num_adapter_values
 from blip3o_grpo.policies import BLIP3oNext, load_config
@@ -49,20 +48,3 @@ def check_room(config: RunConfig, folder: RunFolder, policy_path: Path) -> None:
     needed = max(stay - existing, 1) * size + (0 if folder.policy.is_dir() else policy)
     what = f"up to {stay} checkpoints of {size / 1e9:.2f} GB and the policy"
     require_room(folder.path, needed, f"{what}; free some, or lower checkpoint.keep or keep_best")
-
-
-def require_room(folder: Path, needed: int, what: str) -> None:
-    """Refuse to start what the disk cannot hold.
-
-    Args:
-        folder: where it goes; need not exist yet.
-        needed: bytes.
-        what: what needs them, and what helps, for the message.
-
-    Raises:
-        StorageError: naming what is needed and what is free.
-    """
-    holder = next(path for path in (folder, *folder.parents) if path.is_dir())
-    free = shutil.disk_usage(holder).free
-    if needed > free:
-        raise StorageError(f"{folder}: {free / 1e9:.2f} GB are free, the run needs {needed / 1e9:.2f} GB: {what}")

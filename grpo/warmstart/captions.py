@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blip3o_grpo.configs import WarmstartConfig
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import unusable_character
-from blip3o_grpo.rewards.image_files import check_header
+from blip3o_grpo.rewards.images import check_header
 
 
 class WarmstartDataError(ValueError):

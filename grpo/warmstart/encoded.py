@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from blip3o_grpo.configs.atomic import staged_file
 from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, PromptError
-from blip3o_grpo.rewards.image_files import open_rgb
+from blip3o_grpo.rewards.images import open_rgb
 from blip3o_grpo.warmstart.captions import CaptionedPicture, WarmstartDataError
 
 FORMAT = "2"

@@ -11,10 +11,9 @@ from rich.console import Console
 from torch import nn
 
 from blip3o_grpo.configs import WarmstartConfig
-from blip3o_grpo.configs.atomic import staged_folder, storage_errors
+from blip3o_grpo.configs.atomic import require_room, staged_folder, storage_errors
 from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, resolve_policy_path
 from blip3o_grpo.progress import print_notice, training_bar
-from blip3o_grpo.run.disk import FLOAT, MOMENTS, require_room
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
 from blip3o_grpo.run.metrics import append_metrics, forget_later
 from blip3o_grpo.run.stopping import RunStopped, StopSignals
@@ -24,6 +23,8 @@ from blip3o_grpo.warmstart.loss import Batch, draw_batch, learning_rate, learns,
 from blip3o_grpo.warmstart.supervised import CheckedWarmstart, WarmstartError
 
 PARTS = ("ar", "head", "vision")
+ADAM_BYTES = 8
+"""Two moments for a value that learns."""
 STATE = "optimizer.pt"
 ENCODED = "encoded.safetensors"
 LINES = 100
@@ -214,13 +215,13 @@ def check_room(folder: RunFolder, learner: Learner, num_pictures: int) -> None:
     """
     policy, config = learner.policy, learner.config
     states = [part.state_dict() for part in policy.parts().values()]
-    finished = FLOAT * sum(tensor.numel() for state in states for tensor in state.values())
-    checkpoint = finished + FLOAT * MOMENTS * learner.num_values()
+    finished = sum(tensor.nbytes for state in states for tensor in state.values())
+    checkpoint = finished + ADAM_BYTES * learner.num_values()
     several = config.max_steps > 2 * config.checkpoint_every_steps  # the older one goes when the newer one is there
     peak = checkpoint + (checkpoint if several else finished)
     saved = checkpoint if folder.newest_step() else 0
     latents = policy.sana.config.in_channels * policy.sana.config.sample_size**2
-    encoded = num_pictures * (policy.image_tokens.num_tokens + latents) * FLOAT
+    encoded = num_pictures * (policy.image_tokens.num_tokens + latents) * 4  # int32 and float32
     if (folder.path / ENCODED).is_file():
         encoded = 0
     what = (

@@ -50,6 +50,12 @@ def test_the_published_recipe_has_the_published_numbers():
     assert (config.rollout.group_size, config.rollout.prompts_per_step) == (16, 32)
 
 
+def test_the_warm_start_recipe_is_the_released_choice():
+    config = load_warmstart_config(Path(__file__).parents[2] / "configs/blip3o_next_warmstart.yaml")
+    assert (config.preprocessing, config.labels, config.adam_beta2) == ("released", "all", 0.999)
+    assert config.trains == ("ar", "connector", "sana_caption") and config.strategy == "joint"
+
+
 def test_importing_configs_imports_nothing_heavy():
     code = "import blip3o_grpo.configs, sys; print([m for m in ('torch', 'vllm', 'ray') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

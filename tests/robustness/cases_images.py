@@ -15,8 +15,7 @@ from PIL import Image
 from blip3o_grpo.rewards import RewardBatch
 from blip3o_grpo.rewards.http.client import RemoteReward
 from blip3o_grpo.rewards.http.server import create_app
-from blip3o_grpo.rewards.image_files import open_rgb
-from blip3o_grpo.rewards.images import as_rgb
+from blip3o_grpo.rewards.images import as_rgb, open_rgb
 from tests.robustness.case import Case, World
 
 

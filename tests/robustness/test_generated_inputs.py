@@ -19,7 +19,7 @@ from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.rewards import RewardBatch, RewardError, score
 from blip3o_grpo.rewards.geneval.records import Record, parse_record
 from blip3o_grpo.rewards.http.client import RemoteReward
-from blip3o_grpo.rewards.image_files import ImageFileError, open_rgb
+from blip3o_grpo.rewards.images import ImageFileError, open_rgb
 from blip3o_grpo.rollout import PromptError, load_prompts
 from blip3o_grpo.rollout.records import read_step
 from blip3o_grpo.rollout.types import RolloutError

@@ -59,7 +59,7 @@ def test_other_encoders_and_another_preprocessing_are_seen(start, config, load, 
     _, cropped, warnings = load(start, config.model_copy(update={"preprocessing": "centre_crop"}))
     assert "made with other preprocessing" in warnings[0] and not torch.equal(squashed.latents[0], cropped.latents[0])
     assert torch.equal(squashed.latents[1:], cropped.latents[1:])  # they have the model's size
-    for module in (start.vision.bottleneck.in_linear, start.vae.encoder.conv_in):
+    for module in (start.vision.bottleneck.in_linear, start.vae.encoder.conv_out):
         with torch.no_grad():
             module.bias.add_(1.0)
         _, other, warnings = load(start, config)
@@ -80,7 +80,7 @@ def test_a_damaged_or_older_file_is_made_again(start, config, load, encoded, tmp
     _, again, warnings = load(start, config)
     assert same(again, encoded) and len(warnings) == 1
     assert {"version 1": "of an older version", "one byte": "damaged"}.get(how, "cannot be read") in warnings[0]
-    assert file.read_bytes() == content
+    assert not load(start, config)[2]
 
 
 def latents_of(start, config, load, pictures, image, **options):

@@ -114,6 +114,7 @@ def test_sequential_training_learns_the_ar_part_first(config, policy_path, run, 
         ({"strategy": "sequential", "ar_steps": 2, "trains": ["sana"]}, "ar_steps: the part 'ar' is not in trains"),
         ({"strategy": "sequential", "ar_steps": 2, "trains": ["ar"]}, "trains: after ar_steps=2 the head learns"),
         ({"trains": ["sana", "sana_caption"]}, "trains: 'sana' holds 'sana_caption'"),
+        ({"trains": []}, "trains: nothing would learn"),
         ({"trains": ["ar", "ar"]}, "trains: 'ar' is named twice"),
     ],
 )

@@ -167,7 +167,9 @@ def test_a_damaged_checkpoint_is_refused_and_the_run_does_not_start_over(config,
         run(config)
     folder = RunFolder(config.run_dir)
     state = folder.newest_checkpoint() / "optimizer.pt"
-    state.write_bytes(state.read_bytes()[:-1] + b"\0")
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
     with pytest.raises(ValueError, match=r"no complete checkpoint, only refused-checkpoint-4"):
         run(config)
     assert "checkpoint-4 is not resumed from: optimizer.pt is not what was written" in say.export_text()

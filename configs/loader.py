@@ -128,6 +128,14 @@ def _load(schema: type[Config], path: str | Path, overrides: Iterable[str]) -> C
         raise ConfigError(f"{path}: {_describe(schema, error)}") from None
 
 
+def exists(text: str) -> bool:
+    """Whether a text that may be anything (a prompt, an override) is the path of something on this machine."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long for a path, for example
+        return False
+
+
 def expand_user(path: str | Path) -> Path:
     """A path with `~` and `~name` replaced by that user's folder.
 

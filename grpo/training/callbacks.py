@@ -1,6 +1,7 @@
 """What rank 0 does with a step's numbers: write them, send them to the terminal, evaluate on held-out prompts.
 
-Apart from `run/metrics.py`, `progress.py` and `evaluation/heldout.py`, which read and show the same without transformers.
+Apart from `run/metrics.py`, `progress.py` and `evaluation/heldout.py`, which read and show the same numbers without
+transformers.
 """
 
 from __future__ import annotations

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import sys
 import typing
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-import click
+import typer
 from pydantic import BaseModel
 from rich.console import Console
 from typer.core import TyperCommand
@@ -23,26 +22,35 @@ class SettingsCommand(TyperCommand):
     """How this command takes a setting."""
     schema: ClassVar[str] = "RunConfig"
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        given = list(args)
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            hint = self._hint(error, given)
-            show(Console(stderr=True), ("error: ", "bold red"), f"{ctx.command_path} has no option ", hint)
-            sys.exit(2)
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Arguments as ever, unless one is an option that this command does not have."""
+        options = {name: option for option in self.get_params(ctx) for name in option.opts if name.startswith("-")}
+        rest = iter(args)
+        for arg in rest:
+            name, equals, value = arg.partition("=")
+            if arg == "--":
+                break
+            if name in options and not equals and not getattr(options[name], "is_flag", False):
+                next(rest, None)  # its value, whatever it looks like
+            elif name.startswith("--") and name not in options:
+                following = args[args.index(arg) + 1 : args.index(arg) + 2]
+                given = value if equals else following[0] if following and not following[0].startswith("-") else "VALUE"
+                hint = self._hint(name, given, list(options))
+                show(Console(stderr=True), ("error:", "bold red"), f" {ctx.command_path} has no option {name}; {hint}")
+                raise typer.Exit(2)
+        return super().parse_args(ctx, args)
 
-    def _hint(self, error: click.NoSuchOption, args: Sequence[str]) -> str:
+    def _hint(self, name: str, value: str, options: Sequence[str]) -> str:
         from blip3o_grpo.configs import RunConfig, WarmstartConfig
 
-        name = error.option_name
-        if error.possibilities:
-            return f"{name}; did you mean {error.possibilities[0]}?"
         schema = {"RunConfig": RunConfig, "WarmstartConfig": WarmstartConfig}[self.schema]
         key = nearest_key(name.lstrip("-").replace("-", "_"), list(setting_names(schema)))
+        near = difflib.get_close_matches(name, options, n=1, cutoff=0.75)
+        if near and (key is None or key.rpartition(".")[2] != name.lstrip("-")):
+            return f"did you mean {near[0]}?"
         if key is None:
-            return f"{name}; settings of a recipe are written {self.form.format(key='section.key', value='value')}"
-        return f"{name}; did you mean {self.form.format(key=key, value=_value_of(name, args))}?"
+            return f"settings of a recipe are written {self.form.format(key='section.key', value='value')}"
+        return f"did you mean {self.form.format(key=key, value=value)}?"
 
 
 class EvaluationCommand(SettingsCommand):
@@ -85,13 +93,3 @@ def nearest_key(name: str, keys: Sequence[str]) -> str | None:
         return initials[wanted]
     near = difflib.get_close_matches(wanted, list(words), n=1, cutoff=0.6)
     return words[near[0]] if near else None
-
-
-def _value_of(name: str, args: Sequence[str]) -> str:
-    """What was given for the option, as `--name=value` or `--name value`."""
-    for index, arg in enumerate(args):
-        option, equals, value = arg.partition("=")
-        if option == name:
-            following = args[index + 1 : index + 2]
-            return value if equals else following[0] if following and not following[0].startswith("--") else "VALUE"
-    return "VALUE"

@@ -227,17 +227,21 @@ def evaluate(
         console.print(suite_tables(result))
 
 
-@app.command()
+@app.command(cls=SettingsCommand)
 @one_line_errors
 def doctor(
-    policy: Policy = "tiny",
+    config: Annotated[str | None, typer.Argument(help="Run recipe (YAML); default: the shipped tiny_ocr.yaml.")] = None,
+    overrides: Overrides = None,
+    policy: Annotated[str | None, typer.Option(help="Another policy or run folder than the recipe's.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only versions, devices and files; start no workers.")] = False,
     num_prompts: Annotated[int, typer.Option(min=1, help="Prompts of the reward test.")] = 4,
 ) -> None:
-    """Check the installation: versions, devices, weights, sampler/trainer agreement, and what moves the reward."""
-    from blip3o_grpo.doctor import examine
+    """Check a recipe on this machine: versions, devices, weights, sampler/trainer agreement, what moves each reward."""
+    from blip3o_grpo.doctor import doctor_config, examine
+    from blip3o_grpo.validate import check_inputs
 
-    if not examine(console, policy, quick=quick, num_prompts=num_prompts):
+    run = check_inputs(doctor_config(_recipe(config, overrides), policy))
+    if not examine(run, console, quick=quick, num_prompts=num_prompts):
         raise typer.Exit(1)
 
 

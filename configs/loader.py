@@ -12,15 +12,18 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from blip3o_grpo.configs.mistakes import kind_of, mistake_in_words, shown
 from blip3o_grpo.configs.names import HUB_NAME
 from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
 
+PATHS = "relative paths in a file start at its folder, those of overrides at the working folder"
 DEFAULT_RECIPE = Path(__file__).resolve().parent / "tiny_ocr.yaml"
 MAX_BYTES = 2**20
 """Of a configuration file; far more than anybody writes."""
@@ -128,6 +131,14 @@ def _load(schema: type[Config], path: str | Path, overrides: Iterable[str]) -> C
         raise ConfigError(f"{path}: {_describe(schema, error)}") from None
 
 
+def exists(text: str) -> bool:
+    """Whether a text that may be anything (a prompt, an override) is the path of something on this machine."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long for a path, for example
+        return False
+
+
 def expand_user(path: str | Path) -> Path:
     """A path with `~` and `~name` replaced by that user's folder.
 
@@ -183,7 +194,7 @@ def _parse(text: str) -> Any:
 def _read_yaml(path: Path) -> dict:
     values = read_yaml(path)
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines at the top level, found {type(values).__name__}")
+        raise ConfigError(f"{path}: expected `key: value` lines at the top level, found {kind_of(values)}")
     return values
 
 
@@ -205,7 +216,7 @@ def _apply_override(values: dict, override: str) -> None:
     try:
         value = _parse(text)
     except yaml.YAMLError:
-        raise ConfigError(f"override {key}=...: {_shown(text)} is not a YAML value") from None
+        raise ConfigError(f"override {key}=...: {shown(text)} is not a YAML value") from None
     *parents, last = key.split(".")
     holder: Any = values
     for part in parents:
@@ -220,8 +231,8 @@ def _index(holder: Any, part: str, override: str) -> str | int:
     if isinstance(holder, dict):
         return part
     if not isinstance(holder, list):
-        raise ConfigError(f"override {override!r}: nothing can be set below {type(holder).__name__} at {part!r}")
-    if not part.isdigit() or int(part) >= len(holder):
+        raise ConfigError(f"override {override!r}: nothing can be set below {kind_of(holder)} at {part!r}")
+    if not (part.isascii() and part.isdigit()) or int(part) >= len(holder):
         raise ConfigError(f"override {override!r}: {part!r} is no item of a list of {len(holder)} (counted from 0)")
     return int(part)
 
@@ -232,32 +243,8 @@ def _describe(schema: type[BaseModel], error: ValidationError) -> str:
     first = errors[0]
     if first["type"] == "plain":  # of `Section`, which sees all its keys at once
         first |= {"loc": (*first["loc"], first["ctx"]["key"]), "input": first["ctx"]["value"]}
-    key = ".".join(str(part) for part in first["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(schema, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {key!r}; {hint}{more}"
-    if first["type"] == "missing":
-        return f"{key!r} is required{more}"
-    if first["type"] == "literal_error":
-        return f"{key!r} is {_shown(first['input'])}; allowed: {first['ctx']['expected']}{more}"
-    if first["type"] == "value_error":  # our own validators name the key themselves
-        return f"{first['ctx']['error']}{more}"
-    return f"{key!r} is {_shown(first['input'])}; {_lower_first(first['msg'])}{more}"
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: texts and numbers, cut off if long; of all else only its kind."""
-    if isinstance(value, dict | list | tuple):
-        return f"a {type(value).__name__}"
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return f"{mistake_in_words(first, partial(_fields_at, schema))}{more}"
 
 
 def _fields_at(schema: type[BaseModel], location: Sequence[str | int]) -> list[str]:

@@ -14,7 +14,15 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from blip3o_grpo.configs.loader import PATH_KEYS, ConfigError, _apply_override, _describe, _read_yaml, load_run_config
+from blip3o_grpo.configs.loader import (
+    PATH_KEYS,
+    ConfigError,
+    _apply_override,
+    _describe,
+    _read_yaml,
+    expand_user,
+    load_run_config,
+)
 from blip3o_grpo.configs.schema import RewardSection, RunConfig, Section
 
 START = "start"
@@ -153,7 +161,7 @@ def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
         study = StudyConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_describe(StudyConfig, error)}") from None
-    study = study.model_copy(update={"study_dir": str(Path(study.study_dir).expanduser().resolve())})
+    study = study.model_copy(update={"study_dir": str(expand_user(study.study_dir).resolve())})
     return shrink(study) if smoke else study
 
 
@@ -245,5 +253,5 @@ def _items(values: Any) -> list[dict]:
 
 
 def _resolve(values: dict, key: str, folder: Path) -> None:
-    if isinstance(values.get(key), str):
-        values[key] = str((folder / Path(values[key]).expanduser()).resolve())
+    if isinstance(values.get(key), str) and "\0" not in values[key]:  # validation refuses that
+        values[key] = str((folder / expand_user(values[key])).resolve())

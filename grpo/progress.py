@@ -11,10 +11,10 @@ from queue import Empty
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blip3o_grpo.run.hacking import HackingWarning, HackingWatch
+from blip3o_grpo.terminal import show
 
 STAGES = ("sample", "decode", "score", "train")
 
@@ -34,16 +34,12 @@ def _number(value: float | None, form: str) -> str:
 
 def print_warning(console: Console, warning: HackingWarning) -> None:
     """One line in the terminal."""
-    console.print(
-        f"[bold yellow]warning:[/bold yellow] step {warning.step}: {escape(warning.text)}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_notice(console, f"step {warning.step}: {warning.text}")
 
 
 def print_notice(console: Console, text: str) -> None:
     """One line in the terminal about something that went wrong and was dealt with."""
-    console.print(f"[bold yellow]warning:[/bold yellow] {escape(text)}", highlight=False, soft_wrap=True)
+    show(console, ("warning:", "bold yellow"), f" {text}")
 
 
 def training_bar(console: Console, title: str) -> Progress:
@@ -95,7 +91,7 @@ class ProgressDisplay:
                 line = describe(metrics)
                 progress.update(task, completed=metrics["step"], description=line)
                 if not self.console.is_terminal and metrics["step"] % self.every == 0:
-                    self.console.print(f"step {metrics['step']}/{self.total}  {line}", highlight=False, soft_wrap=True)
+                    show(self.console, f"step {metrics['step']}/{self.total}  {line}")
                 for warning in self.watch.see(metrics) if self.watch else ():
                     print_warning(self.console, warning)
 

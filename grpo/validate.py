@@ -6,13 +6,17 @@ then comes what needs their classes, without weights (`check_run`).
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from blip3o_grpo.configs import ConfigError, RunConfig
+from blip3o_grpo.configs.loader import PATHS, exists
+from blip3o_grpo.configs.names import HUB_NAME
 from blip3o_grpo.planning import check_layout, check_placement
-from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
+from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError, check_headers
 from blip3o_grpo.rewards import RewardError, check_options, check_prompt, is_applicable, prompt_needs, reward_class
 from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.rollout.weights.path import check_builds
@@ -68,10 +72,9 @@ def check_inputs(config: RunConfig) -> CheckedRun:
     check_loggers(config)
     check_layout(config)
     check_rewards(config)
-    policy_path = check_headers(config.policy.path)
+    policy_path = policy_of(config)
     encoder = PromptEncoder.from_pretrained(policy_path, plain=True)
-    train = load_prompts(config.prompts.train)
-    heldout = load_prompts(config.prompts.heldout)
+    train, heldout = prompts_of(config, "train"), prompts_of(config, "heldout")
     for file, prompts in ((config.prompts.train, train), (config.prompts.heldout, heldout)):
         check_prompts(prompts, file, encoder, config)
     if len(train) < config.rollout.prompts_per_step:
@@ -80,6 +83,39 @@ def check_inputs(config: RunConfig) -> CheckedRun:
             f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
         )
     return CheckedRun(config, folder, policy_path, train, heldout)
+
+
+def policy_of(config: RunConfig) -> Path:
+    """Folder of the policy, its headers checked.
+
+    Raises:
+        CheckpointError: also says where a path that is not there was looked for.
+    """
+    try:
+        return check_headers(config.policy.path)
+    except CheckpointError as error:
+        if config.policy.path == "tiny" or exists(config.policy.path) or HUB_NAME.fullmatch(config.policy.path):
+            raise
+        raise CheckpointError(f"policy.path: {error}; {PATHS}") from None
+
+
+def prompts_of(config: RunConfig, kind: Literal["train", "heldout"]) -> list[Prompt]:
+    """The prompts of `prompts.train` or `prompts.heldout`.
+
+    Raises:
+        PromptError: also says where a path that is not there was looked for, and which file there has a similar name.
+    """
+    file = getattr(config.prompts, kind)
+    try:
+        return load_prompts(file)
+    except PromptError as error:
+        if exists(file):
+            raise
+        folder = Path(file).parent
+        names = [path.name for path in folder.iterdir()] if exists(str(folder)) and folder.is_dir() else []
+        near = difflib.get_close_matches(Path(file).name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else PATHS
+        raise PromptError(f"prompts.{kind}: {error}; {hint}") from None
 
 
 def check_loggers(config: RunConfig) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.planning.sizes import ENGINE_SHARE, TRANSFER_BUFFER, Footprint
@@ -17,6 +16,7 @@ from blip3o_grpo.policies import resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.config import read_config
 from blip3o_grpo.rollout.placement.gpus import Gpu, Placement, place
 from blip3o_grpo.rollout.weights.path import weight_path
+from blip3o_grpo.terminal import show
 from blip3o_grpo.training.parallel import check_parallel
 
 GB = 1e9
@@ -150,7 +150,7 @@ def _plan_of(config: RunConfig, policy_path: Path, measured: Path | None) -> dic
 def show_plan(config: RunConfig, console: Console, measured: Path | None = None) -> None:
     """Print the plan as tables."""
     plan = make_plan(config, measured)
-    console.print("policy: ", Text(plan["policy"]), sep="", soft_wrap=True, highlight=False)
+    show(console, f"policy: {plan['policy']}")
     title = f"placement: {plan['gpus']} GPUs, memory in GB"
     rows = Table("node", "GPU", "workers", "in rollouts", "in training", title=title)
     for number, (node, sizes) in enumerate(zip(plan["nodes"], plan["gpu_memory_bytes"], strict=True)):
@@ -177,4 +177,4 @@ def show_plan(config: RunConfig, console: Console, measured: Path | None = None)
     for name, seconds in plan["seconds"].items():
         times.add_row(name, f"{seconds:.1f}")
     console.print(times)
-    console.print(f"measured: {plan['source']}")
+    show(console, f"measured: {plan['source']}")

@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from blip3o_grpo.errors import one_line_errors
+from blip3o_grpo.terminal import plain, show
 
 console = Console()
 
 
-@one_line_errors
+@one_line_errors(resumes=True)
 def ablate(
     study: Annotated[str, typer.Argument(help="Study (YAML): base recipe, arms, seeds.")],
     smoke: Annotated[
@@ -35,16 +35,14 @@ def ablate(
         for arm in result.matrix.arms:
             table.add_row(arm, *(_cell(result.matrix, arm, column) for column in result.matrix.columns))
         console.print(table)
-        console.print(
-            f"[green]+[/green] better, [red]-[/red] worse than {escape(result.matrix.baseline)} "
-            f"after correction for {len(result.matrix.against_baseline)} comparisons"
-        )
+        compared = f"{result.matrix.baseline} after correction for {len(result.matrix.against_baseline)} comparisons"
+        show(console, ("+", "green"), " better, ", ("-", "red"), f" worse than {compared}")
         for sentence in result.conclusions.recommendation:
-            console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+            show(console, sentence)
     for name, reason in result.failed.items():
         log = result.folder / "arms" / name / "train.log"
-        console.print(f"[bold red]failed:[/bold red] {name}: {escape(reason)} ({log})", soft_wrap=True, highlight=False)
-    console.print(f"report: {result.folder / 'report.html'}", soft_wrap=True, highlight=False)
+        show(console, ("failed:", "bold red"), f" {name}: {reason} ({log})")
+    show(console, f"report: {result.folder / 'report.html'}")
     if result.failed:
         raise typer.Exit(1)
 
@@ -77,13 +75,13 @@ def rescore(
         label = reward.name + (" (recorded)" if reward.name in rescored.recorded else "")
         numbers = (_number(value, ".3f") for value in (reward.mean, reward.within_std))
         shares = (_number(share, ".0%") for share in (reward.without_spread, reward.at_zero, reward.at_one))
-        table.add_row(label, str(reward.num_groups), *numbers, *shares)
+        table.add_row(plain(label), str(reward.num_groups), *numbers, *shares)
     console.print(table)
     table = Table("rewards", "groups", "Pearson", "Spearman", "same order", "same best", title="agreement")
     for pair in rescored.pairs():
         values = (pair.pearson, pair.spearman, pair.same_order, pair.same_best)
         numbers = (_number(value, ".2f") for value in values)
-        table.add_row(f"{pair.first} and {pair.second}", str(pair.num_groups), *numbers)
+        table.add_row(plain(f"{pair.first} and {pair.second}"), str(pair.num_groups), *numbers)
     console.print(table)
     if not rescored.all_images:
         console.print(
@@ -92,7 +90,7 @@ def rescore(
             soft_wrap=True,
         )
     written = write_rescored(rescored, out or Path(run) / "rescore.json")
-    console.print(f"written: {written} and {written.with_suffix('.csv')}", soft_wrap=True, highlight=False)
+    show(console, f"written: {written} and {written.with_suffix('.csv')}")
 
 
 def _number(value: float | None, form: str) -> str:

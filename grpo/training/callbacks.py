@@ -1,6 +1,6 @@
 """What rank 0 does with a step's numbers: write them, send them to the terminal, evaluate, and stop when asked to.
 
-Apart from `run/metrics.py`, `progress.py` and `evaluation/heldout.py`, which read and show the same without
+Apart from `run/metrics.py`, `progress.py` and `evaluation/heldout.py`, which read and show the same numbers without
 transformers.
 """
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    AnyTokenizer = PreTrainedTokenizerBase | PlainTokenizer
+
 SYSTEM = "You are a helpful assistant."
 REQUEST = "Please generate image based on the following caption: {prompt}"
 IMAGE_OPENING = "<im_start><S0>"
@@ -128,6 +130,8 @@ class PromptEncoder:
         """
         if not prompt.strip():
             raise PromptError("a prompt is empty")
+        if character := unusable_character(prompt):
+            raise PromptError(f"prompt {prompt[:60]!r} holds the character {character}, which is no text")
         for word in _TOKEN.findall(prompt):
             if word in self.tokenizer.added_tokens_encoder:
                 raise PromptError(f"prompt {prompt[:60]!r} holds {word}, which the policy reads as a token of its own")
@@ -158,7 +162,7 @@ def _library_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, config=load_config(folder), trust_remote_code=False)
 
 
-def check_image_tokens(tokenizer: PreTrainedTokenizerBase | PlainTokenizer, config: Any, folder: Path) -> None:
+def check_image_tokens(tokenizer: AnyTokenizer, config: Any, folder: Path) -> None:
     """Every tag, scale and image token has the id that the configuration says.
 
     Raises:

@@ -1,7 +1,7 @@
 """YAML file + dotted overrides -> typed configuration; every mistake becomes one sentence that names file and key.
 
 Relative paths written in a file (`prompts.*`, `policy.path`, `images`, `captions`) are resolved against that file's
-folder; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects. A
+folder, beside which rewards written `module:name` are found; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects. A
 `policy.path` of the form `ORG/NAME` that is no folder stays as it is: the name of a repository on the hub.
 Left out on purpose: includes, interpolation and environment variables.
 """
@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent / "tiny_ocr.yaml"
@@ -122,6 +123,7 @@ def _load(schema: type[Config], path: str | Path, overrides: Iterable[str]) -> C
     for override in overrides:
         _apply_override(values, override)
     _resolve_paths(values, Path.cwd())
+    find_reward_folders(values.get("rewards"), path.resolve().parent)
     try:
         return schema.model_validate(values)
     except ValidationError as error:

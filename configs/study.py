@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from blip3o_grpo.configs.loader import PATH_KEYS, ConfigError, _apply_override, _describe, _read_yaml, load_run_config
+from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RewardSection, RunConfig, Section
 
 START = "start"
@@ -141,6 +142,7 @@ def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
     values = _read_yaml(path)
     folder = path.resolve().parent
     _resolve(values, "base", folder)
+    find_reward_folders(values.get("rewards"), folder)
     for suite in _items(values.get("suites")):
         _resolve(suite, "prompts", folder)
     for holder in (values, *_items(values.get("arms"))):

@@ -133,9 +133,9 @@ def _load(
 def _spec(reward: Any, folder: str | Path | None) -> RewardSpec | None:
     if isinstance(reward, str):
         return find_reward(reward, folder or Path.cwd())
-    if isinstance(reward, type) or inspect.isroutine(reward) or not isinstance(reward, Reward):
-        return describe(reward, reward.__name__ if inspect.isroutine(reward) or isinstance(reward, type) else "?")
-    return None
+    if not isinstance(reward, type) and inspect.isfunction(inspect.getattr_static(type(reward), "__call__", None)):
+        return None
+    return describe(reward, getattr(reward, "__name__", type(reward).__name__))  # a partial function has no name
 
 
 class _Check:

@@ -19,9 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from blip3o_grpo.configs.reward_files import has_module
 from blip3o_grpo.rewards.spec import LoadedReward, RewardSpec, describe
 from blip3o_grpo.rewards.types import Reward, RewardError
-from blip3o_grpo.rewards.user_modules import has_module, import_beside
+from blip3o_grpo.rewards.user_modules import import_beside
 
 GROUP = "blip3o_grpo.rewards"
 

@@ -22,6 +22,7 @@ from the step, so there is no rollout state to save; the data position is the st
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,8 @@ from blip3o_grpo.run.retention import superfluous
 STAGING = ".incomplete"
 MAY_CHANGE = ("run_dir", "checkpoint.", "guards.", "faults.", "cluster.trainer_restarts")
 """Keys that a resumed run may give other values: none of them changes what a step computes."""
+REWARD_FOLDER = re.compile(r"rewards\.\d+\.folder")
+"""May change too: a recipe can move together with its reward's file."""
 
 OWN = ("checkpoints", "evaluations", "grids", "metrics.jsonl", "policy", "ray", "rollouts", "summary.json")
 """What a run replaces or deletes in its folder."""
@@ -80,7 +83,7 @@ class RunFolder:
                 )
             return
         differing = differing_keys(load_run_config(self.config), config)
-        differing = [key for key in differing if not key.startswith(MAY_CHANGE)]
+        differing = [key for key in differing if not key.startswith(MAY_CHANGE) and not REWARD_FOLDER.fullmatch(key)]
         if differing:
             raise ConfigError(
                 f"{self.path} holds a run with another configuration (differs in {', '.join(differing)}); "

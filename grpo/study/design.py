@@ -16,12 +16,20 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from blip3o_grpo.configs import ConfigError, RunConfig, differing_keys, dump_config, load_run_config, read_yaml
+from blip3o_grpo.configs import (
+    ConfigError,
+    RewardSection,
+    RunConfig,
+    differing_keys,
+    dump_config,
+    load_run_config,
+    read_yaml,
+)
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.study import ArmSection, StudyConfig, SuiteSection, arm_config, load_base
 from blip3o_grpo.errors import is_ours
 from blip3o_grpo.policies import PromptError
-from blip3o_grpo.rewards import is_applicable
+from blip3o_grpo.rewards import find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.validate import check_run
@@ -163,10 +171,10 @@ def load_suites(study: StudyConfig, base: RunConfig) -> dict[str, list[Prompt]]:
             owner[prompt.id] = section.name
     for reward in base.rewards:
         everywhere = [prompt for prompts in suites.values() for prompt in prompts]
-        if not reward.runtime_env and not _applies(reward.target, everywhere):
+        if not reward.runtime_env and not _applies(reward, everywhere):
             raise ConfigError(f"reward {reward.name!r} applies to no held-out prompt of any suite")
     for name, prompts in suites.items():
-        if not any(reward.runtime_env or _applies(reward.target, prompts) for reward in base.rewards):
+        if not any(reward.runtime_env or _applies(reward, prompts) for reward in base.rewards):
             raise PromptError(f"suite {name!r} has no prompt that any reward of the study applies to")
     return suites
 
@@ -180,7 +188,7 @@ def check_arm(trial: Trial, suites: dict[str, list[Prompt]]) -> None:
     try:
         run = check_run(trial.config)
         trained = [reward for reward in trial.config.rewards if reward.weight]
-        if not any(reward.runtime_env or _applies(reward.target, run.train_prompts) for reward in trained):
+        if not any(reward.runtime_env or _applies(reward, run.train_prompts) for reward in trained):
             names = ", ".join(reward.name for reward in trained)
             raise ConfigError(f"no training prompt has a reward: {names} applies to none of {run.config.prompts.train}")
     except ValueError as error:
@@ -199,5 +207,6 @@ def write_heldout(file: Path, suites: dict[str, list[Prompt]], prompts: list[Pro
     write_atomically(file, "\n".join(lines) + "\n")
 
 
-def _applies(target: str, prompts: list[Prompt]) -> bool:
-    return any(is_applicable(target, prompt.text, prompt.metadata) for prompt in prompts)
+def _applies(reward: RewardSection, prompts: list[Prompt]) -> bool:
+    spec = find_reward(reward.target, reward.folder)
+    return any(spec.applies(prompt.text, prompt.metadata) for prompt in prompts)

@@ -1,7 +1,8 @@
 """YAML file + dotted overrides -> typed configuration; every mistake becomes one sentence that names file and key.
 
 Relative paths written in a file (`prompts.*`, `policy.path`, `images`, `captions`) are resolved against that file's
-folder, beside which rewards written `module:name` are found; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects. A
+folder; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects. The file of a
+reward `module:name` is looked for beside the YAML file, then in the working directory. A
 `policy.path` of the form `ORG/NAME` that is no folder stays as it is: the name of a repository on the hub.
 Left out on purpose: includes, interpolation and environment variables.
 """

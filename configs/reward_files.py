@@ -1,4 +1,4 @@
-"""Where the file of a reward `module:name` lies: beside the recipe, else in the working folder, else it is installed."""
+"""Where the file of a reward `module:name` lies: beside the recipe, in the working folder, or wherever it is installed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 def has_module(folder: str | Path, name: str) -> bool:
     """Whether `folder` holds the file or package that `name` (dots allowed) begins with."""
-    top = Path(folder) / name.partition(".")[0]
-    return top.with_name(f"{top.name}.py").is_file() or (top / "__init__.py").is_file() if top.name else False
+    top = name.partition(".")[0]
+    return bool(top) and any(Path(folder, *file).is_file() for file in ((f"{top}.py",), (top, "__init__.py")))
 
 
 def reward_folder(target: str, folders: Iterable[str | Path]) -> str | None:

@@ -31,7 +31,7 @@ from blip3o_grpo.errors import is_ours
 from blip3o_grpo.policies import PromptError
 from blip3o_grpo.rewards import find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
-from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.folder import REWARD_FOLDER, RunFolder
 from blip3o_grpo.validate import check_run
 
 ANALYSIS_KEYS = ("study_dir", "baseline", "correction", "trials")
@@ -137,7 +137,8 @@ def check_folder(folder: Path, study: StudyConfig, base: RunConfig) -> None:
     differing += [f"arm {arm.name!r}" for arm in earlier.arms if arms.get(arm.name) != arm]
     differing += [f"seed {seed}" for seed in earlier.seeds if seed not in study.seeds]
     # The base file may have moved: its content counts, with the study's overrides and rewards in it.
-    differing += [f"base {key}" for key in differing_keys(load_run_config(folder / "base.yaml"), base)]
+    changed = differing_keys(load_run_config(folder / "base.yaml"), base)
+    differing += [f"base {key}" for key in changed if not REWARD_FOLDER.fullmatch(key)]
     if differing:
         raise ConfigError(
             f"{folder} holds another study (differs in {', '.join(differing)}); give another study_dir, "

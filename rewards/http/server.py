@@ -208,9 +208,7 @@ def check_exposure(host: str, token: str | None) -> None:
 
 
 def serve(
-    target: Annotated[
-        str, typer.Argument(help="Registered name or module:name, from the working folder or installed.")
-    ],
+    target: Annotated[str, typer.Argument(help="Registered name, or module:name (working folder first).")],
     option: Annotated[list[str] | None, typer.Option(help="Constructor option: name=value.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,

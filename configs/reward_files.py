@@ -1,4 +1,4 @@
-"""Where the file of a reward `module:name` lies: beside the recipe, in the working folder, or wherever it is installed."""
+"""Where the file of a reward `module:name` lies: beside the recipe, or in the working folder, or it is installed."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def measuring_config(
 
 
 def suite_reward(suite: Suite, base: RunConfig) -> RewardSection:
-    """What is measured; options and environment are those of the settings' reward of that kind, where the suite says so."""
+    """What is measured, where the suite says so with options and environment of the settings' reward of that kind."""
     given = (reward for reward in base.rewards if reward.target == suite.reward) if suite.uses_run_options else ()
     section = next(iter(given), None) or RewardSection(name=suite.reward)
     fixed = {"name": suite.reward, "type": None, "weight": 1.0, "on_error": "stop"}

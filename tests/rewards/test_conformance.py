@@ -143,8 +143,8 @@ def test_broken_rewards_are_caught(reward, message):
 
 
 def test_a_correct_reward_passes_as_class_and_as_instance():
-    scores = check_reward(Brightness)
-    assert scores == check_reward(Brightness()) and len(scores) == len(example_batch())
+    checked = check_reward(Brightness)
+    assert checked.scores == check_reward(Brightness()).scores and len(checked.scores) == len(example_batch())
 
 
 def test_options_must_travel_to_workers():

@@ -114,14 +114,16 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+        place = f"{error.filename}:{error.lineno}: " if error.filename else ""  # a file with NUL bytes has none
+        return f"{place}{type(error).__name__}: {error.msg}"
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    inside = frames[-1] if frames and frames[-1].filename not in (__file__, _USER_MODULES) else None
-    return f"{inside.filename}:{inside.lineno}: {reason}" if inside else reason
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _machinery(frame.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {reason}" if frames else reason
 
 
-_USER_MODULES = import_beside.__code__.co_filename
+def _machinery(filename: str) -> bool:
+    """Whether a line of a traceback belongs to Python's imports, or to ours."""
+    return "importlib" in filename or filename in (__file__, import_beside.__code__.co_filename)
 
 
 def _twin(target: str, name: str, module: ModuleType) -> str | None:

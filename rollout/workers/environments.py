@@ -25,7 +25,7 @@ from blip3o_grpo.rollout.types import RolloutError
 from blip3o_grpo.rollout.workers.reward import RewardWorker
 
 PROBE = (
-    "import json, sys, lazy_loader, numpy, ray;"
+    "import json, sys, numpy, ray, lazy_loader;"
     "print(json.dumps([[*sys.version_info[:2]], ray.__version__, numpy.__version__]))"
 )
 PROBE_TIMEOUT_S = 300

@@ -8,7 +8,7 @@ from blip3o_grpo.run.folder import RunFolder
 
 RECIPE = """
 run_dir: {run}
-prompts: {{train: train.txt, heldout: heldout.txt}}
+prompts: {{train: /data/train.txt, heldout: /data/heldout.txt}}
 rewards:
   - {{name: mine, type: "my_rewards:brightness"}}
   - {{name: ocr, weight: 0.5}}

@@ -90,6 +90,9 @@ class RewardSection(Section):
     """Where the module of `module:name` lies. Found when a recipe is read: beside the YAML file, else in the working
     folder; None: wherever Python imports from. Saved with a run, so that it is found again."""
     weight: float = 1.0
+    guard: bool | None = None
+    """Whether a fall of it is a warning even if it is trained on. None: what the reward declares, which a run writes
+    here, so that reports need not import it."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the reward's constructor or function."""
     on_error: Literal["stop", "skip"] = "stop"

@@ -10,7 +10,7 @@ from pathlib import Path
 from blip3o_grpo.configs import ConfigError, RewardSection, RunConfig
 from blip3o_grpo.planning import check_placement
 from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, PromptError, resolve_policy_path
-from blip3o_grpo.rewards import RewardError, RewardSpec, find_reward
+from blip3o_grpo.rewards import RewardError, RewardSpec, declared, find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.rollout.weights.path import check_builds
 from blip3o_grpo.rollout.workers.environments import check_environment
@@ -45,6 +45,7 @@ def check_run(config: RunConfig) -> CheckedRun:
     check_placement(config, policy_path)
     check_builds(config)
     check_rewards(config)
+    config = config.model_copy(update={"rewards": tuple(map(with_guard, config.rewards))})
     check_loggers(config)
     train = load_prompts(config.prompts.train)
     heldout = load_prompts(config.prompts.heldout)
@@ -93,6 +94,13 @@ def find_checked(reward: RewardSection) -> RewardSpec:
     if spec.note:
         logger.warning("%s", spec.note)
     return spec
+
+
+def with_guard(reward: RewardSection) -> RewardSection:
+    """The section with what the reward declares, unless it says so itself."""
+    if reward.guard is None and declared(reward.target, reward.folder).is_guard:
+        return reward.model_copy(update={"guard": True})
+    return reward
 
 
 def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, config: RunConfig) -> None:

@@ -289,8 +289,7 @@ def require_storable(value: Any, what: str) -> Any:
     """
     import torch  # here, so that a reward's author can run everything else without it
 
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
+    torch.save(value, buffer := io.BytesIO())
     buffer.seek(0)
     try:
         return torch.load(buffer, weights_only=True)

@@ -8,6 +8,7 @@ RUN/tensorboard/           the same, for TensorBoard
 RUN/evaluations/*.json     held-out results (before, step-N, after)
 RUN/grids/*.png            held-out pictures
 RUN/rollouts/              each group's best and worst image
+RUN/.imports/              links to this project, for rewards with an interpreter of their own
 RUN/reward_state.pt        what rewards remember of the starting policy
 RUN/policy/                the trained policy in the released layout
 RUN/summary.json           the result
@@ -35,8 +36,8 @@ from blip3o_grpo.run.retention import superfluous
 STAGING = ".incomplete"
 MAY_CHANGE = ("run_dir", "checkpoint.", "guards.", "faults.", "cluster.trainer_restarts")
 """Keys that a resumed run may give other values: none of them changes what a step computes."""
-REWARD_FOLDER = re.compile(r"rewards\.\d+\.folder")
-"""May change too: a recipe can move together with its reward's file."""
+REWARD_FOUND = re.compile(r"rewards\.\d+\.(folder|guard)")
+"""Keys that say what was found of a reward. They may change too: a recipe can move together with its reward's file."""
 
 OWN = ("checkpoints", "evaluations", "grids", "metrics.jsonl", "policy", "ray", "rollouts", "summary.json")
 """What a run replaces or deletes in its folder."""
@@ -83,7 +84,7 @@ class RunFolder:
                 )
             return
         differing = differing_keys(load_run_config(self.config), config)
-        differing = [key for key in differing if not key.startswith(MAY_CHANGE) and not REWARD_FOLDER.fullmatch(key)]
+        differing = [key for key in differing if not key.startswith(MAY_CHANGE) and not REWARD_FOUND.fullmatch(key)]
         if differing:
             raise ConfigError(
                 f"{self.path} holds a run with another configuration (differs in {', '.join(differing)}); "

@@ -101,7 +101,9 @@ def heldout_warnings(
 
 def should_keep(reward: RewardSection) -> bool:
     """Whether a fall of this reward is suspicious: nothing trains on it, or it guards the look of the images."""
-    return not reward.weight or declared(reward.target, reward.folder).is_guard
+    if reward.guard is None and ":" not in reward.target:  # a user's file is not run for a report
+        return not reward.weight or declared(reward.target).is_guard
+    return not reward.weight or bool(reward.guard)
 
 
 def _kl(now: float, budget: float | None) -> str | None:

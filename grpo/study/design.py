@@ -31,7 +31,7 @@ from blip3o_grpo.errors import is_ours
 from blip3o_grpo.policies import PromptError
 from blip3o_grpo.rewards import find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
-from blip3o_grpo.run.folder import REWARD_FOLDER, RunFolder
+from blip3o_grpo.run.folder import REWARD_FOUND, RunFolder
 from blip3o_grpo.validate import check_run
 
 ANALYSIS_KEYS = ("study_dir", "baseline", "correction", "trials")
@@ -138,7 +138,7 @@ def check_folder(folder: Path, study: StudyConfig, base: RunConfig) -> None:
     differing += [f"seed {seed}" for seed in earlier.seeds if seed not in study.seeds]
     # The base file may have moved: its content counts, with the study's overrides and rewards in it.
     changed = differing_keys(load_run_config(folder / "base.yaml"), base)
-    differing += [f"base {key}" for key in changed if not REWARD_FOLDER.fullmatch(key)]
+    differing += [f"base {key}" for key in changed if not REWARD_FOUND.fullmatch(key)]
     if differing:
         raise ConfigError(
             f"{folder} holds another study (differs in {', '.join(differing)}); give another study_dir, "

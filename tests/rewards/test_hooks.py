@@ -2,9 +2,11 @@
 
 import pytest
 
+from blip3o_grpo.configs import RewardSection
 from blip3o_grpo.rewards import RewardBase, RewardError, TagTable, check_reward
 from blip3o_grpo.rewards.hooks import HOOKS
 from blip3o_grpo.rewards.spec import describe
+from blip3o_grpo.validate import with_guard
 
 
 class Plain(RewardBase):
@@ -91,6 +93,16 @@ def test_a_helper_that_the_class_calls_itself_is_none_either():
 def test_declarations_that_cannot_work_are_refused(values, message):
     with pytest.raises(RewardError, match=message):
         describe(with_methods(**values), "mine")
+
+
+def test_what_a_guard_declares_is_kept_with_the_run(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "class Guard:\n    is_guard = True\n    def __call__(self, batch):\n        return [1.0] * len(batch)\n"
+    )
+    section = RewardSection(name="guard", type="mine:Guard", folder=str(tmp_path))
+    assert with_guard(section).guard is True
+    assert with_guard(section.model_copy(update={"guard": False})).guard is False
+    assert with_guard(RewardSection(name="ocr")).guard is None
 
 
 def test_tags_have_titles_in_order_and_others_their_own():

@@ -106,7 +106,9 @@ def start_reward_workers(
 ) -> tuple[ActorHandle, ...]:
     """All replicas of one reward, in its own environment if it has one; the namespace must have its board."""
     root = make_import_root(Path(config.run_dir) / ".imports") if reward.runtime_env else None
-    environment = reward_environment(reward, resources.environment(), root)
+    job = ray.get_runtime_context().runtime_env.get("env_vars") or {}  # Ray lays an actor's variables over the job's
+    variables = {key: job[key] for key in ("PYTHONPATH",) if key in job} | resources.environment()
+    environment = reward_environment(reward, variables, root)
     names = [worker_name(f"score/{reward.name}", i) for i in range(num_replicas(config, reward))]
     args = (reward.name, reward.target, reward.options, reward.batch_size, reward.folder)
     return tuple(_start(RewardWorker, name, namespace, resources, environment, *args) for name in names)

@@ -102,8 +102,8 @@ class RewardSection(Section):
     batch_size: int | None = Field(None, ge=1)
     """Most images in one call of the reward, of any groups; None, and for a group reward: one group a call."""
     runtime_env: dict[str, Any] | None = None
-    """Ray runtime environment of this reward's workers (another interpreter, packages, variables). The class is then
-    imported in those workers only, so its name and options are checked when they start."""
+    """Ray runtime environment of this reward's workers (another interpreter, packages, variables). The class need
+    not be importable anywhere else then, so its name and options are checked when they start."""
 
     @field_validator("runtime_env")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from blip3o_grpo.configs import ConfigError, RewardSection, RunConfig
@@ -92,8 +93,14 @@ def find_checked(reward: RewardSection) -> RewardSpec:
     spec = find_reward(reward.target, reward.folder)
     spec.check_options(reward.options)
     if spec.note:
-        logger.warning("%s", spec.note)
+        _say_once(spec.note)
     return spec
+
+
+@cache
+def _say_once(note: str) -> None:
+    """However many runs of a study are checked."""
+    logger.warning("%s", note)
 
 
 def with_guard(reward: RewardSection) -> RewardSection:

@@ -145,7 +145,7 @@ def _twin(target: str, name: str, module: ModuleType) -> str | None:
 
 def _unknown(name: str, known: list[str], folder: str | Path | None) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    mine = _defined_in(folder, name) if folder is not None else None
+    mine = _defined_in(folder or Path.cwd(), name)
     if mine:
         hint = f"did you mean {mine!r}?"
     else:

@@ -1,4 +1,4 @@
-"""Rewards are found by name or `module:Class`, lazily, and mistakes come back as one helpful sentence."""
+"""Rewards are found by name or `module:name`, lazily, and mistakes come back as one helpful sentence."""
 
 from __future__ import annotations
 

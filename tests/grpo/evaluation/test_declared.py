@@ -61,7 +61,11 @@ def test_a_plug_ins_suite_gets_a_table_of_its_own(reward, groups, monkeypatch):
     with console.capture() as capture:
         console.print(suite_tables(result))
     text = " ".join(capture.get().split())
-    assert "Easy Hard Model ones ones Odd Other Overall" in text and "Somebody's .90 – – – .50" in text and "Not a ranking." in text
+    assert (
+        "Easy Hard Model ones ones Odd Other Overall" in text
+        and "Somebody's .90 – – – .50" in text
+        and "Not a ranking." in text
+    )
     assert "prompts_with_a_correct_image" not in result.to_dict()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 def has_module(folder: str | Path, name: str) -> bool:
     """Whether `folder` holds the file or package that `name` (dots allowed) begins with."""
     top = name.partition(".")[0]
-    return bool(top) and any(Path(folder, *file).is_file() for file in ((f"{top}.py",), (top, "__init__.py")))
+    return bool(top) and any(
+        os.path.isfile(os.path.join(folder, *file)) for file in ((f"{top}.py",), (top, "__init__.py"))
+    )
 
 
 def reward_folder(target: str, folders: Iterable[str | Path]) -> str | None:

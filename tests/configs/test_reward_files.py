@@ -3,6 +3,7 @@
 import pytest
 
 from blip3o_grpo.configs import dump_config, load_run_config
+from blip3o_grpo.configs.reward_files import reward_folder
 from blip3o_grpo.configs.study import load_study_config
 from blip3o_grpo.run.folder import RunFolder
 
@@ -58,6 +59,11 @@ def test_a_saved_configuration_finds_it_again_from_anywhere(places, tmp_path, mo
     moved = tmp_path / "moved"
     recipe.rename(moved)
     run.check(load_run_config(moved / "run.yaml"))  # the same run, whose recipe and reward file lie elsewhere now
+
+
+@pytest.mark.parametrize("target", ["a" * 300 + ":x", "..:x", ":x", "/etc:x", "a:", "é\ud800:x", "a b:c"])
+def test_names_that_no_file_can_have_are_found_nowhere(tmp_path, target):
+    assert reward_folder(target, [tmp_path]) is None
 
 
 def test_rewards_of_a_study_lie_beside_its_file(places, tmp_path):

@@ -1,7 +1,8 @@
 """YAML file + dotted overrides -> typed configuration; every mistake becomes one sentence that names file and key.
 
 Relative paths written in a file (`prompts.*`, `policy.path`, `images`, `captions`) are resolved against that file's
-folder; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects. A
+folder; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects. The file of a
+reward `module:name` is looked for beside the YAML file, then in the working directory. A
 `policy.path` of the form `ORG/NAME` that is no folder stays as it is: the name of a repository on the hub.
 Left out on purpose: includes, interpolation and environment variables.
 """
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from blip3o_grpo.configs.mistakes import kind_of, mistake_in_words, shown
 from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
 
 PATHS = "relative paths in a file start at its folder, those of overrides at the working folder"
@@ -125,6 +127,7 @@ def _load(schema: type[Config], path: str | Path, overrides: Iterable[str]) -> C
     for override in overrides:
         _apply_override(values, override)
     _resolve_paths(values, Path.cwd())
+    find_reward_folders(values.get("rewards"), path.resolve().parent)
     try:
         return schema.model_validate(values)
     except ValidationError as error:

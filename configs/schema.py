@@ -85,19 +85,25 @@ class RewardSection(Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """Column name in logs (`reward/<name>`)."""
     type: str | None = None
-    """Registered name or `module:Class`; defaults to `name`."""
+    """Registered name, or `module:name` of a class or function; defaults to `name`."""
+    folder: str | None = None
+    """Where the module of `module:name` lies. Found when a recipe is read: beside the YAML file, else in the working
+    folder; None: wherever Python imports from. Saved with a run, so that it is found again."""
     weight: float = 1.0
+    guard: bool | None = None
+    """Whether a fall of it is a warning even if it is trained on. None: what the reward declares, which a run writes
+    here, so that reports need not import it."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the reward's constructor."""
+    """Keyword arguments of the reward's constructor or function."""
     on_error: Literal["stop", "skip"] = "stop"
     """After retries: stop the run, or drop the whole group and count it."""
     replicas: int | None = Field(None, ge=1)
     """Workers of this reward; None: `cluster.rewards`."""
     batch_size: int | None = Field(None, ge=1)
-    """Most images in one call of the reward, of any groups; None: one group a call."""
+    """Most images in one call of the reward, of any groups; None, and for a group reward: one group a call."""
     runtime_env: dict[str, Any] | None = None
-    """Ray runtime environment of this reward's workers (another interpreter, packages, variables). The class is then
-    imported in those workers only, so its name and options are checked when they start."""
+    """Ray runtime environment of this reward's workers (another interpreter, packages, variables). The class need
+    not be importable anywhere else then, so its name and options are checked when they start."""
 
     @field_validator("runtime_env")
     @classmethod
@@ -117,7 +123,7 @@ class RewardSection(Section):
 
     @property
     def target(self) -> str:
-        """Registered name or `module:Class` to build."""
+        """Registered name or `module:name` to build."""
         return self.type or self.name
 
 

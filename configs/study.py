@@ -23,6 +23,7 @@ from blip3o_grpo.configs.loader import (
     expand_user,
     load_run_config,
 )
+from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RewardSection, RunConfig, Section
 
 START = "start"
@@ -149,6 +150,7 @@ def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
     values = _read_yaml(path)
     folder = path.resolve().parent
     _resolve(values, "base", folder)
+    find_reward_folders(values.get("rewards"), folder)
     for suite in _items(values.get("suites")):
         _resolve(suite, "prompts", folder)
     for holder in (values, *_items(values.get("arms"))):

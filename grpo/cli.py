@@ -194,7 +194,7 @@ def sample(
 @one_line_errors
 def evaluate(
     policy: Annotated[str, typer.Argument(help="`tiny`, a folder in the released layout, or a run folder.")],
-    suite: Annotated[str, typer.Option(help="What to measure: `ocr` or `geneval`.")] = "ocr",
+    suite: Annotated[str | None, typer.Option(help="What to measure: a registered suite.")] = None,
     compare: Annotated[str | None, typer.Option(help="A second policy, on the same prompts and noise.")] = None,
     config: Annotated[str | None, typer.Option(help="Recipe with the settings; default: those of the run.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompt file, all of it; default: the run's held-out.")] = None,
@@ -202,17 +202,18 @@ def evaluate(
     images: Annotated[int | None, typer.Option(min=1, help="Images per prompt.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also save pictures as a PNG grid.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Also save GenEval's official results (.jsonl, images).")] = None,
+    results: Annotated[Path | None, typer.Option(help="Also save a benchmark's own results (.jsonl, images).")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
 ) -> None:
     """Measure a policy, or two, on held-out prompts, with the seeds and settings that training uses."""
     from blip3o_grpo.evaluation.suites import run_suite
     from blip3o_grpo.evaluation.tables import suite_tables
+    from blip3o_grpo.rewards.suites import DEFAULT_SUITE
 
     counts = {"num_prompts": num_prompts, "images_per_prompt": images}
     changes = [f"evaluation.{name}={value}" for name, value in counts.items() if value is not None]
     result = run_suite(
-        suite,
+        suite or DEFAULT_SUITE,
         policy,
         compare=compare,
         recipe=config,

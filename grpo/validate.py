@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from blip3o_grpo.configs import ConfigError, RunConfig
+from blip3o_grpo.configs import ConfigError, RewardSection, RunConfig
 from blip3o_grpo.configs.loader import PATHS, exists
 from blip3o_grpo.configs.names import HUB_NAME
 from blip3o_grpo.planning import check_layout, check_placement
 from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError, check_headers
-from blip3o_grpo.rewards import RewardError, check_options, check_prompt, is_applicable, prompt_needs, reward_class
+from blip3o_grpo.rewards import RewardError, RewardSpec, declared, find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.rollout.weights.path import check_builds
 from blip3o_grpo.run.folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def check_inputs(config: RunConfig) -> CheckedRun:
     check_loggers(config)
     check_layout(config)
     check_rewards(config)
+    config = config.model_copy(update={"rewards": tuple(map(with_guard, config.rewards))})
     policy_path = policy_of(config)
     encoder = PromptEncoder.from_pretrained(policy_path, plain=True)
     train, heldout = prompts_of(config, "train"), prompts_of(config, "heldout")
@@ -130,7 +135,7 @@ def check_loggers(config: RunConfig) -> None:
 
 
 def check_rewards(config: RunConfig) -> None:
-    """Every reward's name or `module:Class` can be found, and takes the options it is given.
+    """Every reward's name or `module:name` can be found, and takes the options it is given.
 
     A reward in its own environment may not be importable here: only its environment is checked, the rest when its
     workers start.
@@ -141,7 +146,33 @@ def check_rewards(config: RunConfig) -> None:
 
             check_environment(reward)
         else:
-            check_options(reward_class(reward.target), reward.options, reward.name)
+            find_checked(reward)
+
+
+def find_checked(reward: RewardSection) -> RewardSpec:
+    """A reward that was found and takes its options; says which of two files of one name was taken.
+
+    Raises:
+        RewardError: it was not found, or does not take them.
+    """
+    spec = find_reward(reward.target, reward.folder)
+    spec.check_options(reward.options)
+    if spec.note:
+        _say_once(spec.note)
+    return spec
+
+
+@cache
+def _say_once(note: str) -> None:
+    """However many runs of a study are checked."""
+    logger.warning("%s", note)
+
+
+def with_guard(reward: RewardSection) -> RewardSection:
+    """The section with what the reward declares, unless it says so itself."""
+    if reward.guard is None and declared(reward.target, reward.folder).is_guard:
+        return reward.model_copy(update={"guard": True})
+    return reward
 
 
 def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, config: RunConfig) -> None:
@@ -150,20 +181,18 @@ def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, conf
     Raises:
         PromptError: naming file and prompt.
     """
+    here = {r.name: find_reward(r.target, r.folder) for r in config.rewards if not r.runtime_env}
     for prompt in prompts:
         try:
             encoder.encode(prompt.text)
         except PromptError as error:
             raise PromptError(f"{file}: {error}") from None
         for reward in config.rewards:
-            if not reward.runtime_env:
+            if reward.name in here:
                 try:
-                    check_prompt(reward.target, prompt.text, prompt.metadata, reward.options)
+                    here[reward.name].check_prompt(prompt.text, prompt.metadata, reward.options)
                 except RewardError as error:
                     raise PromptError(f"{file}: {prompt.text!r}: {error} (reward {reward.name!r})") from None
-        if not any(
-            reward.runtime_env or is_applicable(reward.target, prompt.text, prompt.metadata)
-            for reward in config.rewards
-        ):
-            needs = "; ".join(dict.fromkeys(f"{r.name} needs {prompt_needs(r.target)}" for r in config.rewards))
+        if all(r.name in here and not here[r.name].applies(prompt.text, prompt.metadata) for r in config.rewards):
+            needs = "; ".join(dict.fromkeys(f"{name} needs {spec.needs}" for name, spec in here.items()))
             raise PromptError(f"{file}: no reward applies to {prompt.text!r}: {needs}")

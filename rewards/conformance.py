@@ -133,9 +133,9 @@ def _load(
 def _spec(reward: Any, folder: str | Path | None) -> RewardSpec | None:
     if isinstance(reward, str):
         return find_reward(reward, folder or Path.cwd())
-    if isinstance(reward, type) or inspect.isroutine(reward) or not isinstance(reward, Reward):
-        return describe(reward, reward.__name__ if inspect.isroutine(reward) or isinstance(reward, type) else "?")
-    return None
+    if not isinstance(reward, type) and inspect.isfunction(inspect.getattr_static(type(reward), "__call__", None)):
+        return None
+    return describe(reward, getattr(reward, "__name__", type(reward).__name__))  # a partial function has no name
 
 
 class _Check:
@@ -289,8 +289,7 @@ def require_storable(value: Any, what: str) -> Any:
     """
     import torch  # here, so that a reward's author can run everything else without it
 
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
+    torch.save(value, buffer := io.BytesIO())
     buffer.seek(0)
     try:
         return torch.load(buffer, weights_only=True)

@@ -42,8 +42,8 @@ class RewardBase:
 
     kind: ClassVar[Kind] = "pointwise"
     """`pointwise`: an image's score depends on nothing but the image and its prompt. `group`: every call holds all
-    siblings of one prompt, of that prompt only, and scores may depend on the siblings (a ranking, a comparison), but not
-    on their order."""
+    siblings of one prompt and nothing else, and scores may depend on them (a ranking, a comparison), but not on their
+    order."""
     needs: ClassVar[str] = "a prompt that its `applicable` accepts"
     """In words, what a prompt must have for the reward to apply."""
     tags: ClassVar[TagTable | None] = None

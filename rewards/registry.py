@@ -19,9 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from blip3o_grpo.configs.reward_files import has_module
 from blip3o_grpo.rewards.spec import LoadedReward, RewardSpec, describe
 from blip3o_grpo.rewards.types import Reward, RewardError
-from blip3o_grpo.rewards.user_modules import has_module, import_beside
+from blip3o_grpo.rewards.user_modules import import_beside
 
 GROUP = "blip3o_grpo.rewards"
 
@@ -113,14 +114,16 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+        place = f"{error.filename}:{error.lineno}: " if error.filename else ""  # a file with NUL bytes has none
+        return f"{place}{type(error).__name__}: {error.msg}"
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    inside = frames[-1] if frames and frames[-1].filename not in (__file__, _USER_MODULES) else None
-    return f"{inside.filename}:{inside.lineno}: {reason}" if inside else reason
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _machinery(frame.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {reason}" if frames else reason
 
 
-_USER_MODULES = import_beside.__code__.co_filename
+def _machinery(filename: str) -> bool:
+    """Whether a line of a traceback belongs to Python's imports, or to ours."""
+    return "importlib" in filename or filename in (__file__, import_beside.__code__.co_filename)
 
 
 def _twin(target: str, name: str, module: ModuleType) -> str | None:
@@ -142,7 +145,7 @@ def _twin(target: str, name: str, module: ModuleType) -> str | None:
 
 def _unknown(name: str, known: list[str], folder: str | Path | None) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    mine = _defined_in(folder, name) if folder is not None else None
+    mine = _defined_in(folder or Path.cwd(), name)
     if mine:
         hint = f"did you mean {mine!r}?"
     else:

@@ -1,4 +1,4 @@
-"""What a reward is to the rest of the project: one adapter of classes and functions, made once, so nobody probes them."""
+"""What a reward is to the rest of the project: one adapter of classes and functions, so nobody else probes them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from blip3o_grpo.rewards.types import Reward, RewardBatch, RewardError, checked_
 
 Judged = list[tuple[float | None, Mapping[str, Any] | None]]
 """Score and explanation of every image of a batch."""
+_WRONG = "reward {!r} must be a class whose instances can be called, or a function, not {!r}"
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,12 @@ def describe(found: Any, name: str, note: str | None = None) -> RewardSpec:
     """
     if not isinstance(found, type):
         if not callable(found):
-            raise RewardError(
-                f"reward {name!r} must be a class whose instances can be called, or a function: {found!r}"
-            )
+            raise RewardError(_WRONG.format(name, found))
         check_function(found, name)
         kind = getattr(found, "kind", "pointwise")
         return RewardSpec(name, found, _kind(kind, name), "", None, False, True, frozenset(), note)
     if not issubclass(found, Reward):  # the protocol asks for `__call__` only
-        raise RewardError(f"reward {name!r} must be a class whose instances can be called, or a function: {found!r}")
+        raise RewardError(_WRONG.format(name, found))
     check_hooks(found, name)
     declared = {key: getattr(found, key, getattr(RewardBase, key)) for key in ("kind", "needs", "tags")}
     if not isinstance(declared["tags"], TagTable | None):

@@ -18,13 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from blip3o_grpo.configs.reward_files import has_module
+
 PREFIX = "blip3o_grpo_user_"
-
-
-def has_module(folder: str | Path, name: str) -> bool:
-    """Whether `folder` holds the file or package that `name` (dots allowed) begins with."""
-    top = Path(folder) / name.partition(".")[0]
-    return top.with_name(f"{top.name}.py").is_file() or (top / "__init__.py").is_file()
 
 
 def import_beside(folder: str | Path, name: str) -> ModuleType:

@@ -150,7 +150,7 @@ def bench_step(bench: Bench) -> dict[str, Any]:
     """Part 2 of the module's text, with the share of every stage and the idle share of every worker."""
     pipeline, policy, config = bench.pipeline, bench.policy, bench.config
     prompts = bench.prompts[: config.rollout.prompts_per_step]
-    reward = build_reward(config.rewards[0].target, config.rewards[0].options)
+    reward = build_reward(config.rewards[0].target, config.rewards[0].options, config.rewards[0].folder)
     stages: dict[str, list[dict[str, float]]] = {"ours": [], "sequential": []}
     idle: list[dict[str, float]] = []
     num_steps = config.rollout.num_diffusion_steps

@@ -1,8 +1,8 @@
 """Held-out evaluation: the same prompts, seeds and noise every time, so two evaluations differ only by the policy.
 
 A reward's value is the mean over prompts of the mean over a prompt's images; its interval comes from resampling
-prompts, as images of one prompt are not independent. GenEval rewards are reported per tag too, and as `NAME/overall`:
-the unweighted mean of the tags, as in published tables.
+prompts, as images of one prompt are not independent. Rewards that declare tags are reported per tag too, and as
+`NAME/overall`: the unweighted mean of the tags, as in published tables.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.statistics import bootstrap_interval, stratified_mean
-from blip3o_grpo.rewards.geneval import TAGS
+from blip3o_grpo.rewards import TagTable, declared
 from blip3o_grpo.rollout import Prompt, RolloutError, RolloutGroup
 from blip3o_grpo.run.files import read_object
 from blip3o_grpo.run.folder import RunFolder
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 HELDOUT_STEP = "eval"
 """Name of the step from which held-out rollouts have their seeds."""
-GENEVAL = "geneval"
-"""Registered name of the rewards that are reported per tag."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Evaluation:
     per_prompt: dict[str, dict[str, float | None]]
     """Prompt id to reward name to mean over that prompt's images."""
     tags: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
-    """GenEval reward name to tag to mean and 95 % interval."""
+    """Name of a reward that declares tags, to tag to mean and 95 % interval."""
 
     def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -104,8 +102,9 @@ def _evaluation(
         if not values:
             continue
         columns[reward.name] = [values]
-        if reward.target == GENEVAL:
-            by_tag = _by_tag(groups, per_prompt, reward.name)
+        table = declared(reward.target, reward.folder).tags
+        if table is not None:
+            by_tag = _by_tag(groups, per_prompt, reward.name, table)
             columns[f"{reward.name}/overall"] = list(by_tag.values())
             tags[reward.name] = {
                 tag: (stratified_mean(values), *bootstrap_interval(values)) for tag, values in by_tag.items()
@@ -122,20 +121,18 @@ def _evaluation(
 
 
 def _by_tag(
-    groups: Sequence[RolloutGroup], per_prompt: Mapping[str, Mapping[str, float | None]], name: str
+    groups: Sequence[RolloutGroup],
+    per_prompt: Mapping[str, Mapping[str, float | None]],
+    name: str,
+    table: TagTable,
 ) -> dict[str, list[float]]:
-    """Values of a GenEval reward by tag: the official ones in their order, then others."""
-    found: dict[str, list[float]] = {tag: [] for tag in TAGS}
+    """Values of a reward by tag: the declared ones in their order, then others."""
+    found: dict[str, list[float]] = {tag: [] for tag in table.titles}
     for group in groups:
         value = per_prompt[group.prompt.id][name]
         if value is not None:
-            found.setdefault(prompt_tag(group.prompt), []).append(value)
+            found.setdefault(table.tag(group.prompt.metadata), []).append(value)
     return {tag: values for tag, values in found.items() if values}
-
-
-def prompt_tag(prompt: Prompt) -> str:
-    """GenEval's kind of a prompt; `other` where its record names none."""
-    return prompt.metadata.get("tag") or "other"
 
 
 def _difference(first: float | None, second: float | None) -> float | None:

@@ -10,6 +10,7 @@ RUN/tensorboard/           the same, for TensorBoard
 RUN/evaluations/*.json     held-out results (before, step-N, after)
 RUN/grids/*.png            held-out pictures
 RUN/rollouts/              each group's best and worst image
+RUN/.imports/              links to this project, for rewards with an interpreter of their own
 RUN/reward_state.pt        what rewards remember of the starting policy
 RUN/policy/                the trained policy in the released layout
 RUN/encoded.safetensors    tokens and latents of a warm start's pictures
@@ -25,6 +26,7 @@ from the step, so there is no rollout state to save; the data position is the st
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +47,8 @@ from blip3o_grpo.run.manifest import fault, read_manifest, write_manifest
 from blip3o_grpo.run.retention import superfluous
 
 STAGING = ".incomplete"
+REWARD_FOUND = re.compile(r"rewards\.\d+\.(folder|guard)")
+"""Keys that say what was found of a reward. They may change too: a recipe can move together with its reward's file."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class RunFolder:
                 f"run_dir: {self.path} holds no run of `{self.program.name}` ({error}); give another run_dir"
             ) from error
         differing = [key for key in differing_keys(known, config) if not key.startswith(self.program.may_change)]
+        differing = [key for key in differing if not REWARD_FOUND.fullmatch(key)]
         if differing:
             raise ConfigError(
                 f"{self.path} holds a run with another configuration (differs in {', '.join(differing)}); "

@@ -57,7 +57,7 @@ def _cell(matrix, arm: str, column) -> str:  # noqa: ANN001 - types of modules t
 def rescore(
     run: Annotated[str, typer.Argument(help="Run folder with recorded rollouts.")],
     rewards: Annotated[
-        str, typer.Option(help="Comma-separated: the run's own rewards, registered names, or module:Class.")
+        str, typer.Option(help="Comma-separated: the run's own rewards, registered names, or module:name.")
     ] = "",
     config: Annotated[Path | None, typer.Option(help="YAML with reward sections, as in a recipe.")] = None,
     out: Annotated[

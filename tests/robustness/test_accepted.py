@@ -10,7 +10,7 @@ import pytest
 from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.report import write_report
-from blip3o_grpo.rewards import check_prompt, is_applicable
+from blip3o_grpo.rewards import find_reward
 from blip3o_grpo.rewards.geneval.records import parse_record
 from blip3o_grpo.rewards.ocr.text_score import target_texts
 from blip3o_grpo.rollout import load_prompts
@@ -30,8 +30,8 @@ def test_prompt_files(tmp_path, name, content, targets):
     file.write_bytes(content)
     prompts = load_prompts(file)
     for prompt in prompts:
-        check_prompt("ocr", prompt.text, prompt.metadata, {})
-        assert is_applicable("ocr", prompt.text, prompt.metadata)
+        find_reward("ocr").check_prompt(prompt.text, prompt.metadata, {})
+        assert find_reward("ocr").applies(prompt.text, prompt.metadata)
     assert [target_texts(prompt.text, prompt.metadata) for prompt in prompts] == targets
 
 
@@ -57,9 +57,9 @@ def test_run_folders(shared, tmp_path, edit):
 @pytest.mark.parametrize("file", PROMPTS, ids=lambda file: file.name)
 def test_shipped_prompts(file):
     for prompt in load_prompts(file):
-        assert any(is_applicable(reward, prompt.text, prompt.metadata) for reward in ("ocr", "geneval"))
-        check_prompt("ocr", prompt.text, prompt.metadata, {})
-        check_prompt("geneval", prompt.text, prompt.metadata, {"detector": "shapes"})
+        assert any(find_reward(reward).applies(prompt.text, prompt.metadata) for reward in ("ocr", "geneval"))
+        find_reward("ocr").check_prompt(prompt.text, prompt.metadata, {})
+        find_reward("geneval").check_prompt(prompt.text, prompt.metadata, {"detector": "shapes"})
 
 
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official prompts do not lie beside this checkout")
@@ -67,11 +67,11 @@ def test_official_prompts():
     """1,018 of the OCR benchmark, 553 records of GenEval."""
     prompts = load_prompts(OFFICIAL / "ocr" / "test.txt")
     for prompt in prompts:
-        check_prompt("ocr", prompt.text, prompt.metadata, {})
-    assert len(prompts) == 1018 and all(is_applicable("ocr", prompt.text, prompt.metadata) for prompt in prompts)
+        find_reward("ocr").check_prompt(prompt.text, prompt.metadata, {})
+    assert len(prompts) == 1018 and all(find_reward("ocr").applies(prompt.text, prompt.metadata) for prompt in prompts)
     lines = (OFFICIAL / "geneval" / "evaluation_metadata.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     for record in records:
         parse_record(record)
-        check_prompt("geneval", record["prompt"], record, {})
+        find_reward("geneval").check_prompt(record["prompt"], record, {})
     assert len(records) == 553

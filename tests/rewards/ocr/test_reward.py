@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from blip3o_grpo.policies.tiny_world import world
-from blip3o_grpo.rewards import RewardBatch, RewardError, build_reward, check_reward, is_applicable, reward_class, score
+from blip3o_grpo.rewards import RewardBatch, RewardError, build_reward, check_reward, find_reward, score
 from blip3o_grpo.rewards.ocr.models import DETECTION, RECOGNITION, ensure_models
 from blip3o_grpo.rewards.ocr.reward import OCRReward
 from blip3o_grpo.rewards.ocr.text_score import score_lines
@@ -63,8 +63,8 @@ def test_prompts_without_text_are_not_applicable(ocr, draw_text):
         (image, "a photo of a bench", {}), (image, "a bench", {"target_text": "TAXI"}), (image, 'says ""', {})
     )
     assert score(ocr, batch) == [None, 1, None]
-    assert not is_applicable("ocr", "a photo of a bench", {})
-    assert is_applicable("ocr", "a bench", {"target_text": "TAXI"})
+    assert not find_reward("ocr").applies("a photo of a bench", {})
+    assert find_reward("ocr").applies("a bench", {"target_text": "TAXI"})
 
 
 def test_ocr_keeps_the_promises_of_a_reward(ocr, draw_text):
@@ -73,7 +73,7 @@ def test_ocr_keeps_the_promises_of_a_reward(ocr, draw_text):
         (draw_text("GATE", size=96), 'says "GATE 7"', {}),
         (draw_text("BUS"), "no text wanted", {}),
     )
-    assert check_reward(ocr, batch) == [1, 0.8, None]
+    assert check_reward(ocr, batch).scores == [1, 0.8, None]
 
 
 def test_images_are_read_as_rgb(ocr):
@@ -112,7 +112,7 @@ def test_bad_options_are_refused_before_the_models_load(options, message):
 
 
 def test_registered_under_its_name():
-    assert reward_class("ocr") is OCRReward
+    assert find_reward("ocr").target is OCRReward
 
 
 def test_models_are_laid_out_once_and_found_again(tmp_path):

@@ -19,7 +19,9 @@ import cv2
 import numpy as np
 
 from blip3o_grpo.rewards.ocr.models import DETECTION, RECOGNITION, ensure_models
-from blip3o_grpo.rewards.ocr.text_score import VARIANTS, TextLine, Variant, score_lines, target_texts
+from blip3o_grpo.rewards.ocr.blocks import TextLine
+from blip3o_grpo.rewards.ocr.quotes import target_texts
+from blip3o_grpo.rewards.ocr.text_score import VARIANTS, Variant, score_lines
 from blip3o_grpo.rewards.types import RewardBatch, RewardError
 
 SMALL_IMAGE = 192

@@ -7,15 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blip3o_grpo.rewards import RewardError
-from blip3o_grpo.rewards.ocr.text_score import (
-    VARIANTS,
-    TextLine,
-    quoted_spans,
-    reading_order,
-    score_lines,
-    score_text,
-    target_texts,
-)
+from blip3o_grpo.rewards.ocr.blocks import TextLine, reading_order
+from blip3o_grpo.rewards.ocr.quotes import quoted_spans, target_texts
+from blip3o_grpo.rewards.ocr.text_score import VARIANTS, score_lines, score_text
 
 
 @pytest.mark.parametrize(

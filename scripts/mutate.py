@@ -2,11 +2,11 @@
 
     python scripts/mutate.py rewards/ocr/quotes.py tests/rewards/ocr/test_quotes.py [more tests] [--json FILE]
 
-Works in a temporary copy of the package and the tests, so the checkout is never changed. The changes: comparisons and
+The checkout is never changed: each changed module is imported from memory, in a fork of a process in which the tests
+have passed once. Tests that start a Python of their own see the module as it is. The changes: comparisons and
 arithmetic exchanged, numbers moved by one, texts altered, `and`/`or` exchanged, `not` removed, conditions fixed, slice
-bounds removed, `return` of a value replaced by `return None`, statements left out. Docstrings, annotations and messages
-of exceptions stay as they are. One test process takes all changes of a share in turn, each in a fork, which keeps a
-change to a fraction of a second; a change that outlives `--timeout` seconds counts as noticed.
+bounds removed, `return` of a value replaced by `return None`. Docstrings, annotations and what is raised stay as they
+are.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib.abc
+import importlib.util
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARISONS = {
@@ -95,98 +99,142 @@ def _places(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _places(node)
 
 
-def _changes(node: ast.AST) -> list:
+def _changes(node: ast.AST) -> list[tuple[str, Callable[[], None]]]:
     """(name, function that applies it) for each change of one node."""
-    if not hasattr(node, "lineno"):
-        return []
-    changes = []
+    changes: list[tuple[str, Callable[[], None]]] = []
 
-    def add(name: str, apply) -> None:
-        changes.append((name, apply))
-
-    def put(field: str, value, index: int | None = None):
-        def apply() -> None:
-            if index is None:
-                setattr(node, field, value)
-            else:
-                getattr(node, field)[index] = value
-
-        return apply
+    def add(name: str, field: str, value: Any) -> None:
+        changes.append((name, lambda: setattr(node, field, value)))
 
     match node:
         case ast.Compare():
             for index, operator in enumerate(node.ops):
                 for other in COMPARISONS[type(operator)]:
-                    add("comparison", put("ops", other(), index))
+                    add("comparison", "ops", [*node.ops[:index], other(), *node.ops[index + 1 :]])
         case ast.BinOp() | ast.AugAssign() if type(node.op) in OPERATORS:
-            add("arithmetic", put("op", OPERATORS[type(node.op)]()))
+            add("arithmetic", "op", OPERATORS[type(node.op)]())
         case ast.BoolOp():
-            add("boolean", put("op", ast.Or() if isinstance(node.op, ast.And) else ast.And()))
+            add("boolean", "op", ast.Or() if isinstance(node.op, ast.And) else ast.And())
             for index in range(len(node.values)):
-                add("operand left out", put("values", node.values[:index] + node.values[index + 1 :]))
+                add("operand left out", "values", node.values[:index] + node.values[index + 1 :])
         case ast.UnaryOp(op=ast.Not()):
-            add("not", lambda: (put("op", ast.Not())(), put("operand", ast.UnaryOp(ast.Not(), node.operand))()))
+            add("not", "operand", ast.UnaryOp(ast.Not(), node.operand))
         case ast.UnaryOp(op=ast.USub()):
-            add("sign", put("op", ast.UAdd()))
+            add("sign", "op", ast.UAdd())
         case ast.Constant(value=bool()):
-            add("constant", put("value", not node.value))
+            add("constant", "value", not node.value)
         case ast.Constant(value=int() | float()):
-            add("constant", put("value", node.value + 1))
-            add("constant", put("value", node.value - 1))
+            add("constant", "value", node.value + 1)
+            add("constant", "value", node.value - 1)
         case ast.Constant(value=str()) if node.value:
-            add("constant", put("value", node.value + "~"))
-            add("constant", put("value", ""))
+            add("constant", "value", node.value + "~")
+            add("constant", "value", "")
         case ast.If() | ast.While() | ast.IfExp():
-            add("condition", put("test", ast.Constant(False)))
+            add("condition", "test", ast.Constant(False))
             if not isinstance(node, ast.While):
-                add("condition", put("test", ast.Constant(True)))
+                add("condition", "test", ast.Constant(True))
         case ast.Slice():
             for field in ("lower", "upper", "step"):
                 if getattr(node, field) is not None:
-                    add("slice bound", put(field, None))
+                    add("slice bound", field, None)
         case ast.Return(value=ast.expr()) if getattr(node.value, "value", 0) is not None:
-            add("return None", put("value", ast.Constant(None)))
+            add("return None", "value", ast.Constant(None))
         case ast.Break():
-            add("break", lambda: setattr(node, "__class__", ast.Continue))
+            add("break", "__class__", ast.Continue)
         case ast.Continue():
-            add("continue", lambda: setattr(node, "__class__", ast.Break))
+            add("continue", "__class__", ast.Break)
     return changes
 
 
-def prepare(module: Path, tests: list[Path], folder: Path) -> None:
-    """Lay out a copy in which the module may be changed: the package and the tests, nothing else."""
-    for top in ("configs", "grpo", "policies", "rewards", "rollout", "tests", "scripts", "pyproject.toml", "examples"):
-        source = ROOT / top
-        if source.is_dir():
-            shutil.copytree(source, folder / top, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
-        else:
-            shutil.copyfile(source, folder / top)
-    package = folder / "import" / "blip3o_grpo"
-    editable = Path(__import__("blip3o_grpo").__path__[0])
-    package.mkdir(parents=True)
-    for entry in editable.iterdir():  # links to the folders of the checkout become links to those of the copy
-        if entry.name != "__pycache__":
-            (package / entry.name).symlink_to(folder / entry.resolve().relative_to(ROOT))
+def module_name(path: Path) -> str:
+    """Import name of a file of the checkout, as the package's own list of folders gives it."""
+    import blip3o_grpo
+
+    for entry in Path(blip3o_grpo.__path__[0]).iterdir():
+        if path.is_relative_to(entry.resolve()):
+            inner = path.relative_to(entry.resolve()).with_suffix("").parts
+            parts = [part for part in (entry.stem, *inner) if part != "__init__"]
+            return ".".join(["blip3o_grpo", *parts])
+    raise SystemExit(f"error: {path} is no module of blip3o_grpo")
 
 
-def judge(module: Path, tests: list[Path], code: str, timeout: float) -> str:
-    """Run the tests in a fork in which the module is the changed code."""
+class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports one module from changed source."""
+
+    def __init__(self, name: str, path: Path, source: str) -> None:
+        self.name, self.path, self.source = name, path, source
+
+    def find_spec(self, name, path=None, target=None):
+        """The spec of the changed module; None for all others."""
+        return importlib.util.spec_from_loader(name, self, origin=str(self.path)) if name == self.name else None
+
+    def exec_module(self, module) -> None:
+        """Run the changed source as the module."""
+        module.__file__ = str(self.path)
+        exec(compile(self.source, str(self.path), "exec"), module.__dict__)
+
+
+def run_tests(tests: list[str]) -> int:
+    """Exit code of pytest, in this process, without output."""
+    with open(os.devnull, "w") as null, redirect_stdout(null), redirect_stderr(null):
+        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+
+
+def judge(changed: Changed, tests: list[str], timeout: float) -> str:
+    """Run the tests in a fork in which the module is the changed one.
+
+    Modules of other projects stay loaded; those of the checkout are loaded anew.
+    """
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        module.write_text(code, encoding="utf-8")
-        import pytest
-
-        os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *map(str, tests)])))
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None) or ""
+            if name != "__main__" and (file.startswith(f"{ROOT}/") and "site-packages" not in file):
+                del sys.modules[name]
+        sys.meta_path.insert(0, changed)
+        code = 1
+        try:
+            code = run_tests(tests)
+        finally:  # whatever a change breaks is noticed
+            os._exit(code)
     ends = time.monotonic() + timeout
     while time.monotonic() < ends:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "noticed"
+            return "survived" if status == 0 else "noticed"
         time.sleep(0.01)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return "timeout"
+
+
+def main() -> None:
+    """Print every change that the tests did not notice, then the score."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("module", type=Path, help="file to change, e.g. rewards/ocr/quotes.py")
+    parser.add_argument("tests", nargs="+", help="test files that should notice")
+    parser.add_argument("--json", type=Path, help="write all changes and their results to this file")
+    parser.add_argument("--timeout", type=float, default=30, help="seconds after which a change counts as noticed")
+    parser.add_argument("--lines", help="only changes of these lines, as in 40-80")
+    options = parser.parse_args()
+    path = options.module.resolve()
+    source = path.read_text(encoding="utf-8")
+    if run_tests(options.tests) != 0:
+        raise SystemExit("error: the tests fail on the unchanged module")
+    first, last = map(int, options.lines.split("-")) if options.lines else (1, len(source.splitlines()))
+    name, results = module_name(path), []
+    for mutant, code in mutants(source):
+        if first <= mutant.line <= last:
+            results.append(replace(mutant, result=judge(Changed(name, path, code), options.tests, options.timeout)))
+            if results[-1].result == "survived":
+                sys.stdout.write(f"{options.module}:{mutant.line}: {mutant.change}: {mutant.source}\n")
+                sys.stdout.flush()
+    noticed = sum(mutant.result != "survived" for mutant in results)
+    sys.stdout.write(f"{options.module}: {noticed} of {len(results)} changes noticed\n")
+    if options.json:
+        options.json.write_text(json.dumps([asdict(mutant) for mutant in results], indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels, y downwards."""
@@ -117,7 +117,7 @@ def _columns(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
 def _phrases(row: Sequence[_Piece]) -> list[list[_Piece]]:
     """Cut a row where the gap is wider than one between words."""
     phrases = [[row[0]]]
-    for left, right in zip(row, row[1:], strict=False):
+    for left, right in pairwise(row):
         height = min(left.box[3] - left.box[1], right.box[3] - right.box[1])
         if right.box[0] - left.box[2] <= _WORD_GAP * height:
             phrases[-1].append(right)

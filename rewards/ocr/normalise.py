@@ -6,8 +6,8 @@
   of two letters;
 - characters without width (joiners, soft hyphens, direction and variation marks) are dropped.
 
-Text in ASCII stays as it is. Compatibility composition (NFKC) is left out on purpose: it would make `mc²` the same as `mc2` and `½` the same as
-`1/2`, which look different.
+Text in ASCII stays as it is. Compatibility composition (NFKC) is left out on purpose: it would make `mc²` the same as
+`mc2` and `½` the same as `1/2`, which look different.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import re
 import unicodedata
 
 _SAME = {
-    '"': "\u201c\u201d\u201e\u201f\u2033\u2036\u00ab\u00bb\u300c\u300d\u300e\u300f\u301d\u301e\u301f",
-    "'": "\u2018\u2019\u201a\u201b\u2032\u2035\u2039\u203a\u02bc\u00b4",
+    '"': "\u201c\u201d\u201e\u201f\u2033\u2036\u00ab\u00bb\u300c\u300d\u300e\u300f\u301d\u301e\u301f\u02ba\u02ee",
+    "'": "\u2018\u2019\u201a\u201b\u2032\u2035\u2039\u203a\u02b9\u02bb\u02bc\u00b4",
     "-": "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2043\u02d7",
     "..": "\u2025",
     "...": "\u2026\u22ef",

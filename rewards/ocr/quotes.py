@@ -1,8 +1,8 @@
 """One parser of quotes: which texts does a prompt ask for?
 
-Quotation marks: straight, curly, German, guillemets either way round, corner brackets, escaped (`\\"`) and doubled ones.
-Not quotation marks: single quotes and apostrophes, inch and foot marks after a number, book title marks. A mark of
-another kind inside a quotation belongs to its text.
+Quotation marks: straight, curly and German ones, guillemets either way round, corner brackets, escaped (`\\"`) and
+doubled ones. Not quotation marks: single quotes and apostrophes, inch and foot marks after a number, book title marks.
+A mark of another kind inside a quotation belongs to its text.
 
 A straight mark says neither whether it opens or closes nor whether it means inches, so a prompt has several readings.
 Each unusual step costs something (`_SPACE`, `_INCH`, `_MIXED`); the cheapest reading in which every quotation is closed
@@ -148,7 +148,7 @@ def _outside(state: _State, mark: _Mark) -> Iterator[_State]:
         yield _State(state.cost, state.spans)
     elif mark.sign == "\u2033":  # a lone double prime is no unclosed quotation
         yield _State(state.cost + _INCH, state.spans)
-    elif mark.sign.endswith('""'):  # nothing between the marks
+    elif straight and mark.sign.count('"') % 2 == 0:  # nothing between the marks
         yield _State(state.cost + _DOUBLED, state.spans)
     if may_open:
         cost = _INCH * inches + _SPACE * mark.space_after

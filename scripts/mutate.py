@@ -81,22 +81,20 @@ def mutants(source: str) -> Iterator[tuple[Mutant, str]]:
             yield Mutant(node.lineno, name, f"{before} -> {ast.unparse(node)}"[:200]), ast.unparse(fresh)
 
 
-def _places(tree: ast.AST) -> Iterator[ast.AST]:
+def _places(node: ast.AST) -> Iterator[ast.AST]:
     """Nodes that may be changed: all but docstrings, annotations, imports and what is raised."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Raise | ast.Import | ast.ImportFrom | ast.JoinedStr):
-            continue
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            continue
-        yield node
-        if isinstance(node, ast.AnnAssign):
-            yield from _places(ast.Module([ast.Expr(node.value)] if node.value else [], []))
-            continue
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            defaults = [value for value in (*node.args.defaults, *node.args.kw_defaults) if value]
-            yield from _places(ast.Module([ast.Return(ast.Tuple(defaults)), *node.body], []))
-            continue
-        yield from _places(node)
+    match node:
+        case ast.Raise() | ast.Import() | ast.ImportFrom() | ast.JoinedStr() | ast.Expr(value=ast.Constant()):
+            return
+        case ast.AnnAssign():
+            inner = [node.value] if node.value else []
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            inner = [*node.args.defaults, *(value for value in node.args.kw_defaults if value), *node.body]
+        case _:
+            inner = list(ast.iter_child_nodes(node))
+    yield node
+    for child in inner:
+        yield from _places(child)
 
 
 def _changes(node: ast.AST) -> list[tuple[str, Callable[[], None]]]:
@@ -152,9 +150,8 @@ def module_name(path: Path) -> str:
 
     for entry in Path(blip3o_grpo.__path__[0]).iterdir():
         if path.is_relative_to(entry.resolve()):
-            inner = path.relative_to(entry.resolve()).with_suffix("").parts
-            parts = [part for part in (entry.stem, *inner) if part != "__init__"]
-            return ".".join(["blip3o_grpo", *parts])
+            parts = [Path(part).stem for part in (entry.name, *path.relative_to(entry.resolve()).parts)]
+            return ".".join(["blip3o_grpo", *(part for part in parts if part != "__init__")])
     raise SystemExit(f"error: {path} is no module of blip3o_grpo")
 
 
@@ -188,9 +185,10 @@ def judge(changed: Changed, tests: list[str], timeout: float) -> str:
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
+        own = [*(str(Path(test).resolve()) for test in tests), f"{ROOT}/"]
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None) or ""
-            if name != "__main__" and (file.startswith(f"{ROOT}/") and "site-packages" not in file):
+            if name != "__main__" and file.startswith(tuple(own)) and "site-packages" not in file:
                 del sys.modules[name]
         sys.meta_path.insert(0, changed)
         code = 1

@@ -5,8 +5,8 @@
 The checkout is never changed: each changed module is imported from memory, in a fork of a process in which the tests
 have passed once. Tests that start a Python of their own see the module as it is. The changes: comparisons and
 arithmetic exchanged, numbers moved by one, texts altered, `and`/`or` exchanged, `not` removed, conditions fixed, slice
-bounds removed, `return` of a value replaced by `return None`. Docstrings, annotations and what is raised stay as they
-are.
+bounds removed, `return` of a value replaced by `return None`. Docstrings, annotations, decorators and what is raised
+stay as they are.
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ def mutants(source: str) -> Iterator[tuple[Mutant, str]]:
 
 
 def _places(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes that may be changed: all but docstrings, annotations, imports and what is raised."""
+    """Nodes that may be changed: all but docstrings, annotations, decorators, imports and what is raised."""
     match node:
         case ast.Raise() | ast.Import() | ast.ImportFrom() | ast.JoinedStr() | ast.Expr(value=ast.Constant()):
             return
         case ast.AnnAssign():
             inner = [node.value] if node.value else []
+        case ast.ClassDef():
+            inner = node.body
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             inner = [*node.args.defaults, *(value for value in node.args.kw_defaults if value), *node.body]
         case _:

@@ -53,8 +53,6 @@ def occurrence_scores(
     while missing:
         best = [_closest(rest, orders, wanted[target], score) for target in missing]
         value, lines = max(best, key=lambda match: match[0])
-        if value == 0:
-            break
         scores[missing.pop([match[0] for match in best].index(value))] = value
         rest = ["" if line in lines else text for line, text in enumerate(rest)]
     return scores
@@ -75,11 +73,9 @@ def _verbatim(
             places[target] = place
             for line, start, end in place.parts if place else ():
                 rest[line] = rest[line][:start] + _TAKEN * (end - start) + rest[line][end:]
-        broken = {line for line, text in enumerate(rest) if whole_words and _TAKEN in text and text.strip(_TAKEN)}
+        broken = {line for line, text in enumerate(rest) if whole_words and text.strip(_TAKEN)}
         culprits = [
-            target
-            for target, place in enumerate(places)
-            if place and place.edges < _LINE and any(line in broken for line, _, _ in place.parts)
+            target for target, place in enumerate(places) if place and any(line in broken for line, _, _ in place.parts)
         ]
         if not culprits:
             return places, rest

@@ -20,20 +20,11 @@ from typing import Any
 from blip3o_grpo.rewards.types import RewardError
 
 _MARK = re.compile(r'\\*(?:"+|[\u201c-\u201f\u00ab\u00bb\u300c-\u300f\u301d-\u301f\u2033\uff02\uff62\uff63])')
-_CLOSERS = {
-    "\u201c": "\u201d",
-    "\u201d": "\u201d\u201c",
-    "\u201e": "\u201c\u201d",
-    "\u201f": "\u201d\u201c",
-    "\u00ab": "\u00bb",
-    "\u00bb": "\u00ab\u00bb",
-    "\u300c": "\u300d",
-    "\u300e": "\u300f",
-    "\u301d": "\u301e\u301f",
-    "\u2033": "\u2033",
-    "\uff02": "\uff02",
-    "\uff62": "\uff63",
-}
+_PAIRS = frozenset(
+    ["“”", "””", "”“", "„“", "„”", "‟”", "‟“", "«»", "»«", "»»", "「」", "『』", "〝〞", "〝〟", "″″", "＂＂", "｢｣"]
+)
+"""Which mark closes which; a straight one closes a straight one of its kind."""
+_OPENERS = frozenset(pair[0] for pair in _PAIRS)
 _ENGLISH = '"\u201c\u201d\u201e\u201f\uff02'
 """Marks that careless typing mixes: one may close what another opened."""
 _INCHES = '"\u2033\uff02'
@@ -142,7 +133,7 @@ def _steps(state: _State, mark: _Mark, prompt: str) -> Iterator[_State]:
 
 def _outside(state: _State, mark: _Mark) -> Iterator[_State]:
     straight = mark.sign[-1] == '"'
-    may_open = straight or mark.sign in _CLOSERS
+    may_open = straight or mark.sign in _OPENERS
     inches = mark.after_number and mark.sign[-1] in _INCHES
     if inches or not may_open:
         yield _State(state.cost, state.spans)
@@ -160,7 +151,7 @@ def _inside(state: _State, mark: _Mark, prompt: str) -> Iterator[_State]:
     text = text.replace('""', '"') if state.opener == '"' else text
     closed = (*state.spans, text)
     space = _SPACE * mark.space_before
-    if mark.sign == state.opener if state.opener[-1] == '"' else mark.sign in _CLOSERS[state.opener]:
+    if mark.sign == state.opener if state.opener[-1] == '"' else state.opener + mark.sign in _PAIRS:
         if state.depth > 1:
             yield replace(state, depth=state.depth - 1)
         else:

@@ -28,6 +28,7 @@ def scores(texts: list[str], *targets: str, whole_words: bool = False, orders=No
         (["X AB", "CD Y"], ["ABCD", "Y", "X"], [1, 1, 1], [1, 1, 1]),
         (["X AB", "CD Y"], ["ABCD", "X"], [1, 1], [0, 0.33]),
         (["AB", "AB"], ["AB", "AB", "AB"], [1, 1, 0], [1, 1, 0]),
+        (["X AB CD"], ["AB", "CD", "X"], [1, 1, 1], [1, 1, 1]),
         (["ABA"], ["AB", "BA"], [1, 0], [0.67, 0]),
         (["A B C"], ["B", "A C"], [1, 0.33], [0, 0.33]),
     ],
@@ -38,8 +39,9 @@ def test_targets_share_the_picture(texts, targets, loose, strict):
 
 
 def test_an_occurrence_at_the_edges_of_lines_or_words_is_taken_before_one_inside_a_word():
-    assert scores(["ANOTHER", "NO"], "NO", "ANOTHE") == [1, 1]
-    assert scores(["NOX NO", "OX"], "NO", "OX", "X") == [1, 1, 1]
+    assert scores(["NOT NO"], "NO", "OT") == [1, 1]
+    assert scores(["NOT NO X"], "NO", "OT") == [1, 1]
+    assert scores(["A NO X", "NO", "OX"], "NO", "AN", "OY", orders=[(0,), (1,), (2,)]) == [1, 1, 0.5]
     assert scores(["XNO", "NO YY", "NO"], "NO", "XNO", "NOYY") == [1, 1, 1]
 
 

@@ -45,7 +45,7 @@ DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[4] / 
         ("»TAXI« und »BUS«", ["TAXI", "BUS"]),
         ("»TAXI» ja »BUS»", ["TAXI", "BUS"]),
         ("”TAXI” och ”BUS”", ["TAXI", "BUS"]),
-        ("‟TAXI”", ["TAXI"]),
+        ("‟TAXI” ”A“ ‟B“", ["TAXI", "A", "B"]),
         ("「出口」と『入口』", ["出口", "入口"]),
         ("｢出口｣", ["出口"]),
         ("〝出口〟 〝入口〞", ["出口", "入口"]),

@@ -51,10 +51,13 @@ def score_lines(
         RewardError: unknown variant.
     """
     _check_variant(variant)
-    targets = [target for target in targets if letters(target)]
+    targets = sorted(target for target in targets if letters(target))  # so that ties do not depend on any order
     if not targets:
         return None
-    lines = [line for line in lines if line.confidence >= min_confidence and letters(line.text)]
+    lines = sorted(
+        (line for line in lines if line.confidence >= min_confidence and letters(line.text)),
+        key=lambda line: (line.box, line.text),
+    )
     if variant == "word":
         return _word_score(lines, targets)
     texts = [line.text for line in lines]

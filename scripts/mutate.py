@@ -187,6 +187,7 @@ def judge(changed: Changed, tests: list[str], timeout: float) -> str:
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
+        signal.alarm(int(timeout) + 5)  # should this process be killed before it ends the fork
         own = [*(str(Path(test).resolve()) for test in tests), f"{ROOT}/"]
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None) or ""

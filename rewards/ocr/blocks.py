@@ -47,7 +47,7 @@ def reading_order(lines: Sequence[TextLine]) -> list[TextLine]:
 
     A line belongs to a row if it overlaps the row's first line by more than half of the smaller height.
     """
-    return [lines[piece.lines[0]] for piece in _flat(_rows(_pieces(lines)))]
+    return [lines[index] for piece in _flat(_rows(_pieces(lines))) for index in piece.lines]
 
 
 def reading_orders(lines: Sequence[TextLine]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
@@ -70,8 +70,8 @@ def reading_orders(lines: Sequence[TextLine]) -> tuple[list[tuple[int, ...]], li
 
 def _pieces(lines: Sequence[TextLine]) -> list[_Piece]:
     """One piece per line, in an order that does not depend on how the lines came."""
-    pieces = [_Piece((index,), line.box) for index, line in enumerate(lines)]
-    return sorted(pieces, key=lambda piece: (piece.box, lines[piece.lines[0]].text))
+    order = sorted(range(len(lines)), key=lambda index: (lines[index].box, lines[index].text))
+    return [_Piece((index,), lines[index].box) for index in order]
 
 
 def _joined(pieces: Sequence[_Piece]) -> _Piece:
@@ -90,15 +90,15 @@ def _indices(orders: Sequence[Sequence[_Piece]]) -> list[tuple[int, ...]]:
 
 def _overlap(first: Box, second: Box, axis: int) -> bool:
     """Whether two boxes share a column (axis 0) or a row (axis 1)."""
-    size = min(first[axis + 2] - first[axis], second[axis + 2] - second[axis])
-    return min(first[axis + 2], second[axis + 2]) - max(first[axis], second[axis]) > _OVERLAP * size
+    (low_a, high_a), (low_b, high_b) = first[axis::2], second[axis::2]
+    return min(high_a, high_b) - max(low_a, low_b) > _OVERLAP * min(high_a - low_a, high_b - low_b)
 
 
 def _grouped(pieces: Sequence[_Piece], axis: int) -> list[list[_Piece]]:
     """Rows from the top (axis 1) or columns from the left (axis 0), each sorted along the other axis."""
     other = 1 - axis
     groups: list[list[_Piece]] = []
-    for piece in sorted(pieces, key=lambda piece: (piece.box[axis] + piece.box[axis + 2], piece.box[other])):
+    for piece in sorted(pieces, key=lambda piece: (sum(piece.box[axis::2]), piece.box[other])):
         if groups and _overlap(groups[-1][0].box, piece.box, axis):
             groups[-1].append(piece)
         else:

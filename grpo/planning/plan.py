@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from rich.console import Console
 from rich.table import Table
@@ -85,7 +85,28 @@ def _while_all_work(config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint]) ->
     return needed
 
 
-def make_plan(config: RunConfig, measured: Path | None = None) -> dict[str, Any]:
+class Plan(TypedDict):
+    """Where a run's workers go and what they need, as plain values."""
+
+    nodes: list[list[Gpu]]
+    """Node to GPU to kind of worker to how many of it share this GPU."""
+    gpus: int
+    on_cpu: dict[str, int]
+    """Kind of worker to how many."""
+    weight_sync: str
+    """How new weights reach the samplers."""
+    memory_bytes: dict[str, dict[str, float]]
+    """Kind of worker to what one holds, `total` among it."""
+    not_counted: dict[str, str]
+    gpu_memory_bytes: list[list[dict[str, dict[str, float]]]]
+    """Node to GPU to phase (`rollout`, `training`) to kind of worker to bytes."""
+    seconds: dict[str, float] | None
+    """Stage to seconds of a step; None: nothing like it was measured."""
+    source: str | None
+    """Where the times were measured."""
+
+
+def make_plan(config: RunConfig, measured: Path | None = None) -> Plan:
     """Everything `show_plan` prints, as plain values.
 
     Raises:
@@ -108,9 +129,8 @@ def make_plan(config: RunConfig, measured: Path | None = None) -> dict[str, Any]
     }
 
 
-def show_plan(config: RunConfig, console: Console, measured: Path | None = None) -> None:
-    """Print the plan as tables."""
-    plan = make_plan(config, measured)
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print a plan as tables."""
     title = f"placement: {plan['gpus']} GPUs, memory in GB"
     rows = Table("node", "GPU", "workers", "in rollouts", "in training", title=title)
     for number, (node, sizes) in enumerate(zip(plan["nodes"], plan["gpu_memory_bytes"], strict=True)):

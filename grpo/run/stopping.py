@@ -4,6 +4,9 @@ The driver gets the signal, training runs in Ray workers: a small file in the ru
 it while they wait for rollouts, which are then abandoned (a resumed run draws the same ones), or after the optimiser
 step, which is finished; both end with a checkpoint. Outside training there is nothing to save, so the first signal
 stops at once. The exit code is 128 + signal, as a shell reports it: 130 for SIGINT, 143 for SIGTERM.
+
+Python gives signals to the main thread alone. A run in another thread of a program takes none; who wants to stop it
+creates the file.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ class StopSignals:
         self._request: Callable[[], None] | None = None
 
     def __enter__(self) -> StopSignals:
-        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        ours = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        self._previous = {number: signal.signal(number, self._handle) for number in ours}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -59,15 +63,19 @@ class StopSignals:
 
     @contextmanager
     def graceful(self, file: Path) -> Iterator[None]:
-        """Inside the block, the first signal creates `file` and lets the program go on."""
-        self._request = file.touch
+        """Inside the block, the first signal creates `file` and lets the program go on; another program may create it.
+
+        Raises:
+            RunStopped: after the block, if there was such a request.
+        """
+        self._request, requested = file.touch, False
         try:
             yield
         finally:
-            self._request = None
+            self._request, requested = None, file.exists()
             file.unlink(missing_ok=True)
-        if self.received:
-            raise RunStopped(self.received)
+        if self.received or requested:
+            raise RunStopped(self.received or signal.SIGINT)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first, self.received = self.received is None, number

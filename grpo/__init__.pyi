@@ -1,0 +1,65 @@
+from .api import __version__ as __version__
+from .api import ablate as ablate
+from .api import compare_steps as compare_steps
+from .api import evaluate as evaluate
+from .api import load_recipe as load_recipe
+from .api import load_study as load_study
+from .api import load_warmstart as load_warmstart
+from .api import plan as plan
+from .api import rescore as rescore
+from .api import sample as sample
+from .api import train as train
+from .api import warm_start as warm_start
+from .api import write_report as write_report
+from .configs import ConfigError as ConfigError
+from .configs import RunConfig as RunConfig
+from .configs import WarmstartConfig as WarmstartConfig
+from .driver import TrainingResult as TrainingResult
+from .evaluation.suites import SuiteResult as SuiteResult
+from .policies import BLIP3oNext as BLIP3oNext
+from .policies import CheckpointError as CheckpointError
+from .rewards import Reward as Reward
+from .rewards import RewardBatch as RewardBatch
+from .rewards import RewardError as RewardError
+from .rewards import available_rewards as available_rewards
+from .rewards import check_reward as check_reward
+from .rollout import Prompt as Prompt
+from .rollout import PromptError as PromptError
+from .rollout import RolloutError as RolloutError
+from .rollout import load_prompts as load_prompts
+from .run.locks import RunFolderInUseError as RunFolderInUseError
+from .run.stopping import RunStopped as RunStopped
+
+__all__ = [
+    "BLIP3oNext",
+    "CheckpointError",
+    "ConfigError",
+    "Prompt",
+    "PromptError",
+    "Reward",
+    "RewardBatch",
+    "RewardError",
+    "RolloutError",
+    "RunConfig",
+    "RunFolderInUseError",
+    "RunStopped",
+    "SuiteResult",
+    "TrainingResult",
+    "WarmstartConfig",
+    "__version__",
+    "ablate",
+    "available_rewards",
+    "check_reward",
+    "compare_steps",
+    "evaluate",
+    "load_prompts",
+    "load_recipe",
+    "load_study",
+    "load_warmstart",
+    "plan",
+    "rescore",
+    "sample",
+    "train",
+    "warm_start",
+    "write_report",
+]

@@ -52,17 +52,17 @@ class SuiteSection(Section):
     name: str = Field(pattern=NAME)
     prompts: str
     """Prompt file; a relative path is resolved against the study file's folder."""
-    num_prompts: int | None = Field(None, ge=1)
+    num_prompts: int | None = Field(default=None, ge=1)
     """Use only the first so many; None: all."""
 
 
 class TrialsSection(Section):
     """How many arms train at once, and what each reserves in Ray beside the workers of its run."""
 
-    concurrency: int = Field(1, ge=1)
-    cpus: float = Field(0.01, gt=0)
+    concurrency: int = Field(default=1, ge=1)
+    cpus: float = Field(default=0.01, gt=0)
     """A trial itself only waits for its run; Ray Tune wants more than 0."""
-    gpus: float = Field(0, ge=0)
+    gpus: float = Field(default=0, ge=0)
 
 
 class StudyConfig(Section):
@@ -78,7 +78,7 @@ class StudyConfig(Section):
     suites: tuple[SuiteSection, ...] = ()
     """None: one suite, `heldout`, of the base recipe's held-out prompts."""
     arms: tuple[ArmSection, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     baseline: str = START
     """Arm that the others are compared with; `start` is the untrained policy."""
     correction: Literal["holm", "benjamini_hochberg"] = "holm"

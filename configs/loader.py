@@ -229,7 +229,7 @@ def _index(holder: Any, part: str, override: str) -> str | int:
 def _describe(schema: type[BaseModel], error: ValidationError) -> str:
     """The first mistake in words, and how many more there are."""
     errors = error.errors()
-    first = errors[0]
+    first: dict[str, Any] = dict(errors[0])
     if first["type"] == "plain":  # of `Section`, which sees all its keys at once
         first |= {"loc": (*first["loc"], first["ctx"]["key"]), "input": first["ctx"]["value"]}
     key = ".".join(str(part) for part in first["loc"])

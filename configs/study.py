@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from blip3o_grpo.configs.loader import PATH_KEYS, ConfigError, _apply_override, _describe, _read_yaml, load_run_config
-from blip3o_grpo.configs.schema import RewardSection, RunConfig, Section
+from blip3o_grpo.configs.schema import RewardSection, RunConfig
+from blip3o_grpo.configs.section import Section
 
 START = "start"
 """Name of the untrained policy among the arms."""
@@ -89,7 +91,7 @@ class StudyConfig(Section):
     def _consistent(self) -> StudyConfig:
         arms = [arm.name for arm in self.arms]
         for kind, names in (("arms", arms), ("suites", [suite.name for suite in self.suites]), ("seeds", self.seeds)):
-            repeated = [name for name in names if names.count(name) > 1]
+            repeated = [name for name, times in Counter(names).items() if times > 1]
             if repeated:
                 raise ValueError(f"{kind}: {repeated[0]!r} is used twice")
         folded = [name.lower() for name in arms]

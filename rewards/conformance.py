@@ -67,8 +67,9 @@ def check_reward(
         options = dict(options or {})
         _require_picklable(options, f"options of reward {name!r}")
         reward = reward(**options)
-        if hasattr(reward, "fit_reference"):
-            reward.fit_reference(batch)
+        fit = getattr(reward, "fit_reference", None)
+        if fit is not None:
+            fit(batch)
 
     batch = _copy(batch)
     scores = _score_untouched(reward, batch, name)
@@ -143,10 +144,11 @@ def _check_applicable(reward: Reward, batch: RewardBatch, scores: list, name: st
 
 
 def _check_state(reward: Reward, batch: RewardBatch, scores: list, tolerance: float, name: str) -> None:
-    if not hasattr(reward, "state_dict"):
+    save, load = getattr(reward, "state_dict", None), getattr(reward, "load_state_dict", None)
+    if save is None:
         return
-    if not hasattr(reward, "load_state_dict"):
+    if load is None:
         raise RewardError(f"reward {name!r} has state_dict but no load_state_dict")
-    reward.load_state_dict(require_storable(reward.state_dict(), f"state of reward {name!r}"))
+    load(require_storable(save(), f"state of reward {name!r}"))
     restored = score(reward, batch, name)
     _require_same(scores, restored, tolerance, f"reward {name!r} scores differently after its state was restored")

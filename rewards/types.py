@@ -92,9 +92,10 @@ def explained_scores(
 
     The explanation is None where the reward does not apply, and for a reward without `explained_scores`.
     """
-    if not hasattr(reward, "explained_scores"):
+    explain = getattr(reward, "explained_scores", None)
+    if explain is None:
         return [(value, None) for value in score(reward, batch, name)]
-    pairs = reward.explained_scores(batch)
+    pairs = explain(batch)
     scores = _checked_scores(name or type(reward).__name__, [value for value, _ in pairs], batch)
     return [(value, explanation) for value, (_, explanation) in zip(scores, pairs, strict=True)]
 

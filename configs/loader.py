@@ -199,7 +199,7 @@ def _resolve_paths(values: dict, folder: Path) -> None:
 
 
 def _apply_override(values: dict, override: str) -> None:
-    key, separator, text = override.partition("=")
+    key, separator, text = override.partition("=") if isinstance(override, str) else ("", "", "")
     if not separator or not key:
         raise ConfigError(f"override {override!r}: expected `section.key=value`, for example `trainer.max_steps=10`")
     try:

@@ -1,3 +1,7 @@
+from . import configs as configs
+from . import policies as policies
+from . import rewards as rewards
+from . import rollout as rollout
 from .api import __version__ as __version__
 from .api import ablate as ablate
 from .api import compare_steps as compare_steps
@@ -51,13 +55,17 @@ __all__ = [
     "available_rewards",
     "check_reward",
     "compare_steps",
+    "configs",
     "evaluate",
     "load_prompts",
     "load_recipe",
     "load_study",
     "load_warmstart",
     "plan",
+    "policies",
     "rescore",
+    "rewards",
+    "rollout",
     "sample",
     "train",
     "warm_start",

@@ -12,6 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from blip3o_grpo import library_output  # noqa: F401
 from blip3o_grpo.configs import (
     STUDIES,
     ConfigError,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from blip3o_grpo import library_output  # noqa: F401
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.evaluation.cli import steps as compare_steps
 from blip3o_grpo.prompt_data.cli import app as prompts_app
 from blip3o_grpo.study.cli import ablate, rescore
-
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 app = typer.Typer(
     help="GRPO fine-tuning of BLIP3o-NEXT image generators.",

@@ -38,7 +38,7 @@ def sample_images(
         ("steps", steps, 1),
         ("guidance", guidance, 1),
     ):
-        if value < least:
+        if not value >= least:
             raise ConfigError(f"{name} is {value}; it must be at least {least}")
     if not temperature > 0:
         raise ConfigError(f"temperature is {temperature}; it must be above 0")

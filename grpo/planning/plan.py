@@ -117,7 +117,7 @@ def make_plan(config: RunConfig, measured: Path | None = None) -> Plan:
     sizes = footprints(config, policy_path)
     times = measured_times(config, policy_path, measured)
     return {
-        "nodes": placement.nodes,
+        "nodes": [list(node) for node in placement.nodes],
         "gpus": sum(len(node) for node in placement.nodes),
         "on_cpu": placement.on_cpu,
         "weight_sync": weight_path(config),

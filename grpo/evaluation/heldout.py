@@ -44,7 +44,7 @@ class Evaluation:
     """Reward name to mean over the prompts it applies to (a reward that applies to none is left out)."""
     intervals: dict[str, tuple[float, float]]
     """95 % bootstrap interval of each mean, resampling prompts."""
-    per_prompt: dict[str, dict[str, float | None]]
+    per_prompt: dict[str, dict[str, float | None]] = field(repr=False)
     """Prompt id to reward name to mean over that prompt's images."""
     tags: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
     """Name of a reward that declares tags, to tag to mean and 95 % interval."""
@@ -60,7 +60,8 @@ class Evaluation:
         Raises:
             RunFileError: the file is no evaluation.
         """
-        return cls(**read_object(path, TypeAdapter(cls)))
+        schema = TypeAdapter(cls)
+        return schema.validate_python(read_object(path, schema))  # JSON has no tuples
 
 
 def summarise(groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection], step: int) -> Evaluation:

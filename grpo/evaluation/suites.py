@@ -62,7 +62,7 @@ def run_suite(
     policy: str,
     *,
     compare: str | None = None,
-    recipe: str | None = None,
+    recipe: Path | None = None,
     prompts: Path | None = None,
     grid: Path | None = None,
     results: Path | None = None,
@@ -119,7 +119,7 @@ def run_suite(
 
 
 def suite_config(
-    suite: str, policies: Sequence[str], recipe: str | None, prompts: Path | None, overrides: Sequence[str]
+    suite: str, policies: Sequence[str], recipe: Path | None, prompts: Path | None, overrides: Sequence[str]
 ) -> RunConfig:
     """Settings of an evaluation, the same for both policies.
 
@@ -135,7 +135,7 @@ def suite_config(
 def measuring_config(
     name: str,
     policies: Sequence[str],
-    recipe: str | None,
+    recipe: Path | None,
     default: Path,
     prompts: Path | None,
     overrides: Sequence[str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.console import Console
 from rich.table import Table
@@ -102,7 +102,30 @@ def _while_all_work(config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint]) ->
     return needed
 
 
-def make_plan(config: RunConfig, measured: Path | None = None) -> dict[str, Any]:
+class Plan(TypedDict):
+    """Where a run's workers go and what they need, as plain values."""
+
+    policy: str
+    """As the recipe names it, or in words that the sizes are built in."""
+    nodes: list[list[Gpu]]
+    """Node to GPU to kind of worker to how many of it share this GPU."""
+    gpus: int
+    on_cpu: dict[str, int]
+    """Kind of worker to how many."""
+    weight_sync: str
+    """How new weights reach the samplers."""
+    memory_bytes: dict[str, dict[str, float]]
+    """Kind of worker to what one holds, `total` among it."""
+    not_counted: dict[str, str]
+    gpu_memory_bytes: list[list[dict[str, dict[str, float]]]]
+    """Node to GPU to phase (`rollout`, `training`) to kind of worker to bytes."""
+    seconds: dict[str, float] | None
+    """Stage to seconds of a step; None: nothing like it was measured."""
+    source: str | None
+    """Where the times were measured."""
+
+
+def make_plan(config: RunConfig, measured: Path | None = None) -> Plan:
     """Everything `show_plan` prints, as plain values.
 
     Raises:
@@ -135,7 +158,7 @@ def _plan_of(config: RunConfig, policy_path: Path, measured: Path | None) -> dic
     sizes = footprints(config, policy_path)
     times = measured_times(config, policy_path, measured)
     return {
-        "nodes": placement.nodes,
+        "nodes": [list(node) for node in placement.nodes],
         "gpus": sum(len(node) for node in placement.nodes),
         "on_cpu": placement.on_cpu,
         "weight_sync": weight_path(config),
@@ -147,9 +170,8 @@ def _plan_of(config: RunConfig, policy_path: Path, measured: Path | None) -> dic
     }
 
 
-def show_plan(config: RunConfig, console: Console, measured: Path | None = None) -> None:
-    """Print the plan as tables."""
-    plan = make_plan(config, measured)
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print a plan as tables."""
     show(console, f"policy: {plan['policy']}")
     title = f"placement: {plan['gpus']} GPUs, memory in GB"
     rows = Table("node", "GPU", "workers", "in rollouts", "in training", title=title)

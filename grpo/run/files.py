@@ -32,6 +32,7 @@ class Summary(TypedDict):
     steps: int
     seconds: float
     peak_memory_gb: float
+    mismatch_max: NotRequired[float | None]
     versions: NotRequired[dict[str, str]]
 
 

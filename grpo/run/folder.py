@@ -218,7 +218,7 @@ def finish_checkpoint(staging: Path, step: int, keep: int, keep_best: int = 0, s
         _delete(found[old])
 
 
-def policy_folder(name: str) -> Path:
+def policy_folder(name: str | Path) -> Path:
     """Folder of a policy given as `tiny`, a folder in the released layout, or a run folder.
 
     Raises:

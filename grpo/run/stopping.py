@@ -6,6 +6,9 @@ resumed run draws the same ones), or after the optimiser step, which is finished
 start has no workers and looks for the file after every step. Outside training there is nothing to save, so the first
 signal stops at once. The exit code is 128 + signal, as a shell reports it: 129 for SIGHUP, 130 for SIGINT, 143 for
 SIGTERM. A SIGHUP that `nohup` ignores stays ignored.
+
+Python gives signals to the main thread alone. A run in another thread of a program takes none; who wants to stop it
+creates the file.
 """
 
 from __future__ import annotations
@@ -49,7 +52,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-        numbers = (signal.SIGINT, signal.SIGTERM, *hangup)
+        main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM, *hangup) if main else ()
         self._previous = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
@@ -61,15 +65,19 @@ class StopSignals:
 
     @contextmanager
     def graceful(self, file: Path) -> Iterator[None]:
-        """Inside the block, the first signal creates `file` and lets the program go on."""
-        self._request = file.touch
+        """Inside the block, the first signal creates `file` and lets the program go on; another program may create it.
+
+        Raises:
+            RunStopped: after the block, if there was such a request.
+        """
+        self._request, requested = file.touch, False
         try:
             yield
         finally:
-            self._request = None
+            self._request, requested = None, file.exists()
             file.unlink(missing_ok=True)
-        if self.received:
-            raise RunStopped(self.received)
+        if self.received or requested:
+            raise RunStopped(self.received or signal.SIGINT)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first, self.received = self.received is None, number

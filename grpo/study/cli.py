@@ -24,12 +24,9 @@ def ablate(
     ] = False,
 ) -> None:
     """Train with several reward sets, measure each on all rewards, and say what is better; resumes by itself."""
-    from blip3o_grpo.configs.study import load_study_config
+    from blip3o_grpo import api
 
-    config = load_study_config(study, smoke=smoke)
-    from blip3o_grpo.study.ablate import run_study
-
-    result = run_study(config, console)
+    result = api.ablate(api.load_study(study, smoke=smoke), console)
     if result.matrix:
         table = Table("arm", *(column.name for column in result.matrix.columns), title="held-out means")
         for arm in result.matrix.arms:
@@ -65,11 +62,11 @@ def rescore(
     ] = None,
 ) -> None:
     """Score a run's recorded images with other rewards: what would they have taught? Trains nothing."""
-    from blip3o_grpo.study.rescore import rescore as rescore_run
+    from blip3o_grpo import api
     from blip3o_grpo.study.rescore import write_rescored
 
     names = [name.strip() for name in rewards.split(",") if name.strip()]
-    rescored = rescore_run(run, names, config)
+    rescored = api.rescore(run, names, config)
     table = Table("reward", "groups", "mean", "std", "no spread", "at 0", "at 1", title="within groups")
     for reward in rescored.rewards():
         label = reward.name + (" (recorded)" if reward.name in rescored.recorded else "")

@@ -60,7 +60,8 @@ class BLIP3oNext(nn.Module):
     def __init__(self, config: Qwen3Config, diffusion: Path, parts: Sequence[str], prompts: PromptEncoder | None):
         super().__init__()
         self.config = config
-        self.prompts = prompts
+        if prompts is not None:  # a model of which only shapes are wanted has none
+            self.prompts = prompts
         self.released_config: dict | None = None  # what `config.json` said, word by word
         self.diffusion_configs = read_diffusion_configs(diffusion)
         self.image_tokens = image_tokens(config)

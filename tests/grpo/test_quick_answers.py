@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from blip3o_grpo.cli import app
 from blip3o_grpo.configs import load_run_config
+from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.hints import nearest_key, setting_names
-from blip3o_grpo.run.finished import finished_summary
+from blip3o_grpo.result import finished_result
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.manifest import write_manifest
 
@@ -106,6 +107,9 @@ def finished(tmp_path):
     heldout = {"before": {"ocr": 0.25}, "after": {"ocr": 0.75}}
     summary = {"heldout": heldout, "steps": 2, "seconds": 1.0, "peak_memory_gb": 1.0}
     folder.summary.write_text(json.dumps(summary))
+    for name, mean in (("before", 0.25), ("after", 0.75)):
+        found = Evaluation(2, 1, 2, {"ocr": mean}, {"ocr": (mean, mean)}, {"a": {"ocr": mean}})
+        found.save(folder.evaluations / f"{name}.json")
     return folder
 
 
@@ -117,12 +121,12 @@ def test_a_finished_run_answers_with_its_summary(finished):
     assert done.stdout.strip().splitlines()[-1] == "LARGE []"
 
 
-@pytest.mark.parametrize("lacking", ["summary.json", "policy/config.json", "config.yaml"])
+@pytest.mark.parametrize("lacking", ["summary.json", "policy/config.json", "config.yaml", "evaluations/after.json"])
 def test_a_run_that_lacks_something_is_not_finished(finished, lacking):
     config = load_run_config(RECIPE, [f"run_dir={finished.path}", "trainer.max_steps=2"])
-    assert finished_summary(config)["steps"] == 2
+    assert finished_result(config).steps == 2
     (finished.path / lacking).unlink()
-    assert finished_summary(config) is None
+    assert finished_result(config) is None
 
 
 @pytest.mark.parametrize(

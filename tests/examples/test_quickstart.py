@@ -27,6 +27,5 @@ def test_it_runs(notebook, tmp_path):
     texts = [output.get("text") or output.data.get("text/plain", "") for output in outputs]
     shown = "\n".join(texts)
     assert "step 1/2" in shown and "step 2/2" in shown and "held-out ocr after" in shown
-    assert "\x1b" not in shown
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 16
     assert (tmp_path / "runs/quickstart/report.html").is_file()

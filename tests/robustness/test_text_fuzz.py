@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from blip3o_grpo.rewards import RewardError, check_prompt
+from blip3o_grpo.rewards import RewardError, find_reward
 from blip3o_grpo.rewards.ocr.blocks import TextLine, reading_orders
 from blip3o_grpo.rewards.ocr.normalise import letters
 from blip3o_grpo.rewards.ocr.quotes import quoted_spans, target_texts
@@ -153,7 +153,7 @@ def test_any_target_passes_the_check_or_its_letters_are_named(budget, target):
     if budget():
         return
     try:
-        check_prompt("ocr", "p", {"target_text": target}, {})
+        find_reward("ocr").check_prompt("p", {"target_text": target}, {})
     except RewardError as error:
         assert "cannot read" in str(error)
     else:

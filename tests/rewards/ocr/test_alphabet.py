@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blip3o_grpo.rewards import RewardError, check_options, check_prompt, reward_class
+from blip3o_grpo.rewards import RewardError, find_reward
 from blip3o_grpo.rewards.ocr.alphabet import onnx_alphabet, read_settings, readable_letters, unreadable
 
 SHIPPED = Path(find_spec("rapidocr").origin).parent / "models" / "PP-OCRv6_rec_small.onnx"
@@ -87,32 +87,32 @@ def test_a_prompt_beyond_the_recogniser_is_refused_and_another_recogniser_takes_
     cyrillic = recognizer(tmp_path / "cyrillic", [*"ПРИВЕТ", "\u0451"])
     prompt = 'a sign that says "Привет"'
     with pytest.raises(RewardError, match="PP-OCRv6_small_rec cannot read П р и в е т of 'Привет'"):
-        check_prompt("ocr", prompt, {}, {})
+        find_reward("ocr").check_prompt(prompt, {}, {})
     with pytest.raises(RewardError, match="cannot read Д А of 'ДА'"):
-        check_prompt("ocr", "p", {"target_text": "ДА"}, {"threads": 2})
+        find_reward("ocr").check_prompt("p", {"target_text": "ДА"}, {"threads": 2})
     for options in ({"recognizer": str(cyrillic)}, {"recognizer": "cyrillic", "model_folder": str(tmp_path)}):
-        check_options(reward_class("ocr"), options, "ocr")
-        check_prompt("ocr", prompt, {}, options)
+        find_reward("ocr").check_options(options)
+        find_reward("ocr").check_prompt(prompt, {}, options)
         with pytest.raises(RewardError, match="cannot read T A X I of 'TAXI'"):
-            check_prompt("ocr", 'says "TAXI"', {}, options)
-    check_prompt("ocr", "nothing quoted", {}, {})
+            find_reward("ocr").check_prompt('says "TAXI"', {}, options)
+    find_reward("ocr").check_prompt("nothing quoted", {}, {})
 
 
 def test_an_unclosed_quotation_is_refused_in_the_check():
     with pytest.raises(RewardError, match="the quotation that begins with '\"TAXI' is never closed"):
-        check_prompt("ocr", 'says "TAXI', {}, {})
+        find_reward("ocr").check_prompt('says "TAXI', {}, {})
 
 
 def test_a_recogniser_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RewardError, match=r"recognizer 'korean' is no folder.* only PP-OCRv6_small_rec comes with"):
-        check_options(reward_class("ocr"), {"recognizer": "korean"}, "ocr")
+        find_reward("ocr").check_options({"recognizer": "korean"})
     with pytest.raises(RewardError, match="is no folder"):
-        check_options(reward_class("ocr"), {"recognizer": ""}, "ocr")
+        find_reward("ocr").check_options({"recognizer": ""})
     for missing in ("inference.onnx", "inference.yml"):
         folder = recognizer(tmp_path / missing, ["a"])
         (folder / missing).unlink()
         with pytest.raises(RewardError, match=f"{missing} is missing"):
-            check_options(reward_class("ocr"), {"recognizer": str(folder)}, "ocr")
+            find_reward("ocr").check_options({"recognizer": str(folder)})
 
 
 @pytest.mark.parametrize("alphabet", ["abc", [1], None])
@@ -136,13 +136,13 @@ def test_the_official_prompts_are_accepted_and_the_check_is_fast():
     prompts = (DATA / "ocr/test.txt").read_text(encoding="utf-8").splitlines()
     start = time.process_time()
     for prompt in prompts:
-        check_prompt("ocr", prompt, {}, {})
+        find_reward("ocr").check_prompt(prompt, {}, {})
     assert len(prompts) == 1018 and time.process_time() - start < 2
 
 
 def test_the_check_loads_no_network():
     code = (
-        "import sys; from blip3o_grpo.rewards import check_prompt; check_prompt('ocr', 'says \"A\"', {}, {});"
+        "import sys; from blip3o_grpo.rewards import find_reward; find_reward('ocr').check_prompt('says \"A\"', {}, {});"
         "assert not {'torch', 'paddleocr', 'paddlex', 'onnxruntime'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

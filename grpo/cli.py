@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.evaluation.cli import steps as compare_steps
@@ -49,14 +48,11 @@ def train(
         config = None
     run_config = load_run_config(config or DEFAULT_RECIPE, overrides)
     from blip3o_grpo.driver import train as run_training
+    from blip3o_grpo.evaluation.tables import heldout_table
     from blip3o_grpo.run.folder import RunFolder
 
     summary = run_training(run_config, console)
-    table = Table("reward", "held-out before", "after", "change", title=f"{summary['steps']} steps")
-    for name, before in summary["heldout"]["before"].items():
-        after = summary["heldout"]["after"][name]
-        table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
-    console.print(table)
+    console.print(heldout_table(summary))
     folder = RunFolder(run_config.run_dir)
     console.print(f"pictures: {folder.grids}/before.png and after.png", soft_wrap=True, highlight=False)
     console.print(f"policy:   {folder.policy}", soft_wrap=True, highlight=False)
@@ -87,13 +83,16 @@ def plan(
 @app.command()
 @one_line_errors
 def report(
-    run: Annotated[str, typer.Argument(help="Run folder, finished or not.")],
+    run: Annotated[str, typer.Argument(help="Run folder or study folder, finished or not.")],
     out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run folder.")] = None,
 ) -> None:
-    """Write a run's report: one HTML file with tables, curves and before/after pictures."""
+    """Write the report of a run or a study: one HTML file with tables, curves and pictures."""
     from blip3o_grpo.report import write_report
+    from blip3o_grpo.study.finished import report_study
 
-    console.print(f"report: {write_report(run, out)}", soft_wrap=True, highlight=False)
+    is_study = (Path(run).expanduser() / "study.yaml").is_file()
+    written = report_study(run, out) if is_study else write_report(run, out)
+    console.print(f"report: {written}", soft_wrap=True, highlight=False)
 
 
 app.add_typer(prompts_app, name="prompts")

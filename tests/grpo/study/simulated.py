@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blip3o_grpo.study.statistics import correct, paired_bootstrap, seed_spread
+from blip3o_grpo.evaluation.multiple_comparisons import correct
+from blip3o_grpo.evaluation.statistics import paired_bootstrap, seed_spread
 
 EFFECT = 0.15
 

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
-NUM_RESAMPLES = 4000
+NUM_RESAMPLES = 2000
 NUM_STUDY_RESAMPLES = 20_000
 """More than for one interval: corrected p-values are small."""
 MIN_PROMPTS = 4
@@ -137,7 +137,7 @@ def resampled_estimate(statistic: Callable[[np.ndarray], float], num_prompts: in
     value = statistic(np.arange(num_prompts))
     if num_prompts < MIN_PROMPTS or np.isnan(value):
         return Estimate(value, None, None, num_prompts)
-    draws = np.random.default_rng(seed).integers(num_prompts, size=(NUM_RESAMPLES // 2, num_prompts))
+    draws = np.random.default_rng(seed).integers(num_prompts, size=(NUM_RESAMPLES, num_prompts))
     tail = expanded_tail((1 - LEVEL) / 2, num_prompts)
     low, high = np.nanquantile([statistic(rows) for rows in draws], [tail, 1 - tail])
     return Estimate(value, float(low), float(high), num_prompts)

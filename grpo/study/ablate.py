@@ -11,7 +11,7 @@ from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.study import StudyConfig
 from blip3o_grpo.study.conclusions import Conclusions
 from blip3o_grpo.study.design import StudyPlan, plan_study
-from blip3o_grpo.study.finished import NOT_FINISHED, compare_finished
+from blip3o_grpo.study.finished import FINISHED, NOT_FINISHED, compare_finished
 from blip3o_grpo.study.matrix import Matrix, as_csv
 from blip3o_grpo.study.report import write_study_report
 from blip3o_grpo.study.results import write_json
@@ -46,7 +46,7 @@ def write_results(plan: StudyPlan, failed: dict[str, str]) -> StudyResult:
     matrix, conclusions = compare_finished(plan)
     summary = {
         "trials": {
-            trial.name: "finished" if trial.finished else failed.get(trial.name, NOT_FINISHED) for trial in plan.trials
+            trial.name: FINISHED if trial.finished else failed.get(trial.name, NOT_FINISHED) for trial in plan.trials
         },
         "baseline": matrix and matrix.baseline,
         "correction": plan.study.correction,

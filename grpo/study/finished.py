@@ -14,6 +14,7 @@ from blip3o_grpo.study.design import StudyPlan, read_plan
 from blip3o_grpo.study.matrix import Matrix, build_matrix, read_scores
 from blip3o_grpo.study.report import write_study_report
 
+FINISHED = "finished"
 NOT_FINISHED = "not finished"
 
 
@@ -51,4 +52,4 @@ def read_failures(plan: StudyPlan) -> dict[str, str]:
         return {}
     states = read_object(file, TypeAdapter(StudySummary))["trials"]
     open_ = {trial.name for trial in plan.trials if not trial.finished}
-    return {name: state for name, state in states.items() if name in open_ and state != NOT_FINISHED}
+    return {name: state for name, state in states.items() if name in open_ and state not in (FINISHED, NOT_FINISHED)}

@@ -29,6 +29,8 @@ NUM_STUDY_RESAMPLES = 20_000
 """More than for one interval: corrected p-values are small."""
 MIN_PROMPTS = 4
 """Fewer prompts have no interval: nothing is known about their spread."""
+ENOUGH_PROMPTS = 10
+"""From here on resamples of a study's smooth differences reach as far as Student's interval does."""
 NOTHING = 1e-12
 """Spread of values that are the same but for rounding."""
 
@@ -228,11 +230,11 @@ def paired_bootstrap(
     found = []
     for k, mean in enumerate(means.tolist()):
         bounds = find_bounds(values[k], paired)
-        if of_seeds[k]:  # the draws for seeds are Student's and reach far enough
-            found.append(ComparedEstimate(mean, *clip(low[k], high[k], bounds), num_prompts, float(p[k])))
-            continue
-        if np.ptp(by_prompt[:, k]) <= tolerance[k]:
+        if np.ptp(by_prompt[:, k]) <= tolerance[k] and not of_seeds[k]:
             found.append(_constant(0.0 if abs(mean) <= tolerance[k] else mean, num_prompts, bounds))
+            continue
+        if of_seeds[k] or num_prompts >= ENOUGH_PROMPTS:  # draws for seeds are Student's and reach far enough
+            found.append(ComparedEstimate(mean, *clip(low[k], high[k], bounds), num_prompts, float(p[k])))
             continue
         error = by_prompt[:, k].std(ddof=1) / np.sqrt(num_prompts)
         half = stats.t.ppf((1 + LEVEL) / 2, num_prompts - 1) * error

@@ -31,10 +31,3 @@ def paired_changes(before: Evaluation, after: Evaluation) -> dict[str, Estimate]
 def _differences(before: Evaluation, after: Evaluation, name: str) -> dict[str, float]:
     pairs = {id_: (before.per_prompt.get(id_, {}).get(name), row.get(name)) for id_, row in after.per_prompt.items()}
     return {id_: new - old for id_, (old, new) in pairs.items() if old is not None and new is not None}
-
-
-def describe_change(change: Estimate) -> str:
-    """`+0.120 (0.050 to 0.190), n=8`; where nothing is shown, that comes last."""
-    text = f"{change.mean:+.3f} ({change.interval('+.3f')})" if change.low is not None else f"{change.mean:+.3f}"
-    text += f", n={change.n}" if change.low is not None else f", {change.interval()}"
-    return text if change.direction else f"{text}: {NO_CHANGE}"

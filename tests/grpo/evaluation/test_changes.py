@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from blip3o_grpo.evaluation.changes import describe_change, paired_changes
+from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
 from blip3o_grpo.evaluation.tables import heldout_table
@@ -35,12 +35,6 @@ def test_changes_of_tags_and_of_their_mean():
     assert changes["geneval/colors"] == Estimate(pytest.approx(1 / 6), None, None, 3)
     assert changes["geneval/overall"] == estimate([1.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.0], paired=True)
     assert set(paired_changes(before, evaluation(dict.fromkeys("abcd", 0.0)))) == {"geneval"}  # of an older version
-
-
-def test_a_change_in_words():
-    assert describe_change(Estimate(0.12, 0.05, 0.19, 8)) == "+0.120 (+0.050 to +0.190), n=8"
-    assert describe_change(Estimate(0.12, -0.05, 0.29, 8)) == "+0.120 (-0.050 to +0.290), n=8: no change shown"
-    assert describe_change(Estimate(0.12, None, None, 3)) == "+0.120, no interval (n=3): no change shown"
 
 
 def test_the_table_at_the_end_of_a_run_claims_only_what_is_shown():

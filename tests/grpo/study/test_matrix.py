@@ -180,7 +180,7 @@ def test_an_interrupted_study_has_a_report_of_what_is_there(finished_study, page
     assert sorted(path for path in folder.rglob("*")) == kept
     text = " ".join(re.sub(r"<[^>]*>", " ", (tmp_path / "page.html").read_text()).split())
     assert "3 of 4 finished" in text and "both/seed-1 : 24 of 24 steps; it is not compared below" in text
-    assert "Train with both. What counts are the goals shapes/geneval" in text
+    assert "the goals shapes/geneval (margin 0.05)" in text and "Only one run has finished of both" in text
     for trial in ("text/seed-0", "text/seed-1", "both/seed-0"):
         (folder / "arms" / trial / "summary.json").unlink()
     assert CliRunner().invoke(app, ["report", str(folder)]).exit_code == 0

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from blip3o_grpo.configs.loader import PATH_KEYS, ConfigError, _apply_override, _describe, _read_yaml, load_run_config
-from blip3o_grpo.configs.schema import RewardSection, RunConfig, Section
+from blip3o_grpo.configs.loader import (
+    PATH_KEYS,
+    ConfigError,
+    _apply_override,
+    _describe,
+    _read_yaml,
+    expand_user,
+    load_run_config,
+)
+from blip3o_grpo.configs.reward_files import find_reward_folders
+from blip3o_grpo.configs.schema import RewardSection, RunConfig
+from blip3o_grpo.configs.section import Section
 
 START = "start"
 """Name of the untrained policy among the arms."""
@@ -54,7 +65,7 @@ class SuiteSection(Section):
     name: str = Field(pattern=NAME)
     prompts: str
     """Prompt file; a relative path is resolved against the study file's folder."""
-    num_prompts: int | None = Field(None, ge=1)
+    num_prompts: int | None = Field(default=None, ge=1)
     """Use only the first so many; None: all."""
 
 
@@ -65,7 +76,7 @@ class GoalSection(Section):
     """Name of a suite; `heldout` where the study names none."""
     reward: str
     """Name of a reward that is measured on it."""
-    margin: float = Field(0.05, gt=0)
+    margin: float = Field(default=0.05, gt=0)
     """Smallest difference that matters, in units of the reward: a gain counts from here on, and an arm is recommended
     only if a fall by more than this is excluded."""
 
@@ -77,10 +88,10 @@ class GoalSection(Section):
 class TrialsSection(Section):
     """How many arms train at once, and what each reserves in Ray beside the workers of its run."""
 
-    concurrency: int = Field(1, ge=1)
-    cpus: float = Field(0.01, gt=0)
+    concurrency: int = Field(default=1, ge=1)
+    cpus: float = Field(default=0.01, gt=0)
     """A trial itself only waits for its run; Ray Tune wants more than 0."""
-    gpus: float = Field(0, ge=0)
+    gpus: float = Field(default=0, ge=0)
 
 
 class StudyConfig(Section):
@@ -98,7 +109,7 @@ class StudyConfig(Section):
     goals: tuple[GoalSection, ...] = ()
     """What a recommendation rests on; none: every reward that no arm trains on, on every suite it applies to."""
     arms: tuple[ArmSection, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     baseline: str = START
     """Arm that the others are compared with; `start` is the untrained policy."""
     correction: Literal["holm", "benjamini_hochberg"] = "holm"
@@ -111,7 +122,7 @@ class StudyConfig(Section):
         suites = [suite.name for suite in self.suites]
         goals = [goal.name for goal in self.goals]
         for kind, names in (("arms", arms), ("suites", suites), ("seeds", self.seeds), ("goals", goals)):
-            repeated = [name for name in names if names.count(name) > 1]
+            repeated = [name for name, times in Counter(names).items() if times > 1]
             if repeated:
                 raise ValueError(f"{kind}: {repeated[0]!r} is used twice")
         folded = [name.lower() for name in arms]
@@ -165,6 +176,7 @@ def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
     values = _read_yaml(path)
     folder = path.resolve().parent
     _resolve(values, "base", folder)
+    find_reward_folders(values.get("rewards"), folder)
     for suite in _items(values.get("suites")):
         _resolve(suite, "prompts", folder)
     for holder in (values, *_items(values.get("arms"))):
@@ -177,7 +189,7 @@ def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
         study = StudyConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_describe(StudyConfig, error)}") from None
-    study = study.model_copy(update={"study_dir": str(Path(study.study_dir).expanduser().resolve())})
+    study = study.model_copy(update={"study_dir": str(expand_user(study.study_dir).resolve())})
     return shrink(study) if smoke else study
 
 
@@ -288,5 +300,5 @@ def _items(values: Any) -> list[dict]:
 
 
 def _resolve(values: dict, key: str, folder: Path) -> None:
-    if isinstance(values.get(key), str):
-        values[key] = str((folder / Path(values[key]).expanduser()).resolve())
+    if isinstance(values.get(key), str) and "\0" not in values[key]:  # validation refuses that
+        values[key] = str((folder / expand_user(values[key])).resolve())

@@ -1,8 +1,8 @@
 """Held-out evaluation: the same prompts, seeds and noise every time, so two evaluations differ only by the policy.
 
 A reward's value is the mean over prompts of the mean over a prompt's images; its interval is that of
-`blip3o_grpo.evaluation.statistics`. GenEval rewards are reported per tag too, and as `NAME/overall`:
-the unweighted mean of the tags, as in published tables.
+`blip3o_grpo.evaluation.statistics`. Rewards that declare tags are reported per tag too, and as `NAME/overall`: the
+unweighted mean of the tags, as in published tables.
 """
 
 from __future__ import annotations
@@ -16,25 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
-from transformers import TrainerCallback
 
 from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
-from blip3o_grpo.rewards.geneval import TAGS
+from blip3o_grpo.rewards import TagTable, declared
 from blip3o_grpo.rollout import Prompt, RolloutError, RolloutGroup
 from blip3o_grpo.run.files import read_object
 from blip3o_grpo.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from blip3o_grpo.rollout import RolloutPipeline
-    from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
 HELDOUT_STEP = "eval"
 """Name of the step from which held-out rollouts have their seeds."""
-GENEVAL = "geneval"
-"""Registered name of the rewards that are reported per tag."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +44,12 @@ class Evaluation:
     """Reward name to mean over the prompts it applies to (a reward that applies to none is left out)."""
     intervals: dict[str, tuple[float, float] | None]
     """95 % interval of each mean; None: too few prompts for one."""
-    per_prompt: dict[str, dict[str, float | None]]
+    per_prompt: dict[str, dict[str, float | None]] = field(repr=False)
     """Prompt id to reward name to mean over that prompt's images."""
     tags: dict[str, dict[str, tuple[float, float | None, float | None]]] = field(default_factory=dict)
-    """GenEval reward name to tag to mean and 95 % interval."""
-    tag_prompts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    """GenEval reward name to tag to the ids of its prompts; runs of older versions did not store it."""
+    """Name of a reward that declares tags, to tag to mean and 95 % interval."""
+    tag_prompts: dict[str, dict[str, list[str]]] = field(default_factory=dict, repr=False)
+    """The same by tag to the ids of its prompts; runs of older versions did not store it."""
 
     def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -66,7 +62,8 @@ class Evaluation:
         Raises:
             RunFileError: the file is no evaluation.
         """
-        return cls(**read_object(path, TypeAdapter(cls)))
+        schema = TypeAdapter(cls)
+        return schema.validate_python(read_object(path, schema))  # JSON has no tuples
 
     def estimates(self) -> dict[str, Estimate]:
         """Every mean with its interval and number of prompts: `NAME`, `NAME/overall`, `NAME/TAG`."""
@@ -127,8 +124,9 @@ def _evaluation(
         if not values:
             continue
         columns[reward.name] = [values]
-        if reward.target == GENEVAL:
-            ids = tag_prompts[reward.name] = _by_tag(groups, per_prompt, reward.name)
+        table = declared(reward.target, reward.folder).tags
+        if table is not None:
+            ids = tag_prompts[reward.name] = _by_tag(groups, per_prompt, reward.name, table)
             by_tag = {tag: [per_prompt[prompt][reward.name] for prompt in members] for tag, members in ids.items()}
             columns[f"{reward.name}/overall"] = list(by_tag.values())
             tags[reward.name] = {tag: estimate(values, paired=paired) for tag, values in by_tag.items()}
@@ -149,19 +147,17 @@ def _evaluation(
 
 
 def _by_tag(
-    groups: Sequence[RolloutGroup], per_prompt: Mapping[str, Mapping[str, float | None]], name: str
+    groups: Sequence[RolloutGroup],
+    per_prompt: Mapping[str, Mapping[str, float | None]],
+    name: str,
+    table: TagTable,
 ) -> dict[str, list[str]]:
-    """Ids of the prompts that a GenEval reward scored, by tag: the official ones in their order, then others."""
-    found: dict[str, list[str]] = {tag: [] for tag in TAGS}
+    """Ids of the prompts that a reward scored, by tag: the declared ones in their order, then others."""
+    found: dict[str, list[str]] = {tag: [] for tag in table.titles}
     for group in groups:
         if per_prompt[group.prompt.id][name] is not None:
-            found.setdefault(prompt_tag(group.prompt), []).append(group.prompt.id)
+            found.setdefault(table.tag(group.prompt.metadata), []).append(group.prompt.id)
     return {tag: members for tag, members in found.items() if members}
-
-
-def prompt_tag(prompt: Prompt) -> str:
-    """GenEval's kind of a prompt; `other` where its record names none."""
-    return prompt.metadata.get("tag") or "other"
 
 
 def _difference(first: float | None, second: float | None) -> float | None:
@@ -247,21 +243,3 @@ def save_images(folder: Path, groups: Sequence[RolloutGroup]) -> None:
 def heldout_metrics(evaluation: Evaluation) -> Mapping[str, float]:
     """Metric names of an evaluation's means."""
     return {f"heldout/{name}": value for name, value in evaluation.means.items()}
-
-
-class HeldoutCallback(TrainerCallback):
-    """Evaluates every so many steps on rank 0, under the weights the step just made."""
-
-    def __init__(self, trainer: ImageGRPOTrainer, prompts: Sequence[Prompt], folder: RunFolder):
-        self.trainer, self.prompts, self.folder = trainer, prompts, folder
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        step, config = state.global_step, self.trainer.run
-        if step % config.evaluation.every_steps or step == config.trainer.max_steps:
-            return
-        self.trainer.sync_evaluated_weights()
-        if state.is_world_process_zero:
-            evaluation = evaluate(
-                self.trainer.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder
-            )
-            self.trainer.add_metrics(dict(heldout_metrics(evaluation)))

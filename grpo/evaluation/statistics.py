@@ -89,7 +89,7 @@ def estimate(*strata: Sequence[float], paired: bool = False, seed: int = 0) -> E
     """`stratified_mean` with its 95 % interval; deterministic.
 
     Args:
-        strata: values, one per prompt: one list for a plain mean, one list per tag for a GenEval overall; prompts are
+        strata: values, one per prompt: one list for a plain mean, one list per tag for their overall; prompts are
             resampled within each. The spread of a stratum of one prompt is taken from the others.
         paired: the values are differences of two policies' scores.
         seed: of the resampling.

@@ -213,7 +213,7 @@ def make_rows(
 
 
 def tag_tables(before: Evaluation | None, after: Evaluation | None) -> dict[str, list[Row]]:
-    """GenEval reward name to its rows per tag and the overall score, where an evaluation has such results."""
+    """Name of a reward with tags to its rows per tag and the overall score, where an evaluation has such results."""
     results = [evaluation.tags if evaluation else {} for evaluation in (before, after)]
     tables = {}
     for reward in dict.fromkeys([*results[0], *results[1]]):

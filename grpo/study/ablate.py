@@ -15,7 +15,6 @@ from blip3o_grpo.study.finished import FINISHED, NOT_FINISHED, compare_finished
 from blip3o_grpo.study.matrix import Matrix, as_csv
 from blip3o_grpo.study.report import write_study_report
 from blip3o_grpo.study.results import write_json
-from blip3o_grpo.study.runner import run_trials
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ def run_study(study: StudyConfig, console: Console) -> StudyResult:
         KeyboardInterrupt: the user stopped it.
     """
     plan = plan_study(study)
+    from blip3o_grpo.study.runner import run_trials
+
     failed = run_trials(plan, console)
     return write_results(plan, failed)
 

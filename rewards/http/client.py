@@ -1,6 +1,7 @@
 """`remote`: a reward that runs behind HTTP, on another machine or in another language.
 
-`GET URL/health` answers 200 when the service can score. `POST URL/score` takes prompts, metadata and PNG images, and
+`GET URL/health` answers 200 when the service can score; `{"kind": "group"}` asks for all images of a prompt in one
+request. `POST URL/score` takes prompts, metadata and PNG images, and
 answers `{"scores": [float or null, ...]}`, one per image. With `encoding: json` the body is
 `{"prompts": [...], "metadata": [...], "images": [base64 PNG, ...]}`; with `multipart` it is a form of one field
 `request` (the same JSON without `images`) and one file `images` per image. PNG, because JPEG would change what is
@@ -51,7 +52,7 @@ class RemoteReward:
         timeout: seconds to wait for the service to connect, to begin its answer, and to end it, per attempt; > 0.
         retries: attempts after the first, >= 0.
         token_env: name of an environment variable that holds a bearer token; None: no token.
-        max_batch: most images in one request, >= 1.
+        max_batch: most images in one request, >= 1; a service of a group reward gets whole groups all the same.
         encoding: `json` or `multipart` (a third fewer bytes).
 
     Raises:
@@ -74,7 +75,7 @@ class RemoteReward:
         self._encode: Callable[[RewardBatch], dict[str, Any]] = _as_json if encoding == "json" else _as_form
         self.retries = retries
         self._session = _session(_token(token_env))
-        self._ask("GET", "/health")
+        self.kind = _kind(self._ask("GET", "/health"))
 
     @staticmethod
     def check_options(
@@ -112,7 +113,8 @@ class RemoteReward:
         Raises:
             RewardError: naming the URL: no answer, an HTTP error, no JSON, or not one finite score per image.
         """
-        parts = [batch[start : start + self.max_batch] for start in range(0, len(batch), self.max_batch)]
+        size = len(batch) if self.kind == "group" else self.max_batch
+        parts = [batch[start : start + size] for start in range(0, len(batch), size or 1)]
         return [value for part in parts for value in score(self._score, part, f"{self.url}/score")]
 
     def _score(self, batch: RewardBatch) -> Any:
@@ -184,6 +186,15 @@ def _session(token: str | None) -> requests.Session:
     if token is not None:
         session.auth = _Bearer(token)
     return session
+
+
+def _kind(health: bytes) -> str:
+    """What the service says of its reward: `group` scores the images of one prompt together; most say nothing."""
+    try:
+        answer = json.loads(health)
+    except (ValueError, RecursionError):
+        return "pointwise"
+    return "group" if isinstance(answer, dict) and answer.get("kind") == "group" else "pointwise"
 
 
 def _token(variable: str | None) -> str | None:

@@ -142,7 +142,8 @@ def test_the_official_prompts_are_accepted_and_the_check_is_fast():
 
 def test_the_check_loads_no_network():
     code = (
-        "import sys; from blip3o_grpo.rewards import find_reward; find_reward('ocr').check_prompt('says \"A\"', {}, {});"
+        "import sys; from blip3o_grpo.rewards import find_reward; "
+        "find_reward('ocr').check_prompt('says \"A\"', {}, {}); "
         "assert not {'torch', 'paddleocr', 'paddlex', 'onnxruntime'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

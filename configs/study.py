@@ -30,6 +30,8 @@ from blip3o_grpo.configs.section import Section
 
 START = "start"
 """Name of the untrained policy among the arms."""
+WHOLE = "heldout"
+"""Name of the only suite of a study that names none."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 FIXED = {
@@ -67,6 +69,22 @@ class SuiteSection(Section):
     """Use only the first so many; None: all."""
 
 
+class GoalSection(Section):
+    """A measure that counts for the recommendation."""
+
+    suite: str
+    """Name of a suite; `heldout` where the study names none."""
+    reward: str
+    """Name of a reward that is measured on it."""
+    margin: float = Field(default=0.05, gt=0)
+    """Smallest difference that matters, in units of the reward: a gain counts from here on, and an arm is recommended
+    only if a fall by more than this is excluded."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.suite}/{self.reward}"
+
+
 class TrialsSection(Section):
     """How many arms train at once, and what each reserves in Ray beside the workers of its run."""
 
@@ -88,6 +106,8 @@ class StudyConfig(Section):
     """Rewards beside the base recipe's; arms weigh them, the others only measure them."""
     suites: tuple[SuiteSection, ...] = ()
     """None: one suite, `heldout`, of the base recipe's held-out prompts."""
+    goals: tuple[GoalSection, ...] = ()
+    """What a recommendation rests on; none: every reward that no arm trains on, on every suite it applies to."""
     arms: tuple[ArmSection, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     baseline: str = START
@@ -99,7 +119,9 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
         arms = [arm.name for arm in self.arms]
-        for kind, names in (("arms", arms), ("suites", [suite.name for suite in self.suites]), ("seeds", self.seeds)):
+        suites = [suite.name for suite in self.suites]
+        goals = [goal.name for goal in self.goals]
+        for kind, names in (("arms", arms), ("suites", suites), ("seeds", self.seeds), ("goals", goals)):
             repeated = [name for name, times in Counter(names).items() if times > 1]
             if repeated:
                 raise ValueError(f"{kind}: {repeated[0]!r} is used twice")
@@ -111,6 +133,8 @@ class StudyConfig(Section):
         if any(not 0 <= seed < 2**31 for seed in self.seeds):
             raise ValueError("seeds: a seed is a number from 0 to 2147483647")
         _require_known(self.baseline, [START, *arms], "baseline: unknown arm")
+        for index, goal in enumerate(self.goals):
+            _require_known(goal.suite, suites or [WHOLE], f"goals.{index}: unknown suite")
         for key in ("run_dir", "seed"):
             if key in self.overrides:
                 raise ValueError(f"overrides: {key!r} cannot be set for all arms: {FIXED[key]}")
@@ -200,6 +224,25 @@ def load_base(study: StudyConfig) -> RunConfig:
     if repeated:
         raise ConfigError(f"rewards: {repeated[0]!r} is used twice; the study's rewards come on top of {study.base}'s")
     return base.model_copy(update={"rewards": (*base.rewards, *study.rewards)})
+
+
+def choose_goals(study: StudyConfig, measured: Iterable[tuple[str, str]]) -> tuple[GoalSection, ...]:
+    """The study's goals; if it names none, the measures whose reward no arm trains on.
+
+    Args:
+        measured: (suite, reward) of everything that is measured.
+
+    Raises:
+        ConfigError: a goal that is not measured, with the nearest that is.
+    """
+    measured = list(measured)
+    if not study.goals:
+        trained = {reward for arm in study.arms for reward, weight in arm.weights.items() if weight}
+        return tuple(GoalSection(suite=suite, reward=reward) for suite, reward in measured if reward not in trained)
+    for index, goal in enumerate(study.goals):
+        rewards = [reward for suite, reward in measured if suite == goal.suite]
+        _require_known(goal.reward, rewards, f"goals.{index}: on suite {goal.suite!r} nothing measures")
+    return study.goals
 
 
 def arm_config(base: RunConfig, arm: ArmSection, **fixed: Any) -> RunConfig:

@@ -18,6 +18,7 @@ from blip3o_grpo.configs import (
     ConfigError,
     RunConfig,
     WarmstartConfig,
+    expand_user,
     find_recipe,
     load_run_config,
     load_warmstart_config,
@@ -271,12 +272,19 @@ def plan(config: RunConfig, measured: str | Path | None = None) -> Plan:
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write a run's report, one HTML file with tables, curves and before/after pictures, and return its path.
+    """Write the report of a run or a study, one HTML file with tables, curves and pictures, and return its path.
 
     Args:
-        run: run folder, finished or not.
-        out: HTML file; default: `report.html` in the run folder.
+        run: run folder or study folder, finished or not.
+        out: HTML file; default: `report.html` in that folder.
+
+    Raises:
+        ConfigError, PromptError, RunFileError: it is neither, or a file in it is not what it should be.
     """
+    if (expand_user(run) / "study.yaml").is_file():
+        from blip3o_grpo.study.finished import report_study
+
+        return report_study(run, out)
     from blip3o_grpo.report import write_report as write
 
     return write(run, out)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from blip3o_grpo import library_output  # noqa: F401
 from blip3o_grpo.errors import one_line_errors
@@ -62,11 +61,9 @@ def train(
     from blip3o_grpo import api
 
     result = api.train(_recipe(config, overrides), console)
-    table = Table("reward", "held-out before", "after", "change", title=f"{result.steps} steps")
-    for name, before in result.before.means.items():
-        after = result.after.means[name]
-        table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
-    console.print(table)
+    from blip3o_grpo.evaluation.tables import heldout_table
+
+    console.print(heldout_table(result))
     show(console, f"pictures: {result.pictures[0]} and after.png")
     show(console, f"policy:   {result.policy}")
     show(console, "summary:")
@@ -109,10 +106,10 @@ def plan(
 @app.command()
 @one_line_errors
 def report(
-    run: Annotated[str, typer.Argument(help="Run folder, finished or not.")],
+    run: Annotated[str, typer.Argument(help="Run folder or study folder, finished or not.")],
     out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run folder.")] = None,
 ) -> None:
-    """Write a run's report: one HTML file with tables, curves and before/after pictures."""
+    """Write the report of a run or a study: one HTML file with tables, curves and pictures."""
     from blip3o_grpo import api
 
     show(console, f"report: {api.write_report(run, out)}")

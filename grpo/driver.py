@@ -8,12 +8,14 @@ import json
 import platform
 import time
 from contextlib import closing
+from dataclasses import asdict
 
 import torch
 from rich.console import Console
 
 from blip3o_grpo.cluster import fit, ray_cluster
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
+from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, Evaluation, collect_heldout, evaluate, save_evaluation
 from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
@@ -106,10 +108,18 @@ def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
 
 
 def save_summary(folder: RunFolder, before: Evaluation, after: Evaluation, seconds: float, peak_gb: float) -> None:
-    """Write `summary.json`, whole or not at all."""
+    """Write `summary.json`, whole or not at all; `change` is paired by prompt."""
     mismatches = [line["mismatch/mean_abs"] for line in read_metrics(folder.metrics)]
     summary = {
-        "heldout": {"before": before.means, "after": after.means},
+        "heldout": {
+            "before": before.means,
+            "after": after.means,
+            "estimates": {
+                name: {key: asdict(found) for key, found in evaluation.estimates().items()}
+                for name, evaluation in (("before", before), ("after", after))
+            },
+            "change": {name: asdict(change) for name, change in paired_changes(before, after).items()},
+        },
         "steps": after.step,
         "seconds": round(seconds, 1),
         "peak_memory_gb": round(peak_gb, 2),
@@ -126,7 +136,9 @@ def versions() -> dict[str, str]:
 
 
 def announce(console: Console, name: str, evaluation: Evaluation) -> None:
-    """Print an evaluation's means with their intervals."""
-    for reward, mean in evaluation.means.items():
-        low, high = evaluation.intervals[reward]
-        console.print(f"held-out {reward} {name}: [bold]{mean:.3f}[/bold]  (95 % interval {low:.3f} to {high:.3f})")
+    """Print an evaluation's means with their intervals and numbers of prompts."""
+    estimates = evaluation.estimates()
+    for reward in evaluation.means:
+        found = estimates[reward]
+        spread = found.interval() if found.low is None else f"95 % interval {found.interval()}, n={found.n}"
+        console.print(f"held-out {reward} {name}: [bold]{found.mean:.3f}[/bold]  ({spread})")

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
+from blip3o_grpo.evaluation.statistics import Estimate
 from blip3o_grpo.run.files import SUMMARY, RunFileError, read_object
 from blip3o_grpo.run.folder import RunFolder
 
@@ -21,6 +23,8 @@ class TrainingResult:
     """Of the starting policy."""
     after: Evaluation
     """Of `policy`."""
+    changes: dict[str, Estimate]
+    """`after - before` with interval and number of prompts, paired by prompt: `NAME`, `NAME/TAG`, `NAME/overall`."""
     seconds: float
     """Of the process that finished the run; an earlier one that was stopped is not counted."""
     peak_memory_gb: float
@@ -39,6 +43,7 @@ class TrainingResult:
             steps=summary["steps"],
             before=before,
             after=after,
+            changes=paired_changes(before, after),
             seconds=summary["seconds"],
             peak_memory_gb=summary["peak_memory_gb"],
             mismatch_max=summary.get("mismatch_max"),

@@ -70,5 +70,5 @@ def steps(
     console.print(table)
 
 
-def _interval(values: tuple[float, float, float] | None) -> str:
-    return "–" if values is None else "{:.2f} ({:.2f} to {:.2f})".format(*values)
+def _interval(found) -> str:  # noqa: ANN001 - the type of a module that loads numpy and more
+    return "–" if found is None else f"{found.mean:.2f} ({found.interval('.2f')}, n={found.n})"

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RunConfig
+from blip3o_grpo.evaluation.agreement import SAME, group_agreements, rank_correlation
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, collect_heldout
-from blip3o_grpo.evaluation.statistics import bootstrap_interval, resampled_interval, stratified_mean
+from blip3o_grpo.evaluation.statistics import Estimate, estimate, resampled_estimate
 from blip3o_grpo.evaluation.suites import check_model, check_policy, measuring_config
 from blip3o_grpo.rollout import Prompt, RolloutBatch, load_prompts
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
-from blip3o_grpo.study.agreement import SAME, group_agreements, rank_correlation
 from blip3o_grpo.validate import check_rewards
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Agreement:
     """One reward on images of fewer steps against its scores on images of the most steps."""
 
-    within: tuple[float, float, float] | None
+    within: Estimate | None
     """Spearman's correlation inside a group, mean over groups, and its 95 % interval (prompts resampled); None: no
     group has at least three images and spread in both."""
     num_groups: int
@@ -43,7 +43,7 @@ class Agreement:
     """Of the groups with spread at the most steps, the share without any at fewer: they would teach nothing."""
     same_order: float | None
     """Share of image pairs of a group that both tell apart and put in the same order; by chance one half."""
-    overall: tuple[float, float, float] | None
+    overall: Estimate | None
     """Spearman's correlation over all images, and its 95 % interval (prompts resampled)."""
 
 
@@ -177,7 +177,7 @@ def agreement(fewer: np.ndarray, most: np.ndarray) -> Agreement:
     known = [(low[np.isfinite(low)], high[np.isfinite(high)]) for low, high in zip(fewer, most, strict=True)]
     lost = [np.ptp(low) <= SAME for low, high in known if len(low) and len(high) and np.ptp(high) > SAME]
     return Agreement(
-        within=(stratified_mean(within), *bootstrap_interval(within)) if within else None,
+        within=estimate(within, paired=True) if within else None,  # as differences, correlations lie in [-1, 1]
         num_groups=len(within),
         spread_lost=float(np.mean(lost)) if lost else None,
         same_order=float(np.mean(order)) if order else None,
@@ -185,7 +185,7 @@ def agreement(fewer: np.ndarray, most: np.ndarray) -> Agreement:
     )
 
 
-def overall_correlation(fewer: np.ndarray, most: np.ndarray) -> tuple[float, float, float] | None:
+def overall_correlation(fewer: np.ndarray, most: np.ndarray) -> Estimate | None:
     """Spearman's correlation over all images, and its interval; None where all images score the same."""
 
     def correlation(rows: np.ndarray) -> float:
@@ -194,5 +194,5 @@ def overall_correlation(fewer: np.ndarray, most: np.ndarray) -> tuple[float, flo
         x, y = x[both], y[both]
         return rank_correlation(x, y) if len(x) and np.ptp(x) > SAME and np.ptp(y) > SAME else float("nan")
 
-    value = correlation(np.arange(len(fewer)))
-    return (value, *resampled_interval(correlation, len(fewer))) if np.isfinite(value) else None
+    found = resampled_estimate(correlation, len(fewer))
+    return found if np.isfinite(found.mean) else None

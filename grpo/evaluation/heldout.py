@@ -1,8 +1,8 @@
 """Held-out evaluation: the same prompts, seeds and noise every time, so two evaluations differ only by the policy.
 
-A reward's value is the mean over prompts of the mean over a prompt's images; its interval comes from resampling
-prompts, as images of one prompt are not independent. Rewards that declare tags are reported per tag too, and as
-`NAME/overall`: the unweighted mean of the tags, as in published tables.
+A reward's value is the mean over prompts of the mean over a prompt's images; its interval is that of
+`blip3o_grpo.evaluation.statistics`. Rewards that declare tags are reported per tag too, and as `NAME/overall`: the
+unweighted mean of the tags, as in published tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
 from blip3o_grpo.evaluation.grids import save_grid
-from blip3o_grpo.evaluation.statistics import bootstrap_interval, stratified_mean
+from blip3o_grpo.evaluation.statistics import Estimate, estimate
 from blip3o_grpo.rewards import TagTable, declared
 from blip3o_grpo.rollout import Prompt, RolloutError, RolloutGroup
 from blip3o_grpo.run.files import read_object
@@ -42,12 +42,14 @@ class Evaluation:
     images_per_prompt: int
     means: dict[str, float]
     """Reward name to mean over the prompts it applies to (a reward that applies to none is left out)."""
-    intervals: dict[str, tuple[float, float]]
-    """95 % bootstrap interval of each mean, resampling prompts."""
+    intervals: dict[str, tuple[float, float] | None]
+    """95 % interval of each mean; None: too few prompts for one."""
     per_prompt: dict[str, dict[str, float | None]] = field(repr=False)
     """Prompt id to reward name to mean over that prompt's images."""
-    tags: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
+    tags: dict[str, dict[str, tuple[float, float | None, float | None]]] = field(default_factory=dict)
     """Name of a reward that declares tags, to tag to mean and 95 % interval."""
+    tag_prompts: dict[str, dict[str, list[str]]] = field(default_factory=dict, repr=False)
+    """The same by tag to the ids of its prompts; runs of older versions did not store it."""
 
     def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -62,6 +64,23 @@ class Evaluation:
         """
         schema = TypeAdapter(cls)
         return schema.validate_python(read_object(path, schema))  # JSON has no tuples
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Every mean with its interval and number of prompts: `NAME`, `NAME/overall`, `NAME/TAG`."""
+        found = {}
+        for name, mean in self.means.items():
+            low, high = self.intervals[name] or (None, None)
+            found[name] = Estimate(mean, low, high, self._count(name))
+        for name, by_tag in self.tags.items():
+            prompts = self.tag_prompts.get(name, {})
+            for tag, (mean, low, high) in by_tag.items():
+                found[f"{name}/{tag}"] = Estimate(mean, low, high, len(prompts[tag]) if tag in prompts else None)
+        return found
+
+    def _count(self, name: str) -> int | None:
+        """Prompts with a score of this reward; None where they were not stored."""
+        name = name.removesuffix("/overall")
+        return sum(row.get(name) is not None for row in self.per_prompt.values()) or None
 
 
 def summarise(groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection], step: int) -> Evaluation:
@@ -80,14 +99,14 @@ def paired_difference(
 ) -> Evaluation:
     """An evaluation of `first - second`, prompt by prompt; a prompt that one of them has no score for is left out.
 
-    Its intervals resample prompts of both at once, so they are those of a paired bootstrap.
+    Its intervals are those of the differences.
     """
     before, after = (summarise(groups, rewards, step=0).per_prompt for groups in (second, first))
     per_prompt = {
         prompt: {name: _difference(value, before.get(prompt, {}).get(name)) for name, value in row.items()}
         for prompt, row in after.items()
     }
-    return _evaluation(first, rewards, per_prompt, step=0)
+    return _evaluation(first, rewards, per_prompt, step=0, paired=True)
 
 
 def _evaluation(
@@ -95,9 +114,11 @@ def _evaluation(
     rewards: Sequence[RewardSection],
     per_prompt: dict[str, dict[str, float | None]],
     step: int,
+    paired: bool = False,
 ) -> Evaluation:
     columns: dict[str, list[Sequence[float]]] = {}
-    tags: dict[str, dict[str, tuple[float, float, float]]] = {}
+    tags: dict[str, dict[str, Estimate]] = {}
+    tag_prompts: dict[str, dict[str, list[str]]] = {}
     for reward in rewards:
         values = [row[reward.name] for row in per_prompt.values() if row[reward.name] is not None]
         if not values:
@@ -105,19 +126,23 @@ def _evaluation(
         columns[reward.name] = [values]
         table = declared(reward.target, reward.folder).tags
         if table is not None:
-            by_tag = _by_tag(groups, per_prompt, reward.name, table)
+            ids = tag_prompts[reward.name] = _by_tag(groups, per_prompt, reward.name, table)
+            by_tag = {tag: [per_prompt[prompt][reward.name] for prompt in members] for tag, members in ids.items()}
             columns[f"{reward.name}/overall"] = list(by_tag.values())
-            tags[reward.name] = {
-                tag: (stratified_mean(values), *bootstrap_interval(values)) for tag, values in by_tag.items()
-            }
+            tags[reward.name] = {tag: estimate(values, paired=paired) for tag, values in by_tag.items()}
+    estimates = {name: estimate(*strata, paired=paired) for name, strata in columns.items()}
     return Evaluation(
         step=step,
         num_prompts=len(groups),
         images_per_prompt=len(groups[0].rollouts),
-        means={name: stratified_mean(*strata) for name, strata in columns.items()},
-        intervals={name: bootstrap_interval(*strata) for name, strata in columns.items()},
+        means={name: found.mean for name, found in estimates.items()},
+        intervals={name: None if found.low is None else (found.low, found.high) for name, found in estimates.items()},
         per_prompt=per_prompt,
-        tags=tags,
+        tags={
+            name: {tag: (found.mean, found.low, found.high) for tag, found in by_tag.items()}
+            for name, by_tag in tags.items()
+        },
+        tag_prompts=tag_prompts,
     )
 
 
@@ -126,14 +151,13 @@ def _by_tag(
     per_prompt: Mapping[str, Mapping[str, float | None]],
     name: str,
     table: TagTable,
-) -> dict[str, list[float]]:
-    """Values of a reward by tag: the declared ones in their order, then others."""
-    found: dict[str, list[float]] = {tag: [] for tag in table.titles}
+) -> dict[str, list[str]]:
+    """Ids of the prompts that a reward scored, by tag: the declared ones in their order, then others."""
+    found: dict[str, list[str]] = {tag: [] for tag in table.titles}
     for group in groups:
-        value = per_prompt[group.prompt.id][name]
-        if value is not None:
-            found.setdefault(table.tag(group.prompt.metadata), []).append(value)
-    return {tag: values for tag, values in found.items() if values}
+        if per_prompt[group.prompt.id][name] is not None:
+            found.setdefault(table.tag(group.prompt.metadata), []).append(group.prompt.id)
+    return {tag: members for tag, members in found.items() if members}
 
 
 def _difference(first: float | None, second: float | None) -> float | None:

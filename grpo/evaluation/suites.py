@@ -243,4 +243,5 @@ def output(path: Path, index: int) -> Path:
 
 def _numbers(evaluation: Evaluation) -> dict[str, Any]:
     values = asdict(evaluation)
-    return {key: values[key] for key in ("num_prompts", "images_per_prompt", "means", "intervals", "tags")}
+    numbers = {key: values[key] for key in ("num_prompts", "images_per_prompt", "means", "intervals", "tags")}
+    return {**numbers, "estimates": {name: asdict(found) for name, found in evaluation.estimates().items()}}

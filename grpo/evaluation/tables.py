@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from blip3o_grpo.evaluation.heldout import Evaluation
+from blip3o_grpo.evaluation.changes import NO_CHANGE
+from blip3o_grpo.evaluation.statistics import Estimate
 from blip3o_grpo.evaluation.suites import SuiteResult, correct_prompts
 from blip3o_grpo.rewards import TagTable, declared
 from blip3o_grpo.rewards.suites import find_suite
+from blip3o_grpo.terminal import plain
+
+if TYPE_CHECKING:
+    from blip3o_grpo.result import TrainingResult
 
 LONGEST_NAME = 28
 """Characters of a policy's name that a table shows."""
 
 UNKNOWN = "–"
-
-Score = tuple[float, float, float]
-"""Mean, and the bounds of its 95 % interval."""
 
 
 def suite_tables(result: SuiteResult) -> Group:
@@ -33,9 +37,24 @@ def suite_tables(result: SuiteResult) -> Group:
 
 def scores_table(result: SuiteResult) -> Table:
     """One policy's scores."""
-    table = Table("score", "mean", "95 % interval", title=_title(result), title_justify="left")
-    for name, (mean, low, high) in scores(result.evaluations[0]).items():
-        table.add_row(name, f"{mean:.3f}", f"{low:.3f} to {high:.3f}")
+    table = Table("score", "mean", "95 % interval", "n", title=_title(result), title_justify="left")
+    for name, found in result.evaluations[0].estimates().items():
+        table.add_row(name, f"{found.mean:.3f}", found.interval(), _count(found))
+    return table
+
+
+def heldout_table(result: TrainingResult) -> Table:
+    """What training changed: only what is shown has a colour."""
+    title = f"{result.steps} steps, held-out prompts"
+    table = Table("reward", "before", "after", "change", "95 % interval", "n", title=title)
+    for name, before in result.before.means.items():
+        if name not in result.after.means or name not in result.changes:
+            continue
+        change = result.changes[name]
+        style = {1: "green", -1: "red", 0: "dim"}[change.direction]
+        spread = change.interval("+.3f") + ("" if change.direction else f"\n{NO_CHANGE}")
+        means = (f"{before:.3f}", f"{result.after.means[name]:.3f}")
+        table.add_row(plain(name), *means, Text(f"{change.mean:+.3f}", style), spread, _count(change))
     return table
 
 
@@ -49,11 +68,16 @@ def comparison_table(result: SuiteResult) -> Table:
         table.add_column(Text(short_name(policy)), justify="right", overflow="fold")
     table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
-    first, second = (scores(evaluation) for evaluation in result.evaluations)
-    for name, (mean, low, high) in scores(result.difference).items():
-        values = (f"{first[name][0]:.3f}", f"{second[name][0]:.3f}")
-        table.add_row(_score_title(name, result), *values, f"{mean:+.3f}", f"{low:+.3f} to {high:+.3f}")
-    table.caption = "Difference: first minus second policy. Interval: paired bootstrap by prompt.\n"
+    table.add_column("n", justify="right", no_wrap=True)
+    first, second = (evaluation.estimates() for evaluation in result.evaluations)
+    for name, found in result.difference.estimates().items():
+        values = (f"{first[name].mean:.3f}", f"{second[name].mean:.3f}")
+        difference = Text(f"{found.mean:+.3f}{'' if found.direction else ' ='}", "" if found.direction else "dim")
+        table.add_row(_score_title(name, result), *values, difference, found.interval("+.3f"), _count(found))
+    table.caption = (
+        "Difference: first minus second policy, n prompts. Interval: 95 %, paired by prompt.\n"
+        "=: no difference shown, the interval holds 0 or there is none.\n"
+    )
     return table
 
 
@@ -70,7 +94,7 @@ def tag_table(result: SuiteResult) -> Group:
     for tag in (*tags, "overall"):  # one word a line, so that all columns fit into 80 characters
         table.add_column(declared_tags.title(tag).replace(" ", "\n"), justify="right", no_wrap=True)
     for policy, evaluation in zip(result.policies, result.evaluations, strict=True):
-        measured = scores(evaluation)
+        measured = evaluation.estimates()
         cells = [_cell(measured.get(f"{name}/{tag}")) for tag in (*tags, "overall")]
         table.add_row(Text(short_name(policy), style="bold"), *cells)
     if suite.published:
@@ -80,14 +104,6 @@ def tag_table(result: SuiteResult) -> Group:
         cells = [short(row.tags[tag]) if tag in row.tags else UNKNOWN for tag in tags]
         table.add_row(f"{row.model}{' †' if row.rewritten else ''}", *cells, short(row.overall), style="dim")
     return Group(table, Text("\n" + "\n".join(_notes(result))))
-
-
-def scores(evaluation: Evaluation) -> dict[str, Score]:
-    """Every score of an evaluation by the name it is printed with."""
-    found = {name: (mean, *evaluation.intervals[name]) for name, mean in evaluation.means.items()}
-    for name, tags in evaluation.tags.items():
-        found |= {f"{name}/{tag}": values for tag, values in tags.items()}
-    return found
 
 
 def short(value: float) -> str:
@@ -115,12 +131,16 @@ def _tag_table(result: SuiteResult) -> TagTable | None:
     return declared(result.reward.target, result.reward.folder).tags
 
 
-def _cell(score: Score | None) -> Text:
-    """Mean, and below it the interval."""
+def _cell(score: Estimate | None) -> Text:
+    """Mean, below it the interval, below that the number of prompts."""
     if score is None:
         return Text(UNKNOWN)
-    mean, low, high = score
-    return Text.assemble((short(mean), "bold"), "\n", (f"{short(low)}–{short(high)}", "dim"))
+    spread = UNKNOWN if score.low is None or score.high is None else f"{short(score.low)}–{short(score.high)}"
+    return Text.assemble((short(score.mean), "bold"), "\n", (f"{spread}\nn={_count(score)}", "dim"))
+
+
+def _count(found: Estimate) -> str:
+    return UNKNOWN if found.n is None else str(found.n)
 
 
 def _title(result: SuiteResult) -> str:
@@ -131,7 +151,7 @@ def _title(result: SuiteResult) -> str:
 def _notes(result: SuiteResult) -> list[str]:
     """What the table's numbers are, and what they are not."""
     suite, name = find_suite(result.suite), result.reward.name
-    notes = [*suite.notes(result.reward.options)]
+    notes = ["Below a score: 95 % interval over its n prompts.", *suite.notes(result.reward.options)]
     for policy, evaluation in zip(result.policies, result.evaluations, strict=True):
         if suite.counts_correct:
             images, prompts = evaluation.means[name], correct_prompts(evaluation, name)

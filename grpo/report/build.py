@@ -19,7 +19,9 @@ from typing_extensions import TypedDict  # pydantic asks for it before Python 3.
 
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
+from blip3o_grpo.evaluation.statistics import Estimate
 from blip3o_grpo.report import charts, pictures
 from blip3o_grpo.run.files import SUMMARY, read_object
 from blip3o_grpo.run.folder import RunFolder
@@ -56,7 +58,6 @@ class ShownConfig(TypedDict):
 
 
 SHOWN = TypeAdapter(ShownConfig)
-EVALUATION = TypeAdapter(Evaluation)
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Row:
-    """One score before and after; each value is (mean, low, high) with its 95 % interval, or None."""
+    """One score before and after, and the change, paired by prompt; None where it was not measured."""
 
     name: str
-    before: Sequence[float] | None
-    after: Sequence[float] | None
+    before: Estimate | None
+    after: Estimate | None
+    change: Estimate | None
     weight: float | None = None
-
-    @property
-    def change(self) -> float | None:
-        return self.after[0] - self.before[0] if self.before and self.after else None
 
 
 def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
@@ -123,7 +121,7 @@ def gather(run: RunFolder) -> dict[str, Any]:
         "later": later,
         "warnings": hacking_warnings(config, metrics, before, evaluations.get(later)),
         "heldout": heldout_rows(config, before, evaluations.get(later)),
-        "num_heldout": before and (before["num_prompts"], before["images_per_prompt"]),
+        "num_heldout": before and (before.num_prompts, before.images_per_prompt),
         "tag_tables": tag_tables(before, evaluations.get(later)),
         "charts": make_charts(config, metrics, evaluations) if metrics or evaluations else [],
         "pairs": pictures.heldout_pictures(run, later),
@@ -149,10 +147,10 @@ def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
     return run.config.read_text(encoding="utf-8"), values
 
 
-def read_evaluations(run: RunFolder) -> dict[str, dict[str, Any]]:
+def read_evaluations(run: RunFolder) -> dict[str, Evaluation]:
     """Held-out results by name (`before`, `step-N`, `after`), in order of their steps."""
-    found = {file.stem: read_object(file, EVALUATION) for file in sorted(run.evaluations.glob("*.json"))}
-    return dict(sorted(found.items(), key=lambda item: (item[0] != "before", item[1]["step"])))
+    found = {file.stem: Evaluation.load(file) for file in sorted(run.evaluations.glob("*.json"))}
+    return dict(sorted(found.items(), key=lambda item: (item[0] != "before", item[1].step)))
 
 
 def newest(evaluations: Mapping[str, Any]) -> str | None:
@@ -189,55 +187,59 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def heldout_rows(
-    config: Mapping[str, Any], before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
-) -> list[Row]:
+def heldout_rows(config: Mapping[str, Any], before: Evaluation | None, after: Evaluation | None) -> list[Row]:
     """One row per reward that was measured, in the order of the configuration."""
-    rows = [
-        Row(reward["name"], _measured(before, reward["name"]), _measured(after, reward["name"]), reward["weight"])
-        for reward in config["rewards"]
-    ]
+    weights = {reward["name"]: reward["weight"] for reward in config["rewards"]}
+    rows = make_rows({name: name for name in weights}, before, after, weights)
     return [row for row in rows if row.before or row.after]
 
 
-def _measured(evaluation: Mapping[str, Any] | None, reward: str) -> list[float] | None:
-    if evaluation is None or reward not in evaluation["means"]:
-        return None
-    return [evaluation["means"][reward], *evaluation["intervals"][reward]]
+def make_rows(
+    titles: Mapping[str, str],
+    before: Evaluation | None,
+    after: Evaluation | None,
+    weights: Mapping[str, float] | None = None,
+) -> list[Row]:
+    """Rows of the scores with these names (`Evaluation.estimates`), by their titles."""
+    first, second = (evaluation.estimates() if evaluation else {} for evaluation in (before, after))
+    changes = paired_changes(before, after) if before and after else {}
+    rows = []
+    for name, title in titles.items():
+        old, new, change = first.get(name), second.get(name), changes.get(name)
+        if change is None and old and new:  # of a version that did not store which prompts have a tag
+            change = Estimate(new.mean - old.mean, None, None, None)
+        rows.append(Row(title, old, new, change, (weights or {}).get(name)))
+    return rows
 
 
-def tag_tables(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> dict[str, list[Row]]:
+def tag_tables(before: Evaluation | None, after: Evaluation | None) -> dict[str, list[Row]]:
     """Name of a reward with tags to its rows per tag and the overall score, where an evaluation has such results."""
-    results = [(evaluation or {}).get("tags") or {} for evaluation in (before, after)]
+    results = [evaluation.tags if evaluation else {} for evaluation in (before, after)]
     tables = {}
     for reward in dict.fromkeys([*results[0], *results[1]]):
-        first, second = (result.get(reward, {}) for result in results)
-        rows = [Row(tag, first.get(tag), second.get(tag)) for tag in dict.fromkeys([*first, *second])]
-        overall = f"{reward}/overall"
-        tables[reward] = [
-            *rows,
-            Row("overall, mean of the tags", _measured(before, overall), _measured(after, overall)),
-        ]
+        tags = dict.fromkeys(tag for result in results for tag in result.get(reward, {}))
+        titles = {f"{reward}/{tag}": tag for tag in tags} | {f"{reward}/overall": "overall, mean of the tags"}
+        tables[reward] = make_rows(titles, before, after)
     return tables
 
 
 def hacking_warnings(
     config: Mapping[str, Any],
     metrics: Sequence[Mapping[str, Any]],
-    before: Mapping[str, Any] | None,
-    later: Mapping[str, Any] | None,
+    before: Evaluation | None,
+    later: Evaluation | None,
 ) -> list[HackingWarning]:
     """What the run's own limits warn of, in its steps and between its evaluations."""
     limits = WarningsSection.model_validate(config.get("warnings", {}))
     rewards = [RewardSection.model_validate(reward) for reward in config["rewards"]]
     found = find_warnings(limits, rewards, metrics)
     if before and later:
-        found += heldout_warnings(limits, rewards, before["means"], later["means"], later["step"])
+        found += heldout_warnings(limits, rewards, before.means, later.means, later.step)
     return found
 
 
 def make_charts(
-    config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], evaluations: Mapping[str, Mapping[str, Any]]
+    config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], evaluations: Mapping[str, Evaluation]
 ) -> list[Chart]:
     """Reward curves, KL, mismatch and seconds over the steps."""
     steps = [line["step"] for line in metrics]
@@ -250,14 +252,14 @@ def make_charts(
     made = []
     rewards = config["rewards"]
     for index, reward in enumerate(rewards):
-        name, measured = reward["name"], [e for e in evaluations.values() if reward["name"] in e["means"]]
-        bounds = [e["intervals"][name] for e in measured]
+        name, measured = reward["name"], [e for e in evaluations.values() if reward["name"] in e.means]
+        found = [e.estimates()[name] for e in measured]
         points = charts.Points(
             "held-out, 95 % interval",
-            [e["step"] for e in measured],
-            [e["means"][name] for e in measured],
-            [low for low, _ in bounds],
-            [high for _, high in bounds],
+            [e.step for e in measured],
+            [e.mean for e in found],
+            [e.mean if e.low is None else e.low for e in found],  # too few prompts: a dot without a bar
+            [e.mean if e.high is None else e.high for e in found],
         )
         svg = charts.draw(f"reward-{index}", [line(f"reward/{name}", "training", smooth)], points)
         made.append(Chart(f"Reward: {name}", f"Mean over a step's images; weight {reward['weight']:g}.{blurred}", svg))

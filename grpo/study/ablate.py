@@ -9,9 +9,10 @@ from rich.console import Console
 
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.study import StudyConfig
-from blip3o_grpo.study.conclusions import Conclusions, conclude
+from blip3o_grpo.study.conclusions import Conclusions
 from blip3o_grpo.study.design import StudyPlan, plan_study
-from blip3o_grpo.study.matrix import Matrix, as_csv, build_matrix, read_scores
+from blip3o_grpo.study.finished import FINISHED, NOT_FINISHED, compare_finished
+from blip3o_grpo.study.matrix import Matrix, as_csv
 from blip3o_grpo.study.report import write_study_report
 from blip3o_grpo.study.results import write_json
 
@@ -43,15 +44,14 @@ def run_study(study: StudyConfig, console: Console) -> StudyResult:
 
 def write_results(plan: StudyPlan, failed: dict[str, str]) -> StudyResult:
     """Compare the finished trials; write `study.json`, `matrix.csv`, `comparisons.csv` and `report.html`."""
-    matrix = build_matrix(plan, read_scores(plan))
-    conclusions = conclude(matrix, [arm.name for arm in plan.study.arms]) if matrix else None
+    matrix, conclusions = compare_finished(plan)
     summary = {
         "trials": {
-            trial.name: "finished" if trial.finished else failed.get(trial.name, "not finished")
-            for trial in plan.trials
+            trial.name: FINISHED if trial.finished else failed.get(trial.name, NOT_FINISHED) for trial in plan.trials
         },
         "baseline": matrix and matrix.baseline,
         "correction": plan.study.correction,
+        "goals": [goal.model_dump() for goal in plan.goals],
         "matrix": [asdict(cell) for cell in matrix.cells] if matrix else [],
         "against_baseline": [asdict(c) for c in matrix.against_baseline] if matrix else [],
         "between_arms": [asdict(c) for c in matrix.between_arms] if matrix else [],

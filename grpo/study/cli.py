@@ -28,12 +28,14 @@ def ablate(
 
     result = api.ablate(api.load_study(study, smoke=smoke), console)
     if result.matrix:
-        table = Table("arm", *(column.name for column in result.matrix.columns), title="held-out means")
+        heads = (f"{column.name}, n={len(column.prompt_ids)}" for column in result.matrix.columns)
+        table = Table("arm", *map(plain, heads), title="held-out means")
         for arm in result.matrix.arms:
-            table.add_row(arm, *(_cell(result.matrix, arm, column) for column in result.matrix.columns))
+            table.add_row(plain(arm), *(_cell(result.matrix, arm, column) for column in result.matrix.columns))
         console.print(table)
         compared = f"{result.matrix.baseline} after correction for {len(result.matrix.against_baseline)} comparisons"
-        show(console, ("+", "green"), " better, ", ("-", "red"), f" worse than {compared}")
+        marks = (("+", "green"), " better, ", ("-", "red"), f" worse than {compared}, = no difference shown")
+        show(console, *marks)
         for sentence in result.conclusions.recommendation:
             show(console, sentence)
     for name, reason in result.failed.items():
@@ -45,9 +47,19 @@ def ablate(
 
 
 def _cell(matrix, arm: str, column) -> str:  # noqa: ANN001 - types of modules that load numpy and more
+    """Mean and interval, and below it the difference from the baseline."""
     cell, comparison = matrix.cell(arm, column), matrix.comparison(arm, column)
-    mark = {"better": " [green]+[/green]", "worse": " [red]-[/red]"}.get(comparison.verdict if comparison else "", "")
-    return f"{cell.mean:.3f}{mark}"
+    lines = [_estimate(cell.mean, cell, ".3f")]
+    if comparison:
+        mark = {"better": "[green]+[/green]", "worse": "[red]-[/red]", "": "="}[comparison.verdict]
+        lines.append(f"{mark} {_estimate(comparison.difference, comparison, '+.3f')}")
+    return "\n".join(lines)
+
+
+def _estimate(mean: float, found, form: str) -> str:  # noqa: ANN001 - as above
+    if found.low is None:
+        return f"{mean:{form}} (no interval, n={found.num_prompts})"
+    return f"{mean:{form}} ({found.low:{form}} to {found.high:{form}})"
 
 
 @one_line_errors

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blip3o_grpo.configs.study import START
+from blip3o_grpo.configs.study import START, GoalSection
+from blip3o_grpo.study.goals import Judgement, best_of, describe, judge, listed
 from blip3o_grpo.study.matrix import Cell, Comparison, Matrix
 
 
@@ -25,114 +26,110 @@ class Conclusions:
 
     findings: list[Finding]
     recommended: str | None
+    """The only arm that the goals leave."""
+    candidates: list[str]
+    """Arms that the goals leave: the recommended one, or several that the study did not tell apart."""
     recommendation: list[str]
     """Sentences."""
 
 
-def conclude(matrix: Matrix, planned: Sequence[str]) -> Conclusions:
+def conclude(matrix: Matrix, planned: Sequence[str], goals: Sequence[GoalSection]) -> Conclusions:
     """Findings of all arms and a recommendation, with what it does not rest on.
-
-    Recommended is, among the arms that are worse than the baseline in nothing, the one that is better in most columns;
-    ties go to the larger sum of those differences.
 
     Args:
         matrix: of the finished arms.
         planned: all arms of the study.
+        goals: what the recommendation rests on (`blip3o_grpo.study.goals` says how).
     """
-    baseline = matrix.baseline
-    by_arm = {
-        arm: [c for c in matrix.against_baseline if c.arm == arm]
-        for arm in matrix.arms
-        if any(c.arm == arm for c in matrix.against_baseline)
-    }
     cells = {(cell.arm, cell.suite, cell.reward): cell for cell in matrix.cells}
-    findings = [_finding(arm, found, baseline, cells) for arm, found in by_arm.items()]
-    safe = {
-        arm: [c for c in found if c.verdict == "better"]
-        for arm, found in by_arm.items()
-        if arm != START and not any(c.verdict == "worse" for c in found)
-    }
-    caveats = _caveats(matrix, planned)
-    best = max(safe, key=lambda arm: (len(safe[arm]), sum(c.difference for c in safe[arm])), default=None)
-    if best is None or not safe[best]:
-        return Conclusions(findings, None, [*_none_recommended(by_arm, baseline), *caveats])
-    advice = _recommend(best, safe[best], by_arm, matrix.between_arms, baseline)
-    return Conclusions(findings, best, [*advice, *caveats])
-
-
-def describe(comparison: Comparison) -> str:
-    """`signs/ocr +0.213 (0.150 to 0.276)`."""
-    return (
-        f"{comparison.suite}/{comparison.reward} {comparison.difference:+.3f} "
-        f"({comparison.low:+.3f} to {comparison.high:+.3f})"
-    )
+    by_arm = {arm: [c for c in matrix.against_baseline if c.arm == arm] for arm in matrix.arms}
+    findings = [_finding(arm, found, matrix.baseline, cells) for arm, found in by_arm.items() if found]
+    judgements = judge(matrix, goals)
+    candidates = best_of(matrix, goals, [judgement.arm for judgement in judgements if judgement.eligible])
+    advice = [*_advice(matrix, goals, judgements, candidates), *_caveats(matrix, planned)]
+    return Conclusions(findings, candidates[0] if len(candidates) == 1 else None, candidates, advice)
 
 
 def _finding(arm: str, found: Sequence[Comparison], baseline: str, cells: dict[tuple[str, str, str], Cell]) -> Finding:
     better = [c for c in found if c.verdict == "better"]
     worse = [c for c in found if c.verdict == "worse"]
-    open_ = [f"{c.suite}/{c.reward}" for c in found if not c.verdict]
+    open_ = [c.name for c in found if not c.verdict]
     parts = []
     if better:
-        parts.append(f"better than {baseline} in {_list(describe(c) for c in better)}")
+        parts.append(f"better than {baseline} in {listed(describe(c) for c in better)}")
     if worse:
-        parts.append(f"worse in {_list(describe(c) for c in worse)}" if better else _worse(worse, baseline))
+        parts.append(f"worse in {listed(describe(c) for c in worse)}" if better else _worse(worse, baseline))
     if open_:
-        parts.append(f"no difference shown in {_list(open_)}")
+        parts.append(f"no difference shown in {listed(open_)}")
     rose = [c for c in better if cells[arm, c.suite, c.reward].weight > 0]
     suspicious = ""
     if rose and worse:
         suspicious = (
-            f"{_list(dict.fromkeys(c.reward for c in rose))} was trained on and rose while "
-            f"{_list(f'{c.suite}/{c.reward}' for c in worse)} fell: a sign of reward hacking, look at the pictures"
+            f"{listed(dict.fromkeys(c.reward for c in rose))} was trained on and rose while "
+            f"{listed(c.name for c in worse)} fell: a sign of reward hacking, look at the pictures"
         )
     return Finding(arm, "; ".join(parts) + ".", suspicious)
 
 
 def _worse(worse: Sequence[Comparison], baseline: str) -> str:
-    return f"worse than {baseline} in {_list(describe(c) for c in worse)}"
+    return f"worse than {baseline} in {listed(describe(c) for c in worse)}"
 
 
-def _recommend(
-    best: str,
-    better: Sequence[Comparison],
-    by_arm: dict[str, list[Comparison]],
-    between: Sequence[Comparison],
-    baseline: str,
+def _advice(
+    matrix: Matrix, goals: Sequence[GoalSection], judgements: Sequence[Judgement], candidates: Sequence[str]
 ) -> list[str]:
-    measures = {f"{c.suite}/{c.reward}" for c in by_arm[best]}
-    sentences = [
-        f"Train with {best}: it is better than {baseline} in {len(better)} of {len(measures)} measures, "
-        f"{_list(describe(c) for c in better)}, and not shown to be worse in any.",
-    ]
-    alike = []
-    for rival in (arm for arm in by_arm if arm not in (best, START)):
-        ahead, behind = [], []
-        for c in between:
-            if {c.arm, c.against} == {best, rival} and c.verdict:
-                (ahead if (c.verdict == "better") == (c.arm == best) else behind).append(c)
-        said = [
-            f"{best} is {word} than {rival} in {_list(_by(c) for c in found)}"
-            for word, found in (("better", ahead), ("worse", behind))
-            if found
+    if not goals:
+        return [
+            "Nothing is recommended, as no goal is left: every reward that is measured is trained on by some arm, and "
+            "a reward that is paid for rises whether or not the images are better. Name `goals` in the study file, "
+            "with a measure that no arm trains on."
         ]
-        if said:
-            sentences.append(f"{'; '.join(said)}.")
-        else:
-            alike.append(rival)
-    if alike:
-        sentences.append(
-            f"Between {best} and {_list(alike)} no difference was shown in any measure: this study gives no reason to "
-            f"prefer {best} to {'it' if len(alike) == 1 else 'them'}."
-        )
+    names = listed(f"{goal.name} (margin {goal.margin:g})" for goal in goals)
+    if not candidates:
+        said = [f"{judgement.arm}: {judgement.reason}." for judgement in judgements]
+        return [f"Nothing is recommended. Against {matrix.baseline}, in the goals {names}:", *said]
+    chosen = [judgement for judgement in judgements if judgement.arm in candidates]
+    sentences = [
+        f"Train with {' or '.join(candidates)}. What counts are the goals {names}.",
+        *(
+            f"{judgement.arm} is better than {matrix.baseline} in {listed(describe(c) for c in judgement.gains)}, and "
+            "in no goal is a fall by more than the margin left open."
+            for judgement in chosen
+        ),
+    ]
+    for judgement in judgements:
+        if not judgement.eligible:
+            sentences.append(f"Not {judgement.arm}: {judgement.reason}.")
+        elif judgement.arm not in candidates:
+            sentences += [_against(matrix, goals, arm, judgement.arm) for arm in candidates]
+    sentences += [
+        _against(matrix, goals, arm, rival) for index, arm in enumerate(candidates) for rival in candidates[index + 1 :]
+    ]
     return sentences
+
+
+def _against(matrix: Matrix, goals: Sequence[GoalSection], arm: str, rival: str) -> str:
+    """What the goals say of two arms."""
+    names = {goal.name for goal in goals}
+    found = [c for c in matrix.between(arm, rival) if c.name in names]
+    said = [
+        f"{arm} is {verdict} than {rival} in {listed(describe(c) for c in told)}"
+        for verdict in ("better", "worse")
+        if (told := [c for c in found if c.verdict == verdict])
+    ]
+    if said:
+        return f"{'; '.join(said)}."
+    return (
+        f"Between {arm} and {rival} no difference was shown in any goal: this study gives no reason to prefer "
+        "one to the other."
+    )
 
 
 def _caveats(matrix: Matrix, planned: Sequence[str]) -> list[str]:
     """What the reader must know about runs that are missing."""
     sentences = []
     if missing := [arm for arm in planned if arm not in matrix.arms]:
-        sentences.append(f"Not compared, because no run of it has finished: {_list(missing)}.")
+        sentences.append(f"Not compared, because no run of it has finished: {listed(missing)}.")
     seeds = {cell.arm: len(cell.seeds) for cell in matrix.cells if cell.arm != START}
     if max(seeds.values()) == 1:
         sentences.append(
@@ -141,29 +138,6 @@ def _caveats(matrix: Matrix, planned: Sequence[str]) -> list[str]:
         )
     elif single := [arm for arm, number in seeds.items() if number == 1]:
         sentences.append(
-            f"Only one run has finished of {_list(single)}: how much seeds differ is taken from the other arms."
+            f"Only one run has finished of {listed(single)}: how much seeds differ is taken from the other arms."
         )
     return sentences
-
-
-def _none_recommended(by_arm: dict[str, list[Comparison]], baseline: str) -> list[str]:
-    losing = [arm for arm, found in by_arm.items() if any(c.verdict == "worse" for c in found)]
-    winning = [arm for arm in losing if any(c.verdict == "better" for c in by_arm[arm])]
-    if winning:
-        return [
-            f"No arm can be recommended as it is: {_list(winning)} gained in some measures and lost in others "
-            f"against {baseline}. The findings above say which; the weights decide how to trade one for the other."
-        ]
-    return [
-        f"No arm was shown to be better than {baseline} in anything. More steps, prompts or images per prompt would "
-        "show smaller differences."
-    ]
-
-
-def _by(comparison: Comparison) -> str:
-    return f"{comparison.suite}/{comparison.reward} (by {abs(comparison.difference):.3f})"
-
-
-def _list(items: Iterable[str]) -> str:
-    *first, last = items
-    return f"{', '.join(first)} and {last}" if first else last

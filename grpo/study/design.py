@@ -28,7 +28,16 @@ from blip3o_grpo.configs import (
     read_yaml,
 )
 from blip3o_grpo.configs.atomic import write_atomically
-from blip3o_grpo.configs.study import ArmSection, StudyConfig, SuiteSection, arm_config, load_base
+from blip3o_grpo.configs.study import (
+    WHOLE,
+    ArmSection,
+    GoalSection,
+    StudyConfig,
+    SuiteSection,
+    arm_config,
+    choose_goals,
+    load_base,
+)
 from blip3o_grpo.errors import is_ours
 from blip3o_grpo.policies import PromptError
 from blip3o_grpo.rewards import find_reward
@@ -36,7 +45,7 @@ from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.run.folder import REWARD_FOUND, RunFolder
 from blip3o_grpo.validate import CheckedRun, check_inputs, check_models
 
-ANALYSIS_KEYS = ("study_dir", "baseline", "correction", "trials")
+ANALYSIS_KEYS = ("study_dir", "baseline", "correction", "goals", "trials")
 """What may change between two calls on one study folder."""
 GROWING_KEYS = ("arms", "seeds")
 """What may gain entries: finished trials stay valid."""
@@ -71,6 +80,8 @@ class StudyPlan:
     base: RunConfig
     suites: dict[str, list[Prompt]]
     trials: list[Trial]
+    goals: tuple[GoalSection, ...]
+    """What a recommendation rests on."""
 
     @property
     def folder(self) -> Path:
@@ -88,21 +99,8 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     suites = load_suites(study, base)
     prompts = [p for p in chain.from_iterable(zip_longest(*suites.values())) if p is not None]
     heldout = folder / "heldout.jsonl"
-    fixed = {
-        "prompts__heldout": str(heldout),
-        "evaluation__num_prompts": len(prompts),
-        # Arms may decode with other steps while they train, not when they are compared.
-        "evaluation__num_diffusion_steps": base.evaluation.num_diffusion_steps or base.rollout.num_diffusion_steps,
-    }
-    trials = [
-        Trial(
-            arm.name,
-            seed,
-            arm_config(base, arm, seed=seed, run_dir=str(folder / "arms" / arm.name / f"seed-{seed}"), **fixed),
-        )
-        for arm in study.arms
-        for seed in study.seeds
-    ]
+    goals = find_goals(study, base, suites)
+    trials = make_trials(study, base, len(prompts))
     check_folder(folder, study, base)  # after the study itself: a mistake in it is said as such in an old folder too
     write_heldout(heldout, suites, prompts)
     arms = [check_arm(trial) for trial in trials if trial.seed == study.seeds[0]]
@@ -113,7 +111,73 @@ def plan_study(study: StudyConfig) -> StudyPlan:
             check_models(run)
     write_atomically(folder / "base.yaml", dump_config(base))
     write_atomically(folder / "study.yaml", dump_config(study))
-    return StudyPlan(study, base, suites, trials)
+    return StudyPlan(study, base, suites, trials, goals)
+
+
+def make_trials(study: StudyConfig, base: RunConfig, num_prompts: int) -> list[Trial]:
+    """Every arm with every seed.
+
+    Raises:
+        ConfigError: an arm with a mistake in it.
+    """
+    folder = Path(study.study_dir)
+    fixed = {
+        "prompts__heldout": str(folder / "heldout.jsonl"),
+        "evaluation__num_prompts": num_prompts,
+        # Arms may decode with other steps while they train, not when they are compared.
+        "evaluation__num_diffusion_steps": base.evaluation.num_diffusion_steps or base.rollout.num_diffusion_steps,
+    }
+    return [
+        Trial(
+            arm.name,
+            seed,
+            arm_config(base, arm, seed=seed, run_dir=str(folder / "arms" / arm.name / f"seed-{seed}"), **fixed),
+        )
+        for arm in study.arms
+        for seed in study.seeds
+    ]
+
+
+def find_goals(study: StudyConfig, base: RunConfig, suites: dict[str, list[Prompt]]) -> tuple[GoalSection, ...]:
+    """The study's goals, or those that `choose_goals` takes instead.
+
+    Raises:
+        ConfigError: a goal that nothing measures.
+    """
+    measured = [
+        (suite, reward.name)
+        for suite, prompts in suites.items()
+        for reward in base.rewards
+        if reward.runtime_env or _applies(reward, prompts)
+    ]
+    return choose_goals(study, measured)
+
+
+def read_plan(folder: Path) -> StudyPlan:
+    """The plan that a study wrote into its folder, wherever that lies now; checks and starts nothing.
+
+    Raises:
+        ConfigError, PromptError: the folder's own files are no study's.
+    """
+    study = read_study(folder / "study.yaml").model_copy(update={"study_dir": str(folder.resolve())})
+    base = load_run_config(folder / "base.yaml")
+    suites: dict[str, list[Prompt]] = {section.name: [] for section in study.suites}
+    for prompt in load_prompts(folder / "heldout.jsonl"):
+        suites.setdefault(str(prompt.metadata.get("suite")), []).append(prompt)
+    num_prompts = sum(map(len, suites.values()))
+    return StudyPlan(study, base, suites, make_trials(study, base, num_prompts), find_goals(study, base, suites))
+
+
+def read_study(file: Path) -> StudyConfig:
+    """The configuration that a study wrote into its folder, of this version or an older one.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        return StudyConfig.model_validate(read_yaml(file))
+    except (ConfigError, ValidationError):
+        raise ConfigError(f"{file} is not the configuration of a study") from None
 
 
 def check_folder(folder: Path, study: StudyConfig, base: RunConfig) -> None:
@@ -128,9 +192,9 @@ def check_folder(folder: Path, study: StudyConfig, base: RunConfig) -> None:
             raise ConfigError(f"{folder} holds something that is no study; give another study_dir")
         return
     try:
-        earlier = StudyConfig.model_validate(read_yaml(file))
-    except (ConfigError, ValidationError):
-        raise ConfigError(f"{file} is not the configuration of a study; give another study_dir") from None
+        earlier = read_study(file)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; give another study_dir") from None
     differing = [
         key
         for key in differing_keys(earlier, study)
@@ -157,7 +221,7 @@ def load_suites(study: StudyConfig, base: RunConfig) -> dict[str, list[Prompt]]:
         ConfigError: a reward that applies to no held-out prompt.
     """
     sections = study.suites or (
-        SuiteSection(name="heldout", prompts=base.prompts.heldout, num_prompts=base.evaluation.num_prompts),
+        SuiteSection(name=WHOLE, prompts=base.prompts.heldout, num_prompts=base.evaluation.num_prompts),
     )
     suites: dict[str, list[Prompt]] = {}
     owner: dict[str, str] = {}

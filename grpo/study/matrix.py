@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
 from typing import Any
 
@@ -18,8 +18,9 @@ import numpy as np
 
 from blip3o_grpo.configs.study import START
 from blip3o_grpo.evaluation.heldout import Evaluation
+from blip3o_grpo.evaluation.multiple_comparisons import correct
+from blip3o_grpo.evaluation.statistics import SeedSpread, paired_bootstrap, seed_spread
 from blip3o_grpo.study.design import StudyPlan
-from blip3o_grpo.study.statistics import SeedSpread, correct, paired_bootstrap, seed_spread
 
 SIGNIFICANT = 0.05
 
@@ -47,8 +48,9 @@ class Cell:
     weight: float
     """With which the arm was trained on this reward; 0: only measured."""
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    num_prompts: int
     seeds: dict[int, float]
     """Mean of each seed's run."""
 
@@ -62,8 +64,8 @@ class Comparison:
     suite: str
     reward: str
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     p_adjusted: float
     verdict: str
@@ -71,6 +73,24 @@ class Comparison:
     num_prompts: int
     seeds: dict[int, float]
     """Difference of each seed."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.suite}/{self.reward}"
+
+    def reversed(self) -> Comparison:
+        """The same comparison, seen from the other arm."""
+        turned = {"better": "worse", "worse": "better", "": ""}
+        return replace(
+            self,
+            arm=self.against,
+            against=self.arm,
+            difference=-self.difference,
+            low=None if self.high is None else -self.high,
+            high=None if self.low is None else -self.low,
+            verdict=turned[self.verdict],
+            seeds={seed: -value for seed, value in self.seeds.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +114,10 @@ class Matrix:
     def comparison(self, arm: str, column: Column) -> Comparison | None:
         found = (c for c in self.against_baseline if (c.arm, c.suite, c.reward) == (arm, column.suite, column.reward))
         return next(found, None)
+
+    def between(self, arm: str, rival: str) -> list[Comparison]:
+        """All measures of two trained arms, `arm` against `rival`."""
+        return [c if c.arm == arm else c.reversed() for c in self.between_arms if {c.arm, c.against} == {arm, rival}]
 
 
 Scores = dict[str, dict[int, Evaluation]]
@@ -161,7 +185,8 @@ def make_cells(
     trained = [table for arm, table in tables.items() if arm != START]
     spread = seed_spread(trained, len(trained))
     of_start = [0.0] * (len(tables) - len(trained))  # the untrained policy comes first
-    estimates = paired_bootstrap(list(tables.values()), SeedSpread([*of_start, *spread.variances], spread.degrees))
+    spread = SeedSpread([*of_start, *spread.variances], spread.degrees)
+    estimates = paired_bootstrap(list(tables.values()), spread, paired=False)
     return [
         Cell(
             arm,
@@ -171,6 +196,7 @@ def make_cells(
             estimate.mean,
             estimate.low,
             estimate.high,
+            estimate.n,
             _by_seed(tables[arm], sorted(scores[arm])),
         )
         for arm, estimate in zip(arms, estimates, strict=True)
@@ -204,7 +230,7 @@ def compare(
                     "low": estimate.low,
                     "high": estimate.high,
                     "p": estimate.p,
-                    "num_prompts": estimate.num_prompts,
+                    "num_prompts": estimate.n,
                     "seeds": _by_seed(table, seeds),
                 }
             )

@@ -38,7 +38,8 @@ class Row:
     """One arm in the matrix: per column its cell and its comparison with the baseline."""
 
     arm: str
-    recommended: bool
+    recommended: str
+    """Empty, `recommended`, or `not told apart` from another arm that the goals leave."""
     entries: list[tuple[Cell, Comparison | None]]
 
 
@@ -51,9 +52,13 @@ class PromptRow:
 
 
 def write_study_report(
-    plan: StudyPlan, matrix: Matrix | None, conclusions: Conclusions | None, failed: Mapping[str, str]
+    plan: StudyPlan,
+    matrix: Matrix | None,
+    conclusions: Conclusions | None,
+    failed: Mapping[str, str],
+    out: Path | None = None,
 ) -> Path:
-    """Write `STUDY/report.html` and return its path."""
+    """Write the report, by default `STUDY/report.html`, and return its path."""
     folders = [Path(__file__).parent, Path(blip3o_grpo.report.__file__).parent]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folders),
@@ -63,7 +68,7 @@ def write_study_report(
         lstrip_blocks=True,
     )
     page = environment.get_template("study.html.jinja").render(gather(plan, matrix, conclusions, failed))
-    target = plan.folder / "report.html"
+    target = plan.folder / "report.html" if out is None else out
     write_atomically(target, page)
     return target
 
@@ -89,8 +94,15 @@ def gather(
             ("steps", str(plan.base.trainer.max_steps)),
             ("held-out", ", ".join(f"{len(prompts)} {name}" for name, prompts in plan.suites.items())),
             ("images per prompt", str(evaluation.images_per_prompt)),
+            ("goals", ", ".join(f"{goal.name} ± {goal.margin:g}" for goal in plan.goals) or "none is left"),
         ],
         "failed": dict(failed),
+        "unfinished": [
+            (trial.name, len(read_metrics(trial.folder.metrics)), trial.config.trainer.max_steps)
+            for trial in plan.trials
+            if not trial.finished and trial.name not in failed
+        ],
+        "goals": {goal.name for goal in plan.goals},
         "warnings": {trial.name: found for trial in finished if (found := training_warnings(trial))},
         "matrix": matrix,
         "conclusions": conclusions,
@@ -122,10 +134,11 @@ def group_columns(columns: list[Column]) -> list[tuple[str, int]]:
 
 def make_rows(matrix: Matrix, conclusions: Conclusions) -> list[Row]:
     """One row per arm, in the matrix's order."""
+    words = dict.fromkeys(conclusions.candidates, "recommended" if conclusions.recommended else "not told apart")
     return [
         Row(
             arm,
-            arm == conclusions.recommended,
+            words.get(arm, ""),
             [(matrix.cell(arm, column), matrix.comparison(arm, column)) for column in matrix.columns],
         )
         for arm in matrix.arms

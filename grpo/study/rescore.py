@@ -22,12 +22,12 @@ from pydantic import TypeAdapter, ValidationError
 from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.reward_files import find_reward_folders, reward_folder
+from blip3o_grpo.evaluation.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
 from blip3o_grpo.rewards import LoadedReward, RewardBatch, load_reward
 from blip3o_grpo.rewards.images import open_rgb
 from blip3o_grpo.rollout import read_rollouts
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
-from blip3o_grpo.study.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
 from blip3o_grpo.study.results import write_json
 from blip3o_grpo.validate import find_checked
 

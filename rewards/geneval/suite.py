@@ -12,7 +12,7 @@ from blip3o_grpo.rewards.suites import ResultFormat, Suite
 
 def _notes(options: Mapping[str, Any]) -> Sequence[str]:
     detector, colors = options.get("detector", "transformers"), options.get("colors", "clip")
-    return [f"Second lines: 95 % bootstrap interval by prompt. Detector {detector}, colours {colors}, strict verdict."]
+    return [f"Detector {detector}, colours {colors}, strict verdict."]
 
 
 SUITE = Suite(

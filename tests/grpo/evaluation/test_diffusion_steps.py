@@ -36,19 +36,21 @@ def batch(scores: np.ndarray, names: str, decode: float) -> RolloutBatch:
 def test_a_monotone_change_of_scores_is_full_agreement():
     """What fewer steps do to the level or the scale of a reward does not matter to GRPO's order."""
     found = agreement(0.5 * MOST**2, MOST)
-    assert found.within == pytest.approx((1, 1, 1)) and found.overall == pytest.approx((1, 1, 1))
+    assert (found.within.mean, found.within.high) == pytest.approx((1, 1))
+    assert found.within.low == pytest.approx(2 * 0.05 ** (1 / 12) - 1)  # twelve prompts do not prove it of all
+    assert (found.overall.mean, found.overall.low, found.overall.high) == pytest.approx((1, 1, 1))
     assert (found.num_groups, found.same_order, found.spread_lost) == (12, 1, 0)
 
 
 def test_a_shift_per_prompt_lowers_the_overall_correlation_only():
     found = agreement(MOST + 2 * GENERATOR.permutation(12)[:, None], MOST)
-    assert found.within == pytest.approx((1, 1, 1))
-    assert found.overall[0] < 0.5
+    assert found.within.mean == pytest.approx(1)
+    assert found.overall.mean < 0.5
 
 
 def test_unrelated_scores_have_an_interval_around_zero():
     found = agreement(GENERATOR.random(MOST.shape), MOST)
-    mean, low, high = found.within
+    mean, low, high = found.within.mean, found.within.low, found.within.high
     assert low < mean < high and low < 0.1 and high > -0.1 and high - low < 0.8
     assert low < 0 < high or abs(mean) < 0.3
 
@@ -57,7 +59,7 @@ def test_difficulty_of_prompts_shows_overall_and_not_within_groups():
     """Prompts differ, members are shuffled: a large number over all images, and nothing that GRPO could use."""
     level = np.arange(12.0)[:, None]
     found = agreement(level + GENERATOR.random(MOST.shape), level + MOST)
-    assert found.overall[0] > 0.9 and found.within[0] < 0.4
+    assert found.overall.mean > 0.9 and found.within.mean < 0.4
 
 
 def test_groups_that_lose_their_spread_are_counted_and_correlate_with_nothing():
@@ -77,7 +79,8 @@ def test_summary_leaves_out_groups_that_one_batch_lacks_and_rewards_without_scor
     assert (result.num_prompts, result.images_per_prompt) == (3, 8)
     few, most = result.rows
     assert (few.reward, few.num_steps, most.num_steps) == ("ocr", 4, 30)
-    assert few.agreement.within[0] == pytest.approx(1) and most.agreement is None
+    assert few.agreement.within.mean == pytest.approx(1) and most.agreement is None
+    assert (few.agreement.within.low, few.agreement.within.n) == (None, 3)  # of three prompts there is no interval
     assert few.mean == pytest.approx(np.nanmean(scores[4])) and most.mean == pytest.approx(scores[30][:3].mean())
     assert few.decode_seconds == pytest.approx(0.2) and most.decode_seconds == pytest.approx(1.0)
     assert json.loads(json.dumps(result.to_dict()))["rows"][0]["reward"] == "ocr"

@@ -105,8 +105,8 @@ def test_the_difference_is_paired_by_prompt_and_stratified_by_tag(groups, worse)
 def test_a_policy_does_not_differ_from_itself(groups):
     difference = paired_difference(groups, groups, (REWARD,))
     assert set(difference.means.values()) == {0.0}
-    assert set(difference.intervals.values()) == {(0.0, 0.0)}
-    assert set(difference.tags["geneval"].values()) == {(0.0, 0.0, 0.0)}
+    for found in difference.estimates().values():
+        assert found.direction == 0 and (found.low is None or found.low == -found.high)
 
 
 def test_a_prompt_without_a_score_on_one_side_is_left_out_of_the_difference():
@@ -147,7 +147,8 @@ def test_the_comparison_shows_both_policies_and_the_difference(groups, worse):
     (line,) = (line.split() for line in printed(result, 80) if line.startswith("Counting"))
     mean, low, high = result.difference.tags["geneval"]["counting"]
     first, second = (evaluation.tags["geneval"]["counting"][0] for evaluation in result.evaluations)
-    assert line[1:] == [f"{first:.3f}", f"{second:.3f}", f"{mean:+.3f}", f"{low:+.3f}", "to", f"{high:+.3f}"]
+    n = result.difference.estimates()["geneval/counting"].n
+    assert line[1:] == [f"{first:.3f}", f"{second:.3f}", f"{mean:+.3f}", f"{low:+.3f}", "to", f"{high:+.3f}", str(n)]
 
 
 def test_prompts_of_other_kinds_get_columns_of_their_own_and_missing_kinds_a_dash(groups):

@@ -1,41 +1,233 @@
-"""Bootstrap intervals against the normal ones, by stratum, and of paired differences."""
+"""Intervals of means over prompts: by hand, against Student's, and on simulated scores whose true mean is known."""
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from blip3o_grpo.evaluation.statistics import bootstrap_interval, stratified_mean
+from blip3o_grpo.evaluation.statistics import (
+    Estimate,
+    estimate,
+    find_bounds,
+    resampled_estimate,
+    stratified_mean,
+)
+
+NUM_PROMPTS = (4, 5, 6, 8, 12, 16, 32)
 
 
-def test_the_interval_covers_the_mean_and_matches_the_normal_one():
-    values = np.random.default_rng(0).normal(0.5, 0.2, 400)
-    low, high = bootstrap_interval(values)
-    half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.003)
-    assert high == pytest.approx(values.mean() + half, abs=0.003)
-    assert bootstrap_interval(values) == (low, high)
+def share(p):
+    return (lambda rng, n: (rng.random(n) < p).astype(float)), p
+
+
+def quarters(p):
+    return (lambda rng, n: rng.binomial(4, p, n) / 4), p
+
+
+def beta(a, b):
+    return (lambda rng, n: rng.beta(a, b, n)), a / (a + b)
+
+
+SCORES = {
+    "one image, rare": share(0.1),
+    "one image, often": share(0.7),
+    "one image, half": share(0.5),
+    "four images": quarters(0.3),
+    "easy and hard prompts": ((lambda rng, n: rng.binomial(4, rng.beta(0.5, 0.5, n)) / 4), 0.5),
+    "skewed": beta(0.5, 2),
+    "near the top": beta(8, 2),
+    "many zeros": ((lambda rng, n: (rng.random(n) < 0.4) * rng.beta(5, 2, n)), 0.4 * 5 / 7),
+}
+"""Name to what draws `n` prompts' scores, and their true mean."""
+CHANGES = {
+    "small everywhere": ((lambda rng, n: rng.normal(0.1, 0.05, n)), 0.1),
+    "few prompts change": ((lambda rng, n: rng.choice([-1.0, 0.0, 1.0], n, p=[0.1, 0.7, 0.2])), 0.1),
+}
+TAGS = (0.95, 0.8, 0.3, 0.85, 0.2, 0.4)
+"""Share of correct images by GenEval tag."""
+
+
+def coverage(draw, truth, num_studies, *, paired=False):
+    """Share of intervals that hold the truth; `draw(rng)` gives the strata."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(num_studies):
+        found = estimate(*draw(rng), paired=paired)
+        hits += found.low - 1e-9 <= truth <= found.high + 1e-9
+    return hits / num_studies
+
+
+def check_coverage(num_prompts, num_studies, capsys):
+    cases = [*((case, False) for case in SCORES.values()), *((case, True) for case in CHANGES.values())]
+    found = [
+        coverage(lambda rng, draw=draw: [draw(rng, num_prompts)], truth, num_studies, paired=paired)
+        for (draw, truth), paired in cases
+    ]
+    with capsys.disabled():
+        print(f"\ncoverage, n={num_prompts}: {np.mean(found):.3f}", *(f"{value:.2f}" for value in found))  # noqa: T201
+    noise = 2.5 * np.sqrt(0.05 * 0.95 / num_studies / len(found))
+    assert 0.93 - noise <= np.mean(found) <= 0.97 + noise
+    assert min(found) >= 0.85 - 2 * np.sqrt(0.1 / num_studies)
+
+
+@pytest.mark.parametrize("num_prompts", NUM_PROMPTS)
+def test_intervals_of_few_prompts_hold_the_true_mean(num_prompts, capsys):
+    check_coverage(num_prompts, 50, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_prompts", NUM_PROMPTS)
+def test_intervals_of_few_prompts_hold_the_true_mean_in_many_studies(num_prompts, capsys):
+    check_coverage(num_prompts, 3000, capsys)
+
+
+def tags(sizes, kind):
+    """Strata of a GenEval overall."""
+
+    def draw(rng):
+        if kind == "one image":
+            return [(rng.random(size) < p).astype(float) for size, p in zip(sizes, TAGS, strict=True)]
+        return [rng.binomial(4, p, size) / 4 for size, p in zip(sizes, TAGS, strict=True)]
+
+    return draw
+
+
+OVERALL = {"two a tag": (2,) * 6, "four a tag": (4,) * 6, "eight a tag": (8,) * 6, "unequal": (4, 3, 2, 6, 1, 5)}
+
+
+def check_overall(num_studies):
+    found = [
+        coverage(tags(sizes, kind), np.mean(TAGS), num_studies)
+        for sizes in OVERALL.values()
+        for kind in ("one image", "four images")
+    ]
+    assert 0.93 <= np.mean(found) <= 0.98, found
+    assert min(found) >= 0.9, found
+
+
+def test_the_overall_of_few_prompts_a_tag_holds_the_true_mean():
+    check_overall(50)
+
+
+@pytest.mark.slow
+def test_the_overall_of_few_prompts_a_tag_holds_the_true_mean_in_many_studies():
+    check_overall(2000)
+
+
+def test_normal_values_give_students_interval():
+    for n in (4, 6, 40):
+        values = np.random.default_rng(n).normal(5, 2, n)
+        found, student = estimate(values), stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert found.mean == pytest.approx(values.mean()) and found.n == n
+        width = student.high - student.low
+        assert found.low <= student.low + 1e-9 and found.high >= student.high - 1e-9  # the wider one on either side
+        assert found.low == pytest.approx(student.low, abs=(0.15 if n < 10 else 0.05) * width)
+        assert found.high == pytest.approx(student.high, abs=(0.15 if n < 10 else 0.05) * width)
+    assert estimate(values) == found
+    assert estimate(values, seed=1) != found
+
+
+def test_a_skewed_sample_reaches_further_to_its_long_side_than_students():
+    values = np.array([0.0] * 27 + [10.0] * 3)
+    student, found = stats.ttest_1samp(values, 0).confidence_interval(0.95), estimate(values)
+    assert found.high > student.high + 0.1 and found.low == pytest.approx(student.low)
+
+
+def test_fewer_than_four_prompts_have_no_interval():
+    assert estimate([0.2, 0.4, 0.9]) == Estimate(pytest.approx(0.5), None, None, 3)
+    assert estimate([0.2, 0.4, 0.9]).interval() == "no interval (n=3)"
+    assert estimate([0.2, 0.4, 0.9, 0.5]).low is not None
+    assert estimate([0.2, 0.4, 0.9], [0.5, 0.1]).low is not None  # three degrees of freedom
+    assert estimate([0.2, 0.4], [0.9], [0.5, 0.1]).low is None
+    assert resampled_estimate(lambda rows: 1.0, 3) == Estimate(1.0, None, None, 3)
+
+
+def test_the_same_score_on_every_prompt_proves_no_rate_of_zero_or_one():
+    kept = 0.05 ** (1 / 4)
+    assert estimate([0.0] * 4) == Estimate(0.0, 0.0, pytest.approx(1 - kept), 4)
+    assert estimate([1.0] * 4) == Estimate(1.0, pytest.approx(kept), 1.0, 4)
+    half = estimate([0.5] * 4)
+    assert (half.low, half.high) == pytest.approx((0.5 * kept, 1 - 0.5 * kept))
+    change = estimate([0.0] * 50, paired=True)
+    assert (change.low, change.high) == pytest.approx((0.05**0.02 - 1, 1 - 0.05**0.02))
+    assert estimate([1.0] * 8, paired=True).direction == 1  # from wrong to right on all of eight prompts
+    assert estimate([7.5] * 9) == Estimate(7.5, None, None, 9)  # what else such a score could be is unknown
+
+
+def test_an_interval_stays_where_scores_can_be():
+    found = estimate([0.0, 0.0, 0.0, 1.0])
+    assert found.low == 0.0 and 0.9 < found.high <= 1.0
+    assert estimate([0.0, 1.0, 1.0, 1.0]).high == 1.0
+    assert estimate([-1.0, 1.0, 1.0, 1.0], paired=True).high == 1.0
+    assert estimate([0.0, 0.0, 0.0, 1.5]).low < 0 and estimate([-0.5, 1.0, 1.0, 1.0]).high > 1
+    assert find_bounds(np.array([0.0, 1.0]), False) == (0, 1) == find_bounds(np.array([0.5]), False)
+    assert find_bounds(np.array([-0.1, 1.0]), False) is None and find_bounds(np.array([0.0, 1.1]), False) is None
+    assert find_bounds(np.array([-1.0, 1.0]), True) == (-1, 1) and find_bounds(np.array([-1.1]), True) is None
 
 
 def test_strata_weigh_the_same_whatever_their_size():
     assert stratified_mean([1.0] * 99, [0.0]) == 0.5
-    assert bootstrap_interval([1.0] * 99, [0.0]) == (0.5, 0.5)  # nothing varies within a stratum
+    found = estimate([1.0] * 99, [0.0])
+    kept = 0.05**0.01
+    assert (found.mean, found.n) == (0.5, 100)  # nothing varies within a stratum: as one sample of 100
+    assert (found.low, found.high) == pytest.approx((0.5 * kept, 1 - 0.5 * kept))
 
 
 def test_strata_of_different_spread_give_the_normal_interval_of_their_mean():
     generator = np.random.default_rng(1)
     wide, narrow = generator.normal(0, 1, 300), generator.normal(1, 0.1, 100)
-    low, high = bootstrap_interval(wide, narrow)
+    found = estimate(wide, narrow)
     half = 1.96 * np.sqrt(wide.var() / 300 + narrow.var() / 100) / 2
-    assert (high - low) / 2 == pytest.approx(half, rel=0.05)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+
+
+def test_few_prompts_of_strata_give_welchs_interval():
+    generator = np.random.default_rng(3)
+    first, second = generator.normal(0, 3, 4), generator.normal(1, 1, 5)
+    welch = stats.ttest_ind(first, -second, equal_var=False).confidence_interval(0.95)
+    found = estimate(first, second)
+    assert found.high - found.low == pytest.approx((welch.high - welch.low) / 2, rel=0.06)
+    assert found.high - found.low >= (welch.high - welch.low) / 2 - 1e-9
+
+
+def test_a_stratum_of_one_prompt_has_the_spread_of_the_others():
+    values = np.random.default_rng(5).normal(0, 1, 40)
+    pooled = values.var(ddof=1)
+    found = estimate(values, [3.0])
+    assert (found.high - found.low) / 2 == pytest.approx(stats.t.ppf(0.975, 39) * np.sqrt(pooled) / 2, rel=0.1)
+    assert found.mean == pytest.approx((values.mean() + 3) / 2)
 
 
 def test_paired_differences_see_a_change_that_two_intervals_hide():
     generator = np.random.default_rng(2)
     before = generator.uniform(0, 1, 60)
     after = before + generator.normal(0.05, 0.02, 60)
-    assert bootstrap_interval(before)[1] > bootstrap_interval(after)[0]  # the intervals of the means overlap
-    assert bootstrap_interval(after - before)[0] > 0.04
+    assert estimate(before).high > estimate(after).low  # the intervals of the means overlap
+    assert estimate(after - before, paired=True).low > 0.04
 
 
-def test_a_policy_minus_itself_is_exactly_zero():
-    values = np.random.default_rng(3).uniform(0, 1, 50)
-    assert bootstrap_interval(values - values) == (0.0, 0.0)
+def test_a_direction_needs_an_interval_that_leaves_out_zero():
+    directions = [((0.1, 0.3), 1), ((-0.3, -0.1), -1), ((-0.1, 0.3), 0), ((0.0, 0.3), 0), ((-0.3, 0.0), 0)]
+    for (low, high), direction in directions:
+        assert Estimate(0.2, low, high, 9).direction == direction
+    assert Estimate(0.2, None, None, 2).direction == 0
+
+
+def test_an_interval_in_words():
+    assert Estimate(0.2, 0.1, 0.3, 9).interval() == "0.100 to 0.300"
+    assert Estimate(0.2, -0.1, 0.3, 9).interval("+.2f") == "-0.10 to +0.30"
+    assert Estimate(0.2, None, None, 3).interval() == "no interval (n=3)"
+    assert Estimate(0.2, None, None, None).interval() == "no interval"
+
+
+def test_a_statistic_that_is_no_mean_has_the_interval_of_its_resamples():
+    values = np.random.default_rng(0).normal(0, 1, 60)
+    found = resampled_estimate(lambda rows: float(values[rows].mean()), 60)
+    half = stats.t.ppf(0.975, 59) * values.std(ddof=1) / np.sqrt(60)
+    assert found.mean == pytest.approx(values.mean()) and found.n == 60
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=0.1 * half)
+    few = values[:4]
+    wide = resampled_estimate(lambda rows: float(few[rows].mean()), 4)
+    assert (wide.low, wide.high) == pytest.approx((few.min(), few.max()), abs=0.05)  # as far as resamples reach
+    unknown = resampled_estimate(lambda rows: float("nan"), 9)
+    assert np.isnan(unknown.mean) and (unknown.low, unknown.high) == (None, None)
+    gaps = resampled_estimate(lambda rows: 1.0 if 0 in rows else float("nan"), 9)
+    assert (gaps.low, gaps.high) == (1, 1)

@@ -78,7 +78,11 @@ def build_evaluation(path: Path, name: str, step: int, images: bool = True) -> N
     means = {"ocr": 0.3 + gain, "geneval": 0.15 + gain / 2, "geneval/overall": 0.15 + gain / 4}
     intervals = {reward: (mean - 0.05, mean + 0.06) for reward, mean in means.items()}
     tags = {tag: (values[step > 0], values[step > 0] - 0.1, values[step > 0] + 0.1) for tag, values in TAGS.items()}
-    evaluation = Evaluation(step, len(PROMPTS), 4, means, intervals, {}, {"geneval": tags})
+    shifts = {f"p{i}": 0.01 * (i - 5) for i in range(11)}  # what was trained on rises on every prompt
+    per_prompt = {
+        id_: {"ocr": means["ocr"] + gain * shift, "geneval": 0.15 + shift * step} for id_, shift in shifts.items()
+    }
+    evaluation = Evaluation(step, len(PROMPTS), 4, means, intervals, per_prompt, {"geneval": tags})
     evaluation.save(path / "evaluations" / f"{name}.json")
     rng = np.random.default_rng(step)
     rewards = [{"ocr": 0.25, "geneval": score} for score in (0.0, 0.5, 0.75, 1.0)]

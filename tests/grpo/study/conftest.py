@@ -78,7 +78,11 @@ def study_files(tmp_path_factory, policy_path):
 @pytest.fixture(scope="session")
 def finished_study(study_files):
     """The plan of a study with three arms and two seeds, all finished, with the effects above."""
-    plan = plan_study(load_study_config(study_files.study()))
+    arms = [
+        {"name": "text", "weights": {"ocr": 1}},
+        {"name": "both", "weights": {"ocr": 1, "guard": 0.5}, "overrides": {"trainer": {"beta": 0.1}}},
+    ]
+    plan = plan_study(load_study_config(study_files.study(arms=arms)))
     third = plan.study.arms[0].model_copy(update={"name": "<b>nothing</b>", "weights": {"guard": 1.0}})
     plan = type(plan)(
         plan.study.model_copy(update={"arms": (*plan.study.arms, third)}),
@@ -91,6 +95,7 @@ def finished_study(study_files):
                 for t in plan.trials[:2]
             ),
         ],
+        plan.goals,  # shapes/geneval: no arm trains on it
     )
     for trial in plan.trials:
         finish(plan, trial)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
-from blip3o_grpo.study.statistics import correct, paired_bootstrap, seed_spread
+from blip3o_grpo.evaluation.multiple_comparisons import correct
+from blip3o_grpo.evaluation.statistics import paired_bootstrap, seed_spread
 
 EFFECT = 0.15
 
@@ -78,3 +81,29 @@ def simulate(world: World, num_studies: int, *, num_resamples: int = 1000, seed:
         float(np.mean((p < 0.05) == ((low > 0) | (high < 0)))),
         float(mean.mean()),
     )
+
+
+def scored(
+    effects: Mapping[str, Mapping[str, float]], *, num_prompts: int, seed_sd: float, seed: int, num_seeds: int = 2
+) -> dict[str, dict[int, SimpleNamespace]]:
+    """Arm to training seed to held-out scores (`per_prompt`), as `matrix.read_scores` gives them.
+
+    Args:
+        effects: arm to measure to its true effect; an arm without any is the untrained policy.
+        seed_sd: of an effect, over training seeds.
+        seed: of the drawing.
+    """
+    rng = np.random.default_rng(seed)
+    names = list(dict.fromkeys(name for measures in effects.values() for name in measures))
+    level = {name: rng.uniform(0.35, 0.55, num_prompts) for name in names}
+    found: dict[str, dict[int, SimpleNamespace]] = {}
+    for arm, measures in effects.items():
+        found[arm] = {}
+        for training_seed in range(num_seeds):
+            columns = {}
+            for name in names:
+                effect = measures[name] + np.clip(rng.normal(0, seed_sd), -0.05, 0.05) if measures else 0.0
+                columns[name] = rng.binomial(16, np.clip(level[name] + effect, 0, 1)) / 16
+            rows = {f"p{i}": {name: float(columns[name][i]) for name in names} for i in range(num_prompts)}
+            found[arm][training_seed] = SimpleNamespace(per_prompt=rows)
+    return found

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from blip3o_grpo.study.statistics import SeedSpread, correct, paired_bootstrap, seed_spread
+from blip3o_grpo.evaluation.multiple_comparisons import correct
+from blip3o_grpo.evaluation.statistics import SeedSpread, paired_bootstrap, seed_spread
 from tests.grpo.study.simulated import EFFECT, World, simulate
 
 NO_SPREAD = SeedSpread([0.0], 1.0)
@@ -77,11 +78,14 @@ def test_normal_values_give_students_interval_and_p_value():
 def test_edge_cases():
     nothing = SeedSpread([0.0, 0.0], 1.0)
     same, shifted = paired_bootstrap([np.zeros((20, 2)), np.full((20, 2), 0.25)], nothing)
-    assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
-    assert (shifted.low, shifted.high) == (0.25, 0.25)
-    assert shifted.p < 0.001
-    (few,) = paired_bootstrap([np.ones((4, 1))], NO_SPREAD)
-    assert few.mean == 1 and np.isnan(few.low) and few.p == 1
+    kept = 0.05 ** (1 / 20)
+    assert (same.mean, same.p) == (0, 1) and (same.low, same.high) == pytest.approx((kept - 1, 1 - kept))
+    assert (shifted.low, shifted.high) == pytest.approx((1.25 * kept - 1, 1 - 0.75 * kept))
+    assert shifted.p == pytest.approx(0.8**20)
+    (outside,) = paired_bootstrap([np.full((20, 2), 3.0)], NO_SPREAD)  # of scores that are no shares of 1
+    assert (outside.mean, outside.low, outside.high, outside.p) == (3, None, None, 1)
+    (few,) = paired_bootstrap([np.ones((3, 1))], NO_SPREAD)
+    assert (few.mean, few.low, few.high, few.n, few.p) == (1, None, None, 3, 1)
     values = [np.random.default_rng(0).normal(size=(30, 3))]
     assert paired_bootstrap(values, NO_SPREAD) == paired_bootstrap(values, NO_SPREAD)
     assert paired_bootstrap(values, NO_SPREAD, seed=1) != paired_bootstrap(values, NO_SPREAD)

@@ -71,6 +71,24 @@ def test_the_same_study_may_come_back_with_more_arms_and_seeds(study_files, tmp_
     assert len(plan_study(load_study_config(study_files.study(**more))).trials) == 4
 
 
+def test_without_goals_those_rewards_count_that_no_arm_trains_on(study_files, tmp_path):
+    def names(**changes):
+        return [goal.name for goal in plan_study(load_study_config(study_files.study(**changes))).goals]
+
+    assert names() == ["signs/guard", "shapes/guard"]
+    assert names(arms=[arm(weights={"ocr": 1, "guard": 1}), arm("b", weights={"geneval": 1, "ocr": 0})]) == []
+    assert names(arms=[arm()], suites=[], base="ocr.yaml") == []
+    given = [{"suite": "shapes", "reward": "geneval", "margin": 0.02}, {"suite": "signs", "reward": "ocr"}]
+    study = load_study_config(study_files.study(goals=given, study_dir=str(tmp_path / "s")))
+    assert [(goal.name, goal.margin) for goal in plan_study(study).goals] == [
+        ("shapes/geneval", 0.02), ("signs/ocr", 0.05)
+    ]  # fmt: skip
+    changed = load_study_config(study_files.study(goals=given[:1], study_dir=str(tmp_path / "s")))
+    assert len(plan_study(changed).goals) == 1  # goals are read anew: nothing was trained with them
+    whole = study_files.study(suites=[], base="ocr.yaml", arms=[arm()], goals=[{"suite": "heldout", "reward": "ocr"}])
+    assert plan_study(load_study_config(whole)).goals[0].name == "heldout/ocr"
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_study_is_in_order(path, tmp_path):
     for smoke in (False, True):
@@ -126,6 +144,31 @@ MISTAKES = {
     "repeated reward": ({"rewards": [{"name": "ocr"}]}, ["'ocr' is used twice"]),
     "unknown key": ({"sedes": [1]}, ["unknown key 'sedes'", "did you mean 'seeds'?"]),
     "no base": ({"base": "bse.yaml"}, ["bse.yaml: no such file", "base.yaml"]),
+    "goal on an unknown suite": (
+        {"goals": [{"suite": "sgns", "reward": "ocr"}]},
+        ["goals.0: unknown suite 'sgns'", "did you mean 'signs'?"],
+    ),
+    "unknown goal": (
+        {"goals": [{"suite": "signs", "reward": "ocr"}, {"suite": "signs", "reward": "gaurd"}]},
+        ["goals.1: on suite 'signs' nothing measures 'gaurd'", "did you mean 'guard'?"],
+    ),
+    "goal that the suite has not": (
+        {"goals": [{"suite": "signs", "reward": "geneval"}]},
+        ["goals.0: on suite 'signs' nothing measures 'geneval'", "known: ocr, guard"],
+    ),
+    "goal twice": (
+        {"goals": [{"suite": "signs", "reward": "ocr", "margin": m} for m in (0.1, 0.2)]},
+        ["goals: 'signs/ocr' is used twice"],
+    ),
+    "margin of 0": (
+        {"goals": [{"suite": "signs", "reward": "ocr", "margin": 0}]},
+        ["goals.0.margin", "greater than 0"],
+    ),
+    "margin below 0": ({"goals": [{"suite": "signs", "reward": "ocr", "margin": -1}]}, ["goals.0.margin"]),
+    "endless margin": ({"goals": [{"suite": "signs", "reward": "ocr", "margin": float("inf")}]}, ["goals.0.margin"]),
+    "margin in words": ({"goals": [{"suite": "signs", "reward": "ocr", "margin": "few"}]}, ["goals.0.margin"]),
+    "goal without a reward": ({"goals": [{"suite": "signs"}]}, ["goals.0.reward"]),
+    "misspelt goals": ({"gaols": []}, ["unknown key 'gaols'", "did you mean 'goals'?"]),
     "repeated seed": ({"seeds": [1, 1]}, ["seeds: 1 is used twice"]),
 }
 

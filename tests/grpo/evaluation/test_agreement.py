@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from blip3o_grpo.study.agreement import compare_rewards, summarise_reward
+from blip3o_grpo.evaluation.agreement import compare_rewards, summarise_reward
 
 NAN = math.nan
 

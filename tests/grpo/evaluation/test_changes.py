@@ -1,0 +1,70 @@
+"""Changes between two evaluations: paired by prompt, by tag, and nothing claimed where nothing is shown."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from blip3o_grpo.evaluation.changes import paired_changes
+from blip3o_grpo.evaluation.heldout import Evaluation
+from blip3o_grpo.evaluation.statistics import Estimate, estimate
+from blip3o_grpo.evaluation.tables import heldout_table
+
+TAGS = {"geneval": {"counting": ["a", "b", "c", "d"], "colors": ["e", "f", "g"]}}
+
+
+def evaluation(scores, tags=None, name="geneval"):
+    per_prompt = {id_: {name: score} for id_, score in scores.items()}
+    known = [score for score in scores.values() if score is not None]
+    return Evaluation(0, len(scores), 1, {name: float(np.mean(known))}, {name: None}, per_prompt, {}, tags or {})
+
+
+def test_changes_are_paired_by_prompt_and_leave_out_what_one_side_lacks():
+    before = evaluation({"a": 0.0, "b": 0.5, "c": 0.25, "d": 0.0, "e": None, "f": 0.5})
+    after = evaluation({"f": 0.75, "a": 0.5, "b": 1.0, "c": 0.75, "d": 0.25, "e": 1.0, "g": 1.0})
+    change = paired_changes(before, after)["geneval"]
+    assert change == estimate([0.25, 0.5, 0.5, 0.5, 0.25], paired=True) and change.direction == 1
+
+
+def test_changes_of_tags_and_of_their_mean():
+    before = evaluation(dict.fromkeys("abcdefg", 0.0), TAGS)
+    after = evaluation({"a": 1.0, "b": 0.5, "c": 0.5, "d": 1.0, "e": 0.0, "f": 0.5, "g": 0.0}, TAGS)
+    changes = paired_changes(before, after)
+    assert changes["geneval/counting"] == estimate([1.0, 0.5, 0.5, 1.0], paired=True)
+    assert changes["geneval/colors"] == Estimate(pytest.approx(1 / 6), None, None, 3)
+    assert changes["geneval/overall"] == estimate([1.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.0], paired=True)
+    assert set(paired_changes(before, evaluation(dict.fromkeys("abcd", 0.0)))) == {"geneval"}  # of an older version
+
+
+def test_the_table_at_the_end_of_a_run_claims_only_what_is_shown():
+    heldout = {"before": {"ocr": 0.4, "x": 0.5, "old": 0.1}, "after": {"ocr": 0.52, "x": 0.6, "old": 0.2}}
+    heldout["change"] = {
+        "ocr": {"mean": 0.12, "low": -0.05, "high": 0.29, "n": 8},
+        "x": {"mean": 0.1, "low": 0.04, "high": 0.16, "n": 8},
+    }
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(heldout_table({"steps": 3, "heldout": heldout}))
+    text = " ".join(capture.get().replace("│", " ").split())
+    assert "ocr 0.400 0.520 +0.120 -0.050 to +0.290 8 no change shown" in text
+    assert "x 0.500 0.600 +0.100 +0.040 to +0.160 8 old" in text
+    assert "old 0.100 0.200 +0.100 no interval – no change shown" in text
+
+
+def test_an_evaluation_of_an_older_version_is_read(tmp_path):
+    old = {
+        "step": 0,
+        "num_prompts": 2,
+        "images_per_prompt": 1,
+        "means": {"geneval": 0.5, "geneval/overall": 0.5},
+        "intervals": {"geneval": [0.0, 1.0], "geneval/overall": [0.1, 0.9]},
+        "per_prompt": {"a": {"geneval": 0.0}, "b": {"geneval": 1.0}, "c": {"geneval": None}},
+        "tags": {"geneval": {"counting": [0.5, 0.0, 1.0]}},
+    }
+    (tmp_path / "before.json").write_text(json.dumps(old))
+    assert Evaluation.load(tmp_path / "before.json").estimates() == {
+        "geneval": Estimate(0.5, 0.0, 1.0, 2),
+        "geneval/overall": Estimate(0.5, 0.1, 0.9, 2),
+        "geneval/counting": Estimate(0.5, 0.0, 1.0, None),
+    }

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from blip3o_grpo.policies.image_files import MAX_PIXELS
+from blip3o_grpo.rewards.images import MAX_PIXELS
 from blip3o_grpo.rollout.records import read_step
 from blip3o_grpo.run.files import EVALUATION_PICTURES, read_objects
 from blip3o_grpo.run.folder import RunFolder

@@ -21,8 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
-from blip3o_grpo.policies.image_files import open_rgb
 from blip3o_grpo.rewards import RewardBatch, build_reward, check_options, reward_class, score
+from blip3o_grpo.rewards.images import open_rgb
 from blip3o_grpo.rollout import read_rollouts
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder

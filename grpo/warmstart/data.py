@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from blip3o_grpo.configs.schema import WarmstartConfig
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import unusable_character
-from blip3o_grpo.policies.image_files import open_rgb
+from blip3o_grpo.rewards.images import open_rgb
 
 
 class WarmstartDataError(ValueError):

@@ -12,11 +12,10 @@ import requests
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from blip3o_grpo.policies.image_files import open_rgb
 from blip3o_grpo.rewards import RewardBatch
 from blip3o_grpo.rewards.http.client import RemoteReward
 from blip3o_grpo.rewards.http.server import create_app
-from blip3o_grpo.rewards.images import as_rgb
+from blip3o_grpo.rewards.images import as_rgb, open_rgb
 from tests.robustness.case import Case, World
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
 
 from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.planning import check_placement
@@ -82,9 +86,19 @@ def check_rewards(config: RunConfig) -> None:
 def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, config: RunConfig) -> None:
     """Every prompt fits the model's context, no reward refuses it, and at least one applies to it.
 
+    What rewards warn of is printed, each sentence once.
+
     Raises:
         PromptError: naming file and prompt.
     """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _check_each(prompts, file, encoder, config)
+    for text in dict.fromkeys(str(warning.message) for warning in caught):
+        Console(stderr=True).print(Text.assemble(("warning: ", "bold yellow"), f"{file}: {text}"), soft_wrap=True)
+
+
+def _check_each(prompts: list[Prompt], file: str, encoder: PromptEncoder, config: RunConfig) -> None:
     for prompt in prompts:
         try:
             encoder.encode(prompt.text)

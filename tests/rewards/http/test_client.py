@@ -311,8 +311,8 @@ def test_a_service_of_this_machine_is_not_asked_through_a_proxy(good, monkeypatc
     [
         ("127.0.0.1:80", True), ("[::1]", True), ("[::ffff:127.0.0.1]:80", True), ("localhost", True),
         ("10.1.2.3", True), ("192.168.0.4", True), ("172.20.0.1", True), ("100.64.0.1", True), ("169.254.1.1", True),
-        ("gpu-node-3:8000", True), ("scores.internal", True), ("scores.local.", True), ("127.1", True), ("[fd00::1]", True),
-        ("8.8.8.8", False), ("[2001:4860:4860::8888]", False), ("rewards.invalid", False),
+        ("gpu-node-3:8000", True), ("scores.internal", True), ("scores.local.", True), ("127.1", True),
+        ("[fd00::1]", True), ("8.8.8.8", False), ("[2001:4860:4860::8888]", False), ("rewards.invalid", False),
     ],
 )  # fmt: skip
 def test_proxies_are_for_public_hosts(monkeypatch, host, straight):

@@ -181,10 +181,21 @@ def measuring_config(
 
 
 def strict_geneval(base: RunConfig) -> RewardSection:
-    """The official verdict; detector, colours and environment are those of the settings' GenEval reward, if any."""
+    """The official verdict; detector, colours and environment are those of the settings' GenEval reward, if any.
+
+    With the official detector, Mask2Former, thresholds are the official ones whatever a recipe trains with; other
+    detectors keep the recipe's, and the table says so.
+    """
     trained = next((reward for reward in base.rewards if reward.target == "geneval"), SUITES["geneval"].reward)
+    thresholds = ("threshold", "counting_threshold") if uses_mask2former(trained) else ()
+    options = {name: value for name, value in trained.options.items() if name not in thresholds}
     official = {"name": "geneval", "type": None, "weight": 1.0, "on_error": "stop"}
-    return trained.model_copy(update={**official, "options": {**trained.options, "score": "strict"}})
+    return trained.model_copy(update={**official, "options": {**options, "score": "strict"}})
+
+
+def uses_mask2former(reward: RewardSection) -> bool:
+    """Whether a GenEval reward looks with the benchmark's own detector."""
+    return reward.options.get("detector", "transformers") in ("mmdet", "transformers")
 
 
 def suite_prompts(suite: str, config: RunConfig, *, whole_file: bool) -> list[Prompt]:

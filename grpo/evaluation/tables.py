@@ -9,8 +9,10 @@ from rich.text import Text
 
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.published import PUBLISHED
-from blip3o_grpo.evaluation.suites import SuiteResult, correct_prompts
+from blip3o_grpo.evaluation.suites import SuiteResult, correct_prompts, uses_mask2former
+from blip3o_grpo.rewards.detectors.image_sides import IMAGE_SIDES
 from blip3o_grpo.rewards.geneval import TAGS
+from blip3o_grpo.rewards.geneval.scoring import COUNTING_THRESHOLD, THRESHOLD
 
 TITLES = dict(
     zip(TAGS, ("Single object", "Two objects", "Counting", "Colors", "Position", "Color attribution"), strict=True)
@@ -125,12 +127,28 @@ def _title(result: SuiteResult) -> str:
     return f"{result.suite}: {first.num_prompts} prompts, {first.images_per_prompt} images each"
 
 
+def _thresholds(result: SuiteResult) -> str:
+    """Above which scores detections counted, and what else departs from the official way of looking."""
+    options = result.reward.options
+    threshold, counting = options.get("threshold", THRESHOLD), options.get("counting_threshold", COUNTING_THRESHOLD)
+    sides = (options.get("detector_options") or {}).get("image_sides", IMAGE_SIDES)
+    others = [
+        *(() if uses_mask2former(result.reward) else ("another detector",)),
+        *(() if options.get("colors", "clip") == "clip" else ("other colours",)),
+        *(() if (threshold, counting) == (THRESHOLD, COUNTING_THRESHOLD) else ("other thresholds",)),
+        *(() if tuple(sides) == IMAGE_SIDES else (f"images scaled to {sides[0]} x {sides[1]} px",)),
+    ]
+    official = f"not the official verdict: {', '.join(others)}" if others else "the official ones"
+    return f"Detections count above {short(threshold)}, in counting above {short(counting)}: {official}."
+
+
 def _notes(result: SuiteResult) -> list[str]:
     """What the table's numbers are, and what they are not."""
     options, name = result.reward.options, result.reward.name
     detector, colors = options.get("detector", "transformers"), options.get("colors", "clip")
     notes = [
         f"Second lines: 95 % bootstrap interval by prompt. Detector {detector}, colours {colors}, strict verdict.",
+        _thresholds(result),
     ]
     for policy, evaluation in zip(result.policies, result.evaluations, strict=True):
         images, prompts = evaluation.means[name], correct_prompts(evaluation, name)

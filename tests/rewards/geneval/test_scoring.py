@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from blip3o_grpo.rewards import RewardError
 from blip3o_grpo.rewards.detectors.detections import Detections
 from blip3o_grpo.rewards.geneval import dense, keep_objects, parse_record, relations, strict
+from blip3o_grpo.rewards.geneval.scoring import COUNTING_THRESHOLD, MAX_OBJECTS, POSITION_MARGIN, THRESHOLD
 
 FAR = (1000.0, 1000.0)
 
@@ -34,7 +35,7 @@ def judge(metadata: dict, found: Sequence[tuple]) -> tuple[bool, float, list[str
     """Strict verdict, dense score and reasons, with the official thresholds."""
     record = parse_record(metadata)
     seen, colors = detections(*found)
-    objects = keep_objects(seen, 0.9 if record.tag == "counting" else 0.3)
+    objects = keep_objects(seen, COUNTING_THRESHOLD if record.tag == "counting" else THRESHOLD)
     verdict, reasons = strict(record, objects, seen.boxes, lambda indices: [colors[i] for i in indices])
     return verdict, dense(record, objects, seen.boxes, lambda indices: [colors[i] for i in indices]), reasons
 
@@ -173,6 +174,11 @@ def test_there_are_at_least_sixty_cases():
     assert len(CASES) >= 60
 
 
+def test_thresholds_and_limits_are_the_official_ones():
+    """As in djghosh13/geneval's evaluation script."""
+    assert (THRESHOLD, COUNTING_THRESHOLD, MAX_OBJECTS, POSITION_MARGIN) == (0.3, 0.9, 16, 0.1)
+
+
 def test_seventeen_boxes_are_sixteen():
     seen, _ = detections(*[("dog", 0.5 + 0.01 * i) for i in range(17)])
     kept = keep_objects(seen, 0.3)["dog"]
@@ -240,20 +246,20 @@ def is_possible(metadata: dict) -> bool:
 possible_records = records().filter(is_possible)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(possible_records, objects_found)
 def test_dense_scores_lie_between_0_and_1(metadata, found):
     assert 0 <= judge(metadata, found)[1] <= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(clauses, st.lists(st.sampled_from(["cow", "bird"]), max_size=3))
 def test_a_correct_single_clause_is_worth_1(clause, others):
     found = [(clause["class"], 0.95, None, clause.get("color"))] * clause["count"] + [(name,) for name in others]
     assert judge({"tag": "colors", "include": [clause]}, found)[:2] == (True, 1.0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(possible_records, objects_found, st.randoms(use_true_random=False))
 def test_the_order_of_boxes_does_not_matter(metadata, found, random):
     # a box determines its colour: two boxes at one place are one object to any classifier
@@ -263,7 +269,7 @@ def test_the_order_of_boxes_does_not_matter(metadata, found, random):
     assert judge(metadata, unique)[:2] == judge(metadata, shuffled)[:2]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(possible_records, objects_found, st.lists(st.sampled_from([0.2, 0.5, 0.95]), max_size=4))
 def test_boxes_of_an_unrelated_class_change_nothing(metadata, found, scores):
     more = [*found, *(("zebra", score) for score in scores)]

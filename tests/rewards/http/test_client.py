@@ -1,12 +1,11 @@
 """A remote reward gives the scores of the local one, or an error that names the service; never anything else."""
 
 import asyncio
-import socket
 import threading
 import time
 import zlib
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from blip3o_grpo.rewards import (
 from blip3o_grpo.rewards.http import client, proxies
 from blip3o_grpo.rewards.http.client import RemoteReward
 from blip3o_grpo.rewards.http.server import create_app
+from tests.rewards.http.speaking import OK, speaking
 
 ANSWERS = {
     "text": lambda: Response("<h1>busy</h1>", media_type="text/html"),
@@ -63,27 +63,6 @@ class Fingerprint:
             None if about.get("skip") else float(zlib.crc32(image.tobytes() + f"{prompt} {about}".encode()))
             for image, prompt, about in zip(batch.images, batch.prompts, batch.metadata, strict=True)
         ]
-
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-
-
-@contextmanager
-def speaking(speak):
-    """A server below HTTP: each connection is handed to `speak` and closed; gives its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve():
-            with suppress(OSError):  # closed at the end
-                while True:
-                    threading.Thread(target=handle, args=(server.accept()[0],), daemon=True).start()
-
-        def handle(connection):
-            with connection, suppress(OSError):
-                speak(connection)
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 def reply(connection, answer):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 MAX_OBJECTS = 16
 """Objects kept per class; more are not seen."""
 
-_SIDES = {"left of": ("x", 1), "right of": ("x", -1), "above": ("y", 1), "below": ("y", -1)}
-"""Relation to its axis, and whether the clause's object comes first or its target."""
+_ORDER = {"left of": ("x", True), "right of": ("x", False), "above": ("y", True), "below": ("y", False)}
+"""Relation to its axis, and whether the clause's object comes before its target there."""
 
 
 def check_possible(record: Record) -> None:
@@ -74,8 +74,8 @@ def _check_positions(include: Sequence[Clause]) -> None:
             raise RewardError(
                 f"`include[{index}].position` asks for a {name} {relation} a {name}: both clauses look at the same one"
             )
-        axis, sign = _SIDES[relation]
-        low, high = (name, target) if sign == 1 else (target, name)
+        axis, comes_first = _ORDER[relation]
+        low, high = (name, target) if comes_first else (target, name)
         if low in _reached(after[axis], high):
             raise RewardError(
                 f"`include[{index}].position` asks for a {name} {relation} a {target}, which the clauses before it "

@@ -191,12 +191,22 @@ def test_seventeen_boxes_are_sixteen():
         (SINGLE, [], "expected dog>=1, found 0"),
         (counting(2), [("dog",)] * 3, "expected dog<3, found 3"),
         (RED_DOG, [("dog", 0.9, None, "blue")], "expected red dog>=1, found 1 blue"),
-        (position("left of"), [("dog", 0.9, (0, 0))], "no target for dog to be left of"),
-        (position("left of"), [("cat", 0.9, (0, 0)), ("dog", 0.9, (9, 90))], "expected dog left of target, found"),
+        (TWO_RED, [("dog", 0.9, None, "red"), ("dog", 0.8, None, "blue")], "expected red dog>=2, found 1 blue, 1 red"),
+        (position("left of"), [("dog", 0.9, (0, 0))], "expected cat>=1, found 0\nno target for dog to be left of"),
+        (
+            position("left of"),
+            [("cat", 0.9, (0, 0)), ("dog", 0.9, (90, 90))],
+            "expected dog left of target, found below and right of target",
+        ),
+        (
+            position("left of"),
+            [("cat", 0.9, (0, 0)), ("dog", 0.9, (1, 1))],
+            "expected dog left of target, found nowhere from target",
+        ),
     ],
 )
 def test_reasons_say_what_is_wrong(metadata, found, reason):
-    assert any(text.startswith(reason) for text in judge(metadata, found)[2])
+    assert judge(metadata, found)[2] == reason.split("\n")
 
 
 def test_relations_measure_against_the_whole_offset():
@@ -204,6 +214,25 @@ def test_relations_measure_against_the_whole_offset():
     assert relations((0, 0, 20, 20), (10, 100, 30, 120)) == {"above"}
     assert relations((0, 0, 20, 20), (100, 100, 120, 120)) == {"left of", "above"}
     assert relations((0, 0, 20, 20), (0, 0, 20, 20)) == set()
+
+
+DIRECTIONS = {"left of": (1, 0), "right of": (-1, 0), "above": (0, 1), "below": (0, -1)}
+"""Where the other object lies."""
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("relation", DIRECTIONS)
+def test_each_relation_has_its_own_border(relation):
+    """20 px objects have a margin of 4 px; what is left of the offset must be more than half of it."""
+    x, y = DIRECTIONS[relation]
+
+    def found(distance, size=20.0):
+        return relations((0, 0, size, size), (distance * x, distance * y, distance * x + size, distance * y + size))
+
+    assert found(100) == found(8.01) == {relation}
+    assert found(8) == found(4) == found(1) == found(0) == set()
+    assert found(0.5, size=0.1) == {relation}  # no least distance in px
+    assert found(0.0009, size=0.0001) == set()  # but for rounding errors
 
 
 NAMES = ("dog", "cat", "cow")

@@ -11,6 +11,8 @@ from .schema import RewardSection as RewardSection
 from .schema import RunConfig as RunConfig
 from .schema import WarmstartConfig as WarmstartConfig
 from .schema import WarningsSection as WarningsSection
+from .shipped import STUDIES as STUDIES
+from .shipped import find_recipe as find_recipe
 
 __all__ = [
     "ConfigError",
@@ -18,11 +20,13 @@ __all__ = [
     "FaultsSection",
     "RewardSection",
     "RunConfig",
+    "STUDIES",
     "WarmstartConfig",
     "WarningsSection",
     "differing_keys",
     "dump_config",
     "expand_user",
+    "find_recipe",
     "load_run_config",
     "load_warmstart_config",
     "read_yaml",

@@ -132,3 +132,20 @@ def describe_refusal(path: Path, reason: str) -> str:
     if usage.free < FULL_BYTES and reason == "the write failed":
         reason = os.strerror(errno.ENOSPC)
     return f"cannot write {path}: {reason} ({usage.free / 1e9:.2f} GB of {usage.total / 1e9:.2f} GB free there)"
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Args:
+        folder: where it goes; need not exist yet.
+        needed: bytes.
+        what: what needs them, and what helps, for the message.
+
+    Raises:
+        StorageError: naming what is needed and what is free.
+    """
+    holder = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(holder).free
+    if needed > free:
+        raise StorageError(f"{folder}: {free / 1e9:.2f} GB are free, the run needs {needed / 1e9:.2f} GB: {what}")

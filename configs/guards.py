@@ -21,12 +21,12 @@ class GuardsSection(Section):
     `skip` stops too."""
     mismatch: Literal["skip", "stop"] = "stop"
     """Sampler and trainer disagree by more than `trainer.mismatch_bound`."""
-    max_skips: int = Field(3, ge=0)
+    max_skips: int = Field(default=3, ge=0)
     """Steps that may be skipped one after another; the next one stops the run."""
     reward_collapse: Literal["ignore", "stop"] = "stop"
     """The mean training reward over `window_steps` is under `reward_share` of the best such mean. Only rewards above 0
     can collapse this way."""
-    reward_share: float = Field(0.5, gt=0, lt=1)
+    reward_share: float = Field(default=0.5, gt=0, lt=1)
     no_spread: Literal["ignore", "stop"] = "stop"
     """For `window_steps` all members of every group scored the same, so there was nothing to learn."""
-    window_steps: int = Field(20, ge=1)
+    window_steps: int = Field(default=20, ge=1)

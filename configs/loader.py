@@ -1,7 +1,8 @@
 """YAML file + dotted overrides -> typed configuration; every mistake becomes one sentence that names file and key.
 
 Relative paths written in a file (`prompts.*`, `policy.path`, `images`, `captions`) are resolved against that file's
-folder; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects. A
+folder; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects. The file of a
+reward `module:name` is looked for beside the YAML file, then in the working directory. A
 `policy.path` of the form `ORG/NAME` that is no folder stays as it is: the name of a repository on the hub.
 Left out on purpose: includes, interpolation and environment variables.
 """
@@ -12,15 +13,19 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from blip3o_grpo.configs.mistakes import kind_of, mistake_in_words, shown
 from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
 
+PATHS = "relative paths in a file start at its folder, those of overrides at the working folder"
 DEFAULT_RECIPE = Path(__file__).resolve().parent / "tiny_ocr.yaml"
 MAX_BYTES = 2**20
 """Of a configuration file; far more than anybody writes."""
@@ -122,10 +127,19 @@ def _load(schema: type[Config], path: str | Path, overrides: Iterable[str]) -> C
     for override in overrides:
         _apply_override(values, override)
     _resolve_paths(values, Path.cwd())
+    find_reward_folders(values.get("rewards"), path.resolve().parent)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_describe(schema, error)}") from None
+
+
+def exists(text: str) -> bool:
+    """Whether a text that may be anything (a prompt, an override) is the path of something on this machine."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long for a path, for example
+        return False
 
 
 def expand_user(path: str | Path) -> Path:
@@ -183,7 +197,7 @@ def _parse(text: str) -> Any:
 def _read_yaml(path: Path) -> dict:
     values = read_yaml(path)
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines at the top level, found {type(values).__name__}")
+        raise ConfigError(f"{path}: expected `key: value` lines at the top level, found {kind_of(values)}")
     return values
 
 
@@ -199,13 +213,13 @@ def _resolve_paths(values: dict, folder: Path) -> None:
 
 
 def _apply_override(values: dict, override: str) -> None:
-    key, separator, text = override.partition("=")
+    key, separator, text = override.partition("=") if isinstance(override, str) else ("", "", "")
     if not separator or not key:
         raise ConfigError(f"override {override!r}: expected `section.key=value`, for example `trainer.max_steps=10`")
     try:
         value = _parse(text)
     except yaml.YAMLError:
-        raise ConfigError(f"override {key}=...: {_shown(text)} is not a YAML value") from None
+        raise ConfigError(f"override {key}=...: {shown(text)} is not a YAML value") from None
     *parents, last = key.split(".")
     holder: Any = values
     for part in parents:
@@ -220,8 +234,8 @@ def _index(holder: Any, part: str, override: str) -> str | int:
     if isinstance(holder, dict):
         return part
     if not isinstance(holder, list):
-        raise ConfigError(f"override {override!r}: nothing can be set below {type(holder).__name__} at {part!r}")
-    if not part.isdigit() or int(part) >= len(holder):
+        raise ConfigError(f"override {override!r}: nothing can be set below {kind_of(holder)} at {part!r}")
+    if not (part.isascii() and part.isdigit()) or int(part) >= len(holder):
         raise ConfigError(f"override {override!r}: {part!r} is no item of a list of {len(holder)} (counted from 0)")
     return int(part)
 
@@ -229,35 +243,11 @@ def _index(holder: Any, part: str, override: str) -> str | int:
 def _describe(schema: type[BaseModel], error: ValidationError) -> str:
     """The first mistake in words, and how many more there are."""
     errors = error.errors()
-    first = errors[0]
+    first: dict[str, Any] = dict(errors[0])
     if first["type"] == "plain":  # of `Section`, which sees all its keys at once
         first |= {"loc": (*first["loc"], first["ctx"]["key"]), "input": first["ctx"]["value"]}
-    key = ".".join(str(part) for part in first["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(schema, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {key!r}; {hint}{more}"
-    if first["type"] == "missing":
-        return f"{key!r} is required{more}"
-    if first["type"] == "literal_error":
-        return f"{key!r} is {_shown(first['input'])}; allowed: {first['ctx']['expected']}{more}"
-    if first["type"] == "value_error":  # our own validators name the key themselves
-        return f"{first['ctx']['error']}{more}"
-    return f"{key!r} is {_shown(first['input'])}; {_lower_first(first['msg'])}{more}"
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: texts and numbers, cut off if long; of all else only its kind."""
-    if isinstance(value, dict | list | tuple):
-        return f"a {type(value).__name__}"
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return f"{mistake_in_words(first, partial(_fields_at, schema))}{more}"
 
 
 def _fields_at(schema: type[BaseModel], location: Sequence[str | int]) -> list[str]:

@@ -42,24 +42,24 @@ class PromptsSection(Section):
 class RolloutSection(Section):
     """How groups are sampled and decoded during training."""
 
-    prompts_per_step: int = Field(8, ge=1)
-    group_size: int = Field(8, ge=2)
+    prompts_per_step: int = Field(default=8, ge=1)
+    group_size: int = Field(default=8, ge=2)
     """Rollouts per prompt (TRL's `num_generations`); an advantage needs at least two siblings."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     noise: Literal["shared", "independent"] = "shared"
     """Diffusion noise of a group: one draw for all members, or one each."""
-    num_diffusion_steps: int = Field(8, ge=1)
-    guidance_scale: float = Field(2.0, ge=1)
-    prompts_per_chunk: int = Field(4, ge=1)
+    num_diffusion_steps: int = Field(default=8, ge=1)
+    guidance_scale: float = Field(default=2.0, ge=1)
+    prompts_per_chunk: int = Field(default=4, ge=1)
     """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
-    images_per_decode: int = Field(32, ge=1)
+    images_per_decode: int = Field(default=32, ge=1)
     """Images a decoder decodes in one batch (whole groups, at least one); rewards start when a batch is decoded."""
     decoder: DecoderSection = DecoderSection()
     """What makes decoders faster or smaller."""
     enforce_eager: bool = True
     """Run the sampler's model as it is. False compiles it: faster sampling, a longer start (on CPU it needs a C++
     compiler). vLLM's name."""
-    record_every_steps: int = Field(1, ge=0)
+    record_every_steps: int = Field(default=1, ge=0)
     """Write each group's best and worst image every so many steps (0: never)."""
     record_images: Literal["extremes", "all"] = "extremes"
     """`all` also keeps the images between best and worst, for `blip3o-grpo rescore`."""
@@ -85,19 +85,25 @@ class RewardSection(Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """Column name in logs (`reward/<name>`)."""
     type: str | None = None
-    """Registered name or `module:Class`; defaults to `name`."""
+    """Registered name, or `module:name` of a class or function; defaults to `name`."""
+    folder: str | None = None
+    """Where the module of `module:name` lies. Found when a recipe is read: beside the YAML file, else in the working
+    folder; None: wherever Python imports from. Saved with a run, so that it is found again."""
     weight: float = 1.0
+    guard: bool | None = None
+    """Whether a fall of it is a warning even if it is trained on. None: what the reward declares, which a run writes
+    here, so that reports need not import it."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the reward's constructor."""
+    """Keyword arguments of the reward's constructor or function."""
     on_error: Literal["stop", "skip"] = "stop"
     """After retries: stop the run, or drop the whole group and count it."""
-    replicas: int | None = Field(None, ge=1)
+    replicas: int | None = Field(default=None, ge=1)
     """Workers of this reward; None: `cluster.rewards`."""
-    batch_size: int | None = Field(None, ge=1)
-    """Most images in one call of the reward, of any groups; None: one group a call."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Most images in one call of the reward, of any groups; None, and for a group reward: one group a call."""
     runtime_env: dict[str, Any] | None = None
-    """Ray runtime environment of this reward's workers (another interpreter, packages, variables). The class is then
-    imported in those workers only, so its name and options are checked when they start."""
+    """Ray runtime environment of this reward's workers (another interpreter, packages, variables). The class need
+    not be importable anywhere else then, so its name and options are checked when they start."""
 
     @field_validator("runtime_env")
     @classmethod
@@ -117,7 +123,7 @@ class RewardSection(Section):
 
     @property
     def target(self) -> str:
-        """Registered name or `module:Class` to build."""
+        """Registered name or `module:name` to build."""
         return self.type or self.name
 
 
@@ -131,26 +137,26 @@ class ClusterSection(Section):
     """Ray cluster to join: `HOST:PORT`, or `auto` for the one on this machine. None: the one that the variable
     `RAY_ADDRESS` names (Ray sets it in its jobs), else a cluster of the run's own, which only this machine can reach;
     another program's cluster is never joined by accident. `local`: always a cluster of its own."""
-    trainers: int = Field(1, ge=1)
-    trainer_restarts: int = Field(3, ge=0)
+    trainers: int = Field(default=1, ge=1)
+    trainer_restarts: int = Field(default=3, ge=0)
     """How often all trainer ranks may be started again, from the newest checkpoint, because one of them died."""
-    samplers: int = Field(1, ge=1)
-    decoders: int = Field(1, ge=1)
-    rewards: int = Field(1, ge=1)
+    samplers: int = Field(default=1, ge=1)
+    decoders: int = Field(default=1, ge=1)
+    rewards: int = Field(default=1, ge=1)
     """Replicas of every reward."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads per worker; None: all cores divided by the stages that run at the same time, at least 1."""
-    gpus_per_trainer: float = Field(0, ge=0, le=1)
+    gpus_per_trainer: float = Field(default=0, ge=0, le=1)
     """GPUs of one worker: 1, or a share of one that other workers use too (trainer ranks only if there is just one).
     A sampler takes 90 % of its share of the GPU's memory."""
-    gpus_per_sampler: float = Field(0, ge=0, le=1)
-    gpus_per_decoder: float = Field(0, ge=0, le=1)
-    gpus_per_reward: float = Field(0, ge=0, le=1)
-    nodes: int = Field(1, ge=1)
+    gpus_per_sampler: float = Field(default=0, ge=0, le=1)
+    gpus_per_decoder: float = Field(default=0, ge=0, le=1)
+    gpus_per_reward: float = Field(default=0, ge=0, le=1)
+    nodes: int = Field(default=1, ge=1)
     """Machines the Ray cluster must have; `run_dir`, policy and prompts must lie where all of them see them."""
-    gpus_per_node: int | None = Field(None, ge=0)
+    gpus_per_node: int | None = Field(default=None, ge=0)
     """None: as many as the run needs."""
-    gpu_memory_gb: float | None = Field(None, gt=0)
+    gpu_memory_gb: float | None = Field(default=None, gt=0)
     """Memory of one GPU (10^9 bytes), for `plan`."""
     weight_sync: Literal["auto", "object_store", "nccl", "ipc"] = "auto"
     """How a step's weights reach the samplers. `nccl`: from trainer rank 0's GPU to theirs. `ipc`: inside the one GPU
@@ -171,23 +177,23 @@ class ClusterSection(Section):
 class EvaluationSection(Section):
     """Held-out evaluation, before, during and after training, always with the same seeds and noise."""
 
-    num_prompts: int = Field(64, ge=1)
-    images_per_prompt: int = Field(4, ge=1)
-    every_steps: int = Field(0, ge=0)
+    num_prompts: int = Field(default=64, ge=1)
+    images_per_prompt: int = Field(default=4, ge=1)
+    every_steps: int = Field(default=0, ge=0)
     """Also evaluate every so many steps (0: only before and after)."""
-    num_diffusion_steps: int | None = Field(None, ge=1)
+    num_diffusion_steps: int | None = Field(default=None, ge=1)
     """None: as in rollouts."""
-    grid_prompts: int = Field(8, ge=1)
+    grid_prompts: int = Field(default=8, ge=1)
     """Prompts shown in the before/after picture grids."""
 
 
 class CheckpointSection(Section):
     """Checkpoints inside the run folder."""
 
-    every_steps: int = Field(25, ge=1)
-    keep: int = Field(2, ge=1)
+    every_steps: int = Field(default=25, ge=1)
+    keep: int = Field(default=2, ge=1)
     """The newest so many stay."""
-    keep_best: int = Field(1, ge=0)
+    keep_best: int = Field(default=1, ge=0)
     """So do the best so many: by held-out reward if `evaluation.every_steps` is set (checkpoints of other steps do not
     compete), else by the mean training reward of the `every_steps` steps before."""
 
@@ -198,14 +204,14 @@ class WarningsSection(Section):
     None switches a limit off.
     """
 
-    window_steps: int = Field(5, ge=1)
+    window_steps: int = Field(default=5, ge=1)
     """Limits hold for means over so many steps; the first such mean is what later ones are compared with."""
-    kl_budget: float | None = Field(0.2, gt=0)
+    kl_budget: float | None = Field(default=0.2, gt=0)
     """KL to the starting policy (nats per token). Good runs of the tiny recipes end near 0.03; at 0.5 plates changed
     colour."""
-    image_change: float | None = Field(0.5, gt=0)
+    image_change: float | None = Field(default=0.5, gt=0)
     """Share by which a statistic of the training images (`image/...`) may move."""
-    reward_drop: float | None = Field(0.1, gt=0)
+    reward_drop: float | None = Field(default=0.1, gt=0)
     """By how much a reward that is not trained on (weight 0), or a reference guard, may fall."""
 
 
@@ -213,7 +219,7 @@ class RunConfig(Section):
     """A whole run."""
 
     run_dir: str = Field(min_length=1)
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     policy: PolicySection = PolicySection()
     prompts: PromptsSection
     rollout: RolloutSection = RolloutSection()
@@ -251,35 +257,46 @@ class WarmstartConfig(Section):
     """A supervised warm start: images and captions in, a policy in the released layout out."""
 
     run_dir: str = Field(min_length=1)
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     policy: PolicySection = PolicySection()
     images: str
     """Folder of images."""
     captions: str
-    """JSONL with `file_name` (relative to `images`) and `text`; UTF-8."""
+    """JSONL with `file_name` (relative to `images`) and `text`, each file once; UTF-8."""
+    preprocessing: Literal["released", "centre_crop"] = "released"
+    """What pictures of another shape or size than the model's become. `released`: the whole picture, squashed to the
+    square with bicubic filtering, once to the tokenizer's size (384 x 384) and once to the autoencoder's.
+    `centre_crop`: its central square, resized to the autoencoder's size (Lanczos) and from there to the tokenizer's."""
+    trains: tuple[Literal["ar", "connector", "sana", "sana_caption"], ...] = ("ar", "connector", "sana")
+    """Parts that learn. `sana_caption`: of SANA only what takes in the connector's output (`caption_...`), as in the
+    released training."""
+    labels: Literal["image", "all"] = "image"
+    """What the cross-entropy is over: image tokens, among image tokens; or prompt and image tokens, among all tokens of
+    the vocabulary, as in the released training."""
     strategy: Literal["joint", "sequential"] = "joint"
     """`joint`: AR and diffusion head learn together. `sequential`: first the AR part alone, for `ar_steps`, then the
     head on the frozen AR part."""
-    max_steps: int = Field(1000, ge=1)
-    ar_steps: int = Field(0, ge=0)
+    max_steps: int = Field(default=1000, ge=1)
+    ar_steps: int = Field(default=0, ge=0)
     """`sequential` only: how many of `max_steps` train the AR part; 0 = it is already trained."""
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    warmup_steps: int = Field(100, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    condition_dropout: float = Field(0.1, ge=0, lt=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    adam_beta2: float = Field(default=0.98, gt=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    condition_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of samples whose condition is zeroed, which teaches the unconditional branch of guidance."""
-    condition_noise: float = Field(0.0, ge=0)
+    condition_noise: float = Field(default=0.0, ge=0)
     """Standard deviation of noise on the hidden states, as a share of their own: the head that learns under it goes on
     decoding cleanly when fine-tuning moves the AR part."""
-    caption_swap: float = Field(0.0, ge=0, lt=1)
+    caption_swap: float = Field(default=0.0, ge=0, lt=1)
     """Share of samples whose caption is another sample's: they train only the head, to trust tokens over words."""
-    anchor_weight: float = Field(0.0, ge=0)
+    anchor_weight: float = Field(default=0.0, ge=0)
     """Weight of an auxiliary loss: each image token's hidden state tells its row, its column and which token it is.
     Next-token prediction alone lets a policy trained from scratch forget all three, and the head cannot decode them."""
-    checkpoint_every_steps: int = Field(500, ge=1)
-    threads: int | None = Field(None, ge=1)
+    checkpoint_every_steps: int = Field(default=500, ge=1)
+    threads: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _ar_steps(self) -> WarmstartConfig:
@@ -287,4 +304,21 @@ class WarmstartConfig(Section):
             raise ValueError("ar_steps: only for strategy sequential; with joint both parts learn at every step")
         if self.ar_steps > self.max_steps:
             raise ValueError(f"ar_steps: {self.ar_steps} is more than max_steps, {self.max_steps}")
+        if self.ar_steps and "ar" not in self.trains:
+            raise ValueError("ar_steps: the part 'ar' is not in trains, so it has no steps")
+        return self
+
+    @model_validator(mode="after")
+    def _trains(self) -> WarmstartConfig:
+        if not self.trains:
+            raise ValueError("trains: nothing would learn; name 'ar', 'connector', 'sana' or 'sana_caption'")
+        repeated = sorted({part for part in self.trains if self.trains.count(part) > 1})
+        if repeated:
+            raise ValueError(f"trains: {repeated[0]!r} is named twice")
+        if {"sana", "sana_caption"} <= set(self.trains):
+            raise ValueError("trains: 'sana' holds 'sana_caption'; name one of them")
+        if self.strategy == "sequential" and self.ar_steps < self.max_steps and self.trains == ("ar",):
+            raise ValueError(
+                f"trains: after ar_steps={self.ar_steps} the head learns; name 'connector', 'sana' or 'sana_caption'"
+            )
         return self

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from blip3o_grpo.configs.loader import PATH_KEYS, ConfigError, _apply_override, _describe, _read_yaml, load_run_config
-from blip3o_grpo.configs.schema import RewardSection, RunConfig, Section
+from blip3o_grpo.configs.loader import (
+    PATH_KEYS,
+    ConfigError,
+    _apply_override,
+    _describe,
+    _read_yaml,
+    expand_user,
+    load_run_config,
+)
+from blip3o_grpo.configs.reward_files import find_reward_folders
+from blip3o_grpo.configs.schema import RewardSection, RunConfig
+from blip3o_grpo.configs.section import Section
 
 START = "start"
 """Name of the untrained policy among the arms."""
@@ -52,17 +63,17 @@ class SuiteSection(Section):
     name: str = Field(pattern=NAME)
     prompts: str
     """Prompt file; a relative path is resolved against the study file's folder."""
-    num_prompts: int | None = Field(None, ge=1)
+    num_prompts: int | None = Field(default=None, ge=1)
     """Use only the first so many; None: all."""
 
 
 class TrialsSection(Section):
     """How many arms train at once, and what each reserves in Ray beside the workers of its run."""
 
-    concurrency: int = Field(1, ge=1)
-    cpus: float = Field(0.01, gt=0)
+    concurrency: int = Field(default=1, ge=1)
+    cpus: float = Field(default=0.01, gt=0)
     """A trial itself only waits for its run; Ray Tune wants more than 0."""
-    gpus: float = Field(0, ge=0)
+    gpus: float = Field(default=0, ge=0)
 
 
 class StudyConfig(Section):
@@ -78,7 +89,7 @@ class StudyConfig(Section):
     suites: tuple[SuiteSection, ...] = ()
     """None: one suite, `heldout`, of the base recipe's held-out prompts."""
     arms: tuple[ArmSection, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     baseline: str = START
     """Arm that the others are compared with; `start` is the untrained policy."""
     correction: Literal["holm", "benjamini_hochberg"] = "holm"
@@ -89,7 +100,7 @@ class StudyConfig(Section):
     def _consistent(self) -> StudyConfig:
         arms = [arm.name for arm in self.arms]
         for kind, names in (("arms", arms), ("suites", [suite.name for suite in self.suites]), ("seeds", self.seeds)):
-            repeated = [name for name in names if names.count(name) > 1]
+            repeated = [name for name, times in Counter(names).items() if times > 1]
             if repeated:
                 raise ValueError(f"{kind}: {repeated[0]!r} is used twice")
         folded = [name.lower() for name in arms]
@@ -141,6 +152,7 @@ def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
     values = _read_yaml(path)
     folder = path.resolve().parent
     _resolve(values, "base", folder)
+    find_reward_folders(values.get("rewards"), folder)
     for suite in _items(values.get("suites")):
         _resolve(suite, "prompts", folder)
     for holder in (values, *_items(values.get("arms"))):
@@ -153,7 +165,7 @@ def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
         study = StudyConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_describe(StudyConfig, error)}") from None
-    study = study.model_copy(update={"study_dir": str(Path(study.study_dir).expanduser().resolve())})
+    study = study.model_copy(update={"study_dir": str(expand_user(study.study_dir).resolve())})
     return shrink(study) if smoke else study
 
 
@@ -245,5 +257,5 @@ def _items(values: Any) -> list[dict]:
 
 
 def _resolve(values: dict, key: str, folder: Path) -> None:
-    if isinstance(values.get(key), str):
-        values[key] = str((folder / Path(values[key]).expanduser()).resolve())
+    if isinstance(values.get(key), str) and "\0" not in values[key]:  # validation refuses that
+        values[key] = str((folder / expand_user(values[key])).resolve())

@@ -15,18 +15,18 @@ from blip3o_grpo.configs.section import Section
 class LoRASection(Section):
     """Train low-rank adapters (PEFT) instead of the weights; the reference policy is the same model without them."""
 
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
     """The adapter counts alpha / rank."""
     targets: tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
     )
 
 
 class EMASection(Section):
     """Exponential moving average of the weights that learn; its decay warms up as (1 + n) / (10 + n) over steps n."""
 
-    decay: float = Field(0.99, gt=0, lt=1)
+    decay: float = Field(default=0.99, gt=0, lt=1)
     use: Literal["averaged", "last"] = "averaged"
     """Weights that held-out evaluations measure and `RUN/policy` holds. Rollouts always come from the last ones."""
 
@@ -67,27 +67,27 @@ class DeepSpeedSection(Section):
 class TrainerSection(Section):
     """Optimisation, in TRL's and transformers' own names (see `trl.GRPOConfig`)."""
 
-    max_steps: int = Field(100, ge=1)
-    learning_rate: float = Field(1e-6, gt=0)
+    max_steps: int = Field(default=100, ge=1)
+    learning_rate: float = Field(default=1e-6, gt=0)
     lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
-    beta: float = Field(0.001, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    beta: float = Field(default=0.001, ge=0)
     """KL coefficient against the frozen starting policy; 0 drops the reference."""
-    epsilon: float = Field(0.2, gt=0)
-    epsilon_high: float | None = Field(None, gt=0)
+    epsilon: float = Field(default=0.2, gt=0)
+    epsilon_high: float | None = Field(default=None, gt=0)
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
-    max_grad_norm: float = Field(1.0, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    micro_batch_size: int | None = Field(None, ge=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    micro_batch_size: int | None = Field(default=None, ge=1)
     """Rollouts per forward/backward on one rank; None: the rank's whole share at once."""
     gradient_checkpointing: bool = False
-    parallel: DDPSection | FSDP2Section | DeepSpeedSection = Field(DDPSection(), discriminator="type")
+    parallel: DDPSection | FSDP2Section | DeepSpeedSection = Field(default=DDPSection(), discriminator="type")
     """How ranks share the model."""
     lora: LoRASection | None = None
     """None: all weights of the AR part learn."""
     ema: EMASection | None = None
     """None: no average is kept."""
-    mismatch_bound: float = Field(0.01, gt=0)
+    mismatch_bound: float = Field(default=0.01, gt=0)
     """The run stops when mean |sampling log-prob - training log-prob| of a step exceeds this (nats)."""

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from blip3o_grpo import library_output  # noqa: F401
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.evaluation.cli import steps as compare_steps
+from blip3o_grpo.hints import EvaluationCommand, SettingsCommand, StudyCommand, WarmstartCommand
 from blip3o_grpo.prompt_data.cli import app as prompts_app
 from blip3o_grpo.study.cli import ablate, rescore
+from blip3o_grpo.terminal import show
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+if TYPE_CHECKING:
+    from blip3o_grpo.configs import RunConfig
 
 app = typer.Typer(
-    help="GRPO fine-tuning of BLIP3o-NEXT image generators.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console()
 
@@ -34,54 +37,73 @@ Overrides = Annotated[
 Policy = Annotated[str, typer.Option(help="`tiny`, a folder in the released layout, or a run folder.")]
 
 
-@app.command()
-@one_line_errors
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"blip3o-grpo {importlib.metadata.version('blip3o-grpo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """GRPO fine-tuning of BLIP3o-NEXT image generators."""
+
+
+@app.command(cls=SettingsCommand)
+@one_line_errors(resumes=True)
 def train(
     config: Annotated[str | None, typer.Argument(help="Run recipe (YAML); default: the shipped tiny_ocr.yaml.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Fine-tune a policy with GRPO; on a folder that holds checkpoints of the same configuration, resume."""
-    from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
+    from blip3o_grpo import api
 
-    overrides = list(overrides or [])
-    if config and "=" in config and not Path(config).exists():
-        overrides.insert(0, config)
-        config = None
-    run_config = load_run_config(config or DEFAULT_RECIPE, overrides)
-    from blip3o_grpo.driver import train as run_training
-    from blip3o_grpo.run.folder import RunFolder
-
-    summary = run_training(run_config, console)
-    table = Table("reward", "held-out before", "after", "change", title=f"{summary['steps']} steps")
-    for name, before in summary["heldout"]["before"].items():
-        after = summary["heldout"]["after"][name]
+    result = api.train(_recipe(config, overrides), console)
+    table = Table("reward", "held-out before", "after", "change", title=f"{result.steps} steps")
+    for name, before in result.before.means.items():
+        after = result.after.means[name]
         table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
     console.print(table)
-    folder = RunFolder(run_config.run_dir)
-    console.print(f"pictures: {folder.grids}/before.png and after.png", soft_wrap=True, highlight=False)
-    console.print(f"policy:   {folder.policy}", soft_wrap=True, highlight=False)
-    console.print("summary:", highlight=False)
-    console.print(str(folder.summary), soft_wrap=True, highlight=False)  # alone on the last line, for scripts
+    show(console, f"pictures: {result.pictures[0]} and after.png")
+    show(console, f"policy:   {result.policy}")
+    show(console, "summary:")
+    show(console, str(result.summary))  # alone on the last line, for scripts
 
 
-@app.command()
+def _recipe(config: str | None, overrides: list[str] | None) -> RunConfig:
+    """The recipe with its changes; where the first argument is a change, those of the default recipe."""
+    from blip3o_grpo import api
+    from blip3o_grpo.configs import DEFAULT_RECIPE
+    from blip3o_grpo.configs.loader import exists
+
+    overrides = list(overrides or [])
+    if config and "=" in config and not exists(config):
+        overrides.insert(0, config)
+        config = None
+    return api.load_recipe(config or DEFAULT_RECIPE, *overrides)
+
+
+@app.command(cls=SettingsCommand)
 @one_line_errors
 def plan(
-    config: Annotated[str, typer.Argument(help="Run recipe (YAML).")],
+    config: Annotated[str | None, typer.Argument(help="Run recipe (YAML); default: the shipped tiny_ocr.yaml.")] = None,
     overrides: Overrides = None,
     measured: Annotated[Path | None, typer.Option(help="Run folder to take measured times from.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show where a run's workers go, the memory of each GPU and the expected times; refuse what cannot fit."""
-    from blip3o_grpo.configs import load_run_config
+    from blip3o_grpo import api
 
-    run_config = load_run_config(config, overrides or [])
-    from blip3o_grpo.planning import make_plan, show_plan
-
+    planned = api.plan(_recipe(config, overrides), measured)
     if as_json:
-        typer.echo(json.dumps(make_plan(run_config, measured)))
+        typer.echo(json.dumps(planned))
     else:
-        show_plan(run_config, console, measured)
+        from blip3o_grpo.planning import show_plan
+
+        show_plan(planned, console)
 
 
 @app.command()
@@ -91,29 +113,26 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run folder.")] = None,
 ) -> None:
     """Write a run's report: one HTML file with tables, curves and before/after pictures."""
-    from blip3o_grpo.report import write_report
+    from blip3o_grpo import api
 
-    console.print(f"report: {write_report(run, out)}", soft_wrap=True, highlight=False)
+    show(console, f"report: {api.write_report(run, out)}")
 
 
 app.add_typer(prompts_app, name="prompts")
-app.command()(ablate)
+app.command(cls=StudyCommand)(ablate)
 app.command()(rescore)
-app.command("steps")(compare_steps)
+app.command("steps", cls=EvaluationCommand)(compare_steps)
 
 
-@app.command()
-@one_line_errors
+@app.command(cls=WarmstartCommand)
+@one_line_errors(resumes=True)
 def warmstart(
     config: Annotated[str, typer.Argument(help="Warm-start recipe (YAML).")], overrides: Overrides = None
 ) -> None:
     """Train a policy on images and captions, before any reward is involved."""
-    from blip3o_grpo.configs import load_warmstart_config
+    from blip3o_grpo import api
 
-    warmstart_config = load_warmstart_config(config, overrides or [])
-    from blip3o_grpo.warmstart import supervised as supervised
-
-    supervised.run(warmstart_config)
+    api.warm_start(api.load_warmstart(config, *(overrides or [])), console)
 
 
 @app.command()
@@ -129,36 +148,30 @@ def sample(
     guidance: Annotated[float, typer.Option(min=1)] = 2.0,
 ) -> None:
     """Draw images for prompts and save them as one picture grid."""
+    import numpy as np
+
+    from blip3o_grpo import api
     from blip3o_grpo.configs import ConfigError
-    from blip3o_grpo.evaluation.grids import draw_grid
-    from blip3o_grpo.policies import BLIP3oNext
-    from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
-    from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
+    from blip3o_grpo.configs.loader import exists
     from blip3o_grpo.rollout import load_prompts
-    from blip3o_grpo.run.folder import policy_folder
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise ConfigError(f"--out {out}: pictures are written as a .png file")
-    texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if Path(text).is_file() else [text])]
-    model = BLIP3oNext.from_pretrained(policy_folder(policy))
-    encoded = [model.prompts.encode(text) for text in texts]
-    rows = []
-    for number, (text, ids) in enumerate(zip(texts, encoded, strict=True)):
-        batch = [ids] * images
-        tokens = sample_image_tokens(model, batch, temperature=temperature, seed=seed + number)
-        seeds = range(seed, seed + images)
-        pictures = decode_completions(model, batch, tokens, seeds, num_steps=steps, guidance_scale=guidance)
-        rows.append((text, list(pictures.numpy()), ()))
+    texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if exists(text) else [text])]
+    drawn = api.sample(policy, texts, images=images, seed=seed, temperature=temperature, steps=steps, guidance=guidance)
+    from blip3o_grpo.evaluation.grids import draw_grid
+
     out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [(text, list(map(np.asarray, pictures)), ()) for text, pictures in zip(texts, drawn, strict=True)]
     draw_grid(rows).save(out)
-    console.print(f"{len(rows)} prompts, {images} images each: {out}", soft_wrap=True, highlight=False)
+    show(console, f"{len(texts)} prompts, {images} images each: {out}")
 
 
-@app.command("eval")
+@app.command("eval", cls=EvaluationCommand)
 @one_line_errors
 def evaluate(
     policy: Annotated[str, typer.Argument(help="`tiny`, a folder in the released layout, or a run folder.")],
-    suite: Annotated[str, typer.Option(help="What to measure: `ocr` or `geneval`.")] = "ocr",
+    suite: Annotated[str | None, typer.Option(help="What to measure: a registered suite.")] = None,
     compare: Annotated[str | None, typer.Option(help="A second policy, on the same prompts and noise.")] = None,
     config: Annotated[str | None, typer.Option(help="Recipe with the settings; default: those of the run.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompt file, all of it; default: the run's held-out.")] = None,
@@ -166,24 +179,24 @@ def evaluate(
     images: Annotated[int | None, typer.Option(min=1, help="Images per prompt.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also save pictures as a PNG grid.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Also save GenEval's official results (.jsonl, images).")] = None,
+    results: Annotated[Path | None, typer.Option(help="Also save a benchmark's own results (.jsonl, images).")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
 ) -> None:
     """Measure a policy, or two, on held-out prompts, with the seeds and settings that training uses."""
-    from blip3o_grpo.evaluation.suites import run_suite
+    from blip3o_grpo import api
     from blip3o_grpo.evaluation.tables import suite_tables
 
-    counts = {"num_prompts": num_prompts, "images_per_prompt": images}
-    changes = [f"evaluation.{name}={value}" for name, value in counts.items() if value is not None]
-    result = run_suite(
-        suite,
+    result = api.evaluate(
         policy,
+        suite,
         compare=compare,
         recipe=config,
+        overrides=overrides or [],
         prompts=prompts,
+        num_prompts=num_prompts,
+        images=images,
         grid=out,
         results=results,
-        overrides=[*(overrides or []), *changes],
     )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
@@ -191,17 +204,21 @@ def evaluate(
         console.print(suite_tables(result))
 
 
-@app.command()
+@app.command(cls=SettingsCommand)
 @one_line_errors
 def doctor(
-    policy: Policy = "tiny",
+    config: Annotated[str | None, typer.Argument(help="Run recipe (YAML); default: the shipped tiny_ocr.yaml.")] = None,
+    overrides: Overrides = None,
+    policy: Annotated[str | None, typer.Option(help="Another policy or run folder than the recipe's.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only versions, devices and files; start no workers.")] = False,
     num_prompts: Annotated[int, typer.Option(min=1, help="Prompts of the reward test.")] = 4,
 ) -> None:
-    """Check the installation: versions, devices, weights, sampler/trainer agreement, and what moves the reward."""
-    from blip3o_grpo.doctor import examine
+    """Check a recipe on this machine: versions, devices, weights, sampler/trainer agreement, what moves each reward."""
+    from blip3o_grpo.doctor import doctor_config, examine
+    from blip3o_grpo.validate import check_inputs
 
-    if not examine(console, policy, quick=quick, num_prompts=num_prompts):
+    run = check_inputs(doctor_config(_recipe(config, overrides), policy))
+    if not examine(run, console, quick=quick, num_prompts=num_prompts):
         raise typer.Exit(1)
 
 

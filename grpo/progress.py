@@ -11,24 +11,12 @@ from queue import Empty
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers import TrainerCallback
 
 from blip3o_grpo.run.hacking import HackingWarning, HackingWatch
+from blip3o_grpo.terminal import show
 
 STAGES = ("sample", "decode", "score", "train")
-
-
-class ProgressReporter(TrainerCallback):
-    """Sends logged metrics from rank 0 to the driver."""
-
-    def __init__(self, queue: Any):
-        self.queue = queue
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
-        if state.is_world_process_zero and "reward/mean" in logs:
-            self.queue.put({"step": state.global_step, **logs})
 
 
 def describe(metrics: Mapping[str, Any]) -> str:
@@ -46,16 +34,25 @@ def _number(value: float | None, form: str) -> str:
 
 def print_warning(console: Console, warning: HackingWarning) -> None:
     """One line in the terminal."""
-    console.print(
-        f"[bold yellow]warning:[/bold yellow] step {warning.step}: {escape(warning.text)}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_notice(console, f"step {warning.step}: {warning.text}")
 
 
 def print_notice(console: Console, text: str) -> None:
     """One line in the terminal about something that went wrong and was dealt with."""
-    console.print(f"[bold yellow]warning:[/bold yellow] {escape(text)}", highlight=False, soft_wrap=True)
+    show(console, ("warning:", "bold yellow"), f" {text}")
+
+
+def training_bar(console: Console, title: str) -> Progress:
+    """A bar with steps, the task's description and times; nothing where there is no terminal."""
+    columns = (
+        TextColumn(title),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 class ProgressDisplay:
@@ -85,15 +82,7 @@ class ProgressDisplay:
         self._thread.join(timeout=5)
 
     def _draw(self) -> None:
-        columns = (
-            TextColumn("training"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+        with training_bar(self.console, "training") as progress:
             task = progress.add_task("", total=self.total, completed=self.done)
             while (metrics := self._next()) is not None:
                 if "notice" in metrics:
@@ -102,7 +91,7 @@ class ProgressDisplay:
                 line = describe(metrics)
                 progress.update(task, completed=metrics["step"], description=line)
                 if not self.console.is_terminal and metrics["step"] % self.every == 0:
-                    self.console.print(f"step {metrics['step']}/{self.total}  {line}", highlight=False, soft_wrap=True)
+                    show(self.console, f"step {metrics['step']}/{self.total}  {line}")
                 for warning in self.watch.see(metrics) if self.watch else ():
                     print_warning(self.console, warning)
 

@@ -17,14 +17,12 @@ from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.evaluation.heldout import HeldoutCallback
 from blip3o_grpo.policies import BLIP3oNext, resolve_policy_path
-from blip3o_grpo.progress import ProgressReporter
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, RolloutRecorder
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import hold
-from blip3o_grpo.run.metrics import MetricsFile
 from blip3o_grpo.run.stopping import StopRequested
+from blip3o_grpo.training.callbacks import HeldoutCallback, MetricsFile, ProgressReporter
 from blip3o_grpo.training.parallel import parallel_arguments
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
@@ -123,7 +121,16 @@ def run_training(
             writer = SummaryWriter(str(folder.tensorboard), purge_step=folder.newest_step() + 1)
             trainer.add_callback(TensorBoardCallback(writer))
         if config.evaluation.every_steps:
-            trainer.add_callback(HeldoutCallback(trainer, heldout, folder))
+            trainer.add_callback(
+                HeldoutCallback(
+                    config,
+                    pipeline,
+                    heldout,
+                    folder,
+                    sync_weights=trainer.sync_evaluated_weights,
+                    add_metrics=trainer.add_metrics,
+                )
+            )
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         except StopRequested:

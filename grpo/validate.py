@@ -1,23 +1,31 @@
-"""Everything that can be known to be wrong before a model loads or a worker starts."""
+"""Everything that can be known to be wrong before a model loads or a worker starts, the cheapest first.
+
+What YAML, names, prompts and file headers tell (`check_inputs`) is told before torch, transformers or Ray are imported;
+then comes what needs their classes, without weights (`check_run`).
+"""
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
-from rich.text import Text
 
-from blip3o_grpo.configs import ConfigError, RunConfig
-from blip3o_grpo.planning import check_placement
-from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, PromptError, resolve_policy_path
-from blip3o_grpo.rewards import RewardError, check_options, check_prompt, is_applicable, prompt_needs, reward_class
+from blip3o_grpo.configs import ConfigError, RewardSection, RunConfig
+from blip3o_grpo.configs.loader import PATHS, exists
+from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.planning import check_layout, check_placement
+from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError, check_headers
+from blip3o_grpo.rewards import RewardError, RewardSpec, declared, find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.rollout.weights.path import check_builds
-from blip3o_grpo.rollout.workers.environments import check_environment
 from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.terminal import show
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,33 @@ class CheckedRun:
 
 
 def check_run(config: RunConfig) -> CheckedRun:
-    """Check run folder, checkpoint files, reward names and every prompt; loads a tokenizer but no weights.
+    """Check everything a run needs; models are built without weights.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: the first mistake, naming its file, key or prompt.
+    """
+    run = check_inputs(config)
+    check_models(run)
+    return run
+
+
+def check_models(run: CheckedRun) -> None:
+    """What only the libraries' own classes tell: every tensor's shape, the memory of GPUs, builds for CPUs.
+
+    Raises:
+        ConfigError, CheckpointError: the first mistake.
+    """
+    from blip3o_grpo.policies import BLIP3oNext
+
+    BLIP3oNext.check(run.policy_path)
+    check_placement(run.config, run.policy_path)
+    check_builds(run.config)
+
+
+def check_inputs(config: RunConfig) -> CheckedRun:
+    """Check run folder, rewards, checkpoint headers and every prompt without importing a large library.
+
+    A reward in an environment of its own is the exception: Ray checks that.
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: the first mistake, naming its file, key or prompt.
@@ -40,15 +74,13 @@ def check_run(config: RunConfig) -> CheckedRun:
     folder = RunFolder(config.run_dir)
     config = config.model_copy(update={"run_dir": str(folder.path)})  # workers have another working directory
     folder.check(config)
-    policy_path = resolve_policy_path(config.policy.path)
-    encoder = PromptEncoder.from_pretrained(policy_path)
-    BLIP3oNext.check(policy_path)
-    check_placement(config, policy_path)
-    check_builds(config)
-    check_rewards(config)
     check_loggers(config)
-    train = load_prompts(config.prompts.train)
-    heldout = load_prompts(config.prompts.heldout)
+    check_layout(config)
+    check_rewards(config)
+    config = config.model_copy(update={"rewards": tuple(map(with_guard, config.rewards))})
+    policy_path = policy_of(config)
+    encoder = PromptEncoder.from_pretrained(policy_path, plain=True)
+    train, heldout = prompts_of(config, "train"), prompts_of(config, "heldout")
     for file, prompts in ((config.prompts.train, train), (config.prompts.heldout, heldout)):
         check_prompts(prompts, file, encoder, config)
     if len(train) < config.rollout.prompts_per_step:
@@ -57,6 +89,39 @@ def check_run(config: RunConfig) -> CheckedRun:
             f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
         )
     return CheckedRun(config, folder, policy_path, train, heldout)
+
+
+def policy_of(config: RunConfig) -> Path:
+    """Folder of the policy, its headers checked.
+
+    Raises:
+        CheckpointError: also says where a path that is not there was looked for.
+    """
+    try:
+        return check_headers(config.policy.path)
+    except CheckpointError as error:
+        if config.policy.path == "tiny" or exists(config.policy.path) or HUB_NAME.fullmatch(config.policy.path):
+            raise
+        raise CheckpointError(f"policy.path: {error}; {PATHS}") from None
+
+
+def prompts_of(config: RunConfig, kind: Literal["train", "heldout"]) -> list[Prompt]:
+    """The prompts of `prompts.train` or `prompts.heldout`.
+
+    Raises:
+        PromptError: also says where a path that is not there was looked for, and which file there has a similar name.
+    """
+    file = getattr(config.prompts, kind)
+    try:
+        return load_prompts(file)
+    except PromptError as error:
+        if exists(file):
+            raise
+        folder = Path(file).parent
+        names = [path.name for path in folder.iterdir()] if exists(str(folder)) and folder.is_dir() else []
+        near = difflib.get_close_matches(Path(file).name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else PATHS
+        raise PromptError(f"prompts.{kind}: {error}; {hint}") from None
 
 
 def check_loggers(config: RunConfig) -> None:
@@ -71,16 +136,44 @@ def check_loggers(config: RunConfig) -> None:
 
 
 def check_rewards(config: RunConfig) -> None:
-    """Every reward's name or `module:Class` can be found, and takes the options it is given.
+    """Every reward's name or `module:name` can be found, and takes the options it is given.
 
     A reward in its own environment may not be importable here: only its environment is checked, the rest when its
     workers start.
     """
     for reward in config.rewards:
         if reward.runtime_env:
+            from blip3o_grpo.rollout.workers.environments import check_environment
+
             check_environment(reward)
         else:
-            check_options(reward_class(reward.target), reward.options, reward.name)
+            find_checked(reward)
+
+
+def find_checked(reward: RewardSection) -> RewardSpec:
+    """A reward that was found and takes its options; says which of two files of one name was taken.
+
+    Raises:
+        RewardError: it was not found, or does not take them.
+    """
+    spec = find_reward(reward.target, reward.folder)
+    spec.check_options(reward.options)
+    if spec.note:
+        _say_once(spec.note)
+    return spec
+
+
+@cache
+def _say_once(note: str) -> None:
+    """However many runs of a study are checked."""
+    show(Console(stderr=True), ("warning: ", "bold yellow"), note)
+
+
+def with_guard(reward: RewardSection) -> RewardSection:
+    """The section with what the reward declares, unless it says so itself."""
+    if reward.guard is None and declared(reward.target, reward.folder).is_guard:
+        return reward.model_copy(update={"guard": True})
+    return reward
 
 
 def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, config: RunConfig) -> None:
@@ -92,27 +185,25 @@ def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, conf
         PromptError: naming file and prompt.
     """
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.filterwarnings("always", category=UserWarning)
         _check_each(prompts, file, encoder, config)
-    for text in dict.fromkeys(str(warning.message) for warning in caught):
-        Console(stderr=True).print(Text.assemble(("warning: ", "bold yellow"), f"{file}: {text}"), soft_wrap=True)
+    for warning in caught:
+        _say_once(f"{file}: {warning.message}")
 
 
 def _check_each(prompts: list[Prompt], file: str, encoder: PromptEncoder, config: RunConfig) -> None:
+    here = {r.name: find_reward(r.target, r.folder) for r in config.rewards if not r.runtime_env}
     for prompt in prompts:
         try:
             encoder.encode(prompt.text)
         except PromptError as error:
             raise PromptError(f"{file}: {error}") from None
         for reward in config.rewards:
-            if not reward.runtime_env:
+            if reward.name in here:
                 try:
-                    check_prompt(reward.target, prompt.text, prompt.metadata, reward.options)
+                    here[reward.name].check_prompt(prompt.text, prompt.metadata, reward.options)
                 except RewardError as error:
                     raise PromptError(f"{file}: {prompt.text!r}: {error} (reward {reward.name!r})") from None
-        if not any(
-            reward.runtime_env or is_applicable(reward.target, prompt.text, prompt.metadata)
-            for reward in config.rewards
-        ):
-            needs = "; ".join(dict.fromkeys(f"{r.name} needs {prompt_needs(r.target)}" for r in config.rewards))
+        if all(r.name in here and not here[r.name].applies(prompt.text, prompt.metadata) for r in config.rewards):
+            needs = "; ".join(dict.fromkeys(f"{name} needs {spec.needs}" for name, spec in here.items()))
             raise PromptError(f"{file}: no reward applies to {prompt.text!r}: {needs}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
@@ -40,6 +42,26 @@ def open_rgb(path: Path) -> Image.Image:
         ImageFileError: missing, no regular file (a link to one is followed), of another format, larger than
             `MAX_PIXELS` by its header, without a known range, cut off or broken.
     """
+    with _opened(path) as (image, file):
+        deep = _deep_png(image, file)
+        if deep is None:
+            return Image.fromarray(as_rgb(image))
+        return ImageOps.exif_transpose(_with_exif(Image.fromarray(as_rgb(deep)), image))
+
+
+def check_header(path: Path) -> None:
+    """What the header alone tells, quickly, of a picture that will be read later.
+
+    Raises:
+        ImageFileError: missing, no regular file, of another format, or larger than `MAX_PIXELS`.
+    """
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Image.Image, BufferedReader]]:
+    """The picture, of which only the header is read yet, and its file; errors inside the block are about the file."""
     try:
         # Opening a pipe would wait for its writer; without blocking, it can be told apart and refused.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file, warnings.catch_warnings():
@@ -51,10 +73,7 @@ def open_rgb(path: Path) -> Image.Image:
                     raise ImageFileError(
                         f"{path}: {image.width} x {image.height} px, more than {MAX_PIXELS} pixels in all"
                     )
-                deep = _deep_png(image, file)
-                if deep is None:
-                    return Image.fromarray(as_rgb(image))
-                return ImageOps.exif_transpose(_with_exif(Image.fromarray(as_rgb(deep)), image))
+                yield image, file
     except ImageFileError:
         raise
     except Exception as error:  # whatever Pillow's decoders make of a broken file

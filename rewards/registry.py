@@ -1,20 +1,28 @@
 """Finds rewards by name, without importing any of them before it is asked for.
 
-A name is looked up in the entry-point group `blip3o_grpo.rewards` of all installed packages; `module:Class` is
-imported directly, from anywhere Python can import.
+A name is looked up in the entry-point group `blip3o_grpo.rewards` of all installed packages. `module:name`, a class or
+a function, is looked for in the folder that the caller names (the recipe's), then wherever Python can import from.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
-import inspect
+import importlib.util
+import sys
+import traceback
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from blip3o_grpo.configs.reward_files import has_module
+from blip3o_grpo.rewards.spec import LoadedReward, RewardSpec, describe
 from blip3o_grpo.rewards.types import Reward, RewardError
+from blip3o_grpo.rewards.user_modules import import_beside
 
 GROUP = "blip3o_grpo.rewards"
 
@@ -25,106 +33,133 @@ def available_rewards() -> Mapping[str, EntryPoint]:
     return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
 
 
-def reward_class(target: str) -> type:
-    """The class behind a registered name or `module:Class`.
+def find_reward(target: str, folder: str | Path | None = None) -> RewardSpec:
+    """The reward behind a registered name or `module:name`; loads no model.
+
+    Args:
+        target: what a recipe says as `type`.
+        folder: where a module is looked for first; None: only where Python imports from.
 
     Raises:
-        RewardError: unknown name (with the nearest known one), module or class that does not exist, an import that
-            fails (with its cause), or something that cannot be called to make a reward.
+        RewardError: unknown name (with the nearest known one), a module or name that does not exist, an import that
+            fails (with its cause, file and line), or something that is no reward.
     """
     if ":" not in target:
         known = available_rewards()
         if target not in known:
-            raise RewardError(_unknown(target, list(known)))
-        location = known[target].value
+            raise RewardError(_unknown(target, list(known), folder))
+        location, folder = known[target].value, None
     else:
         location = target
     module_name, _, attribute = location.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a plug-in's module raises, the user needs its name and its reason
-        raise RewardError(f"reward {target!r}: importing {module_name!r} failed: {_cause(error)}") from error
-    found = getattr(module, attribute, None)
+    if module_name.endswith(".py") or "/" in module_name:
+        raise RewardError(f"reward {target!r}: write {Path(module_name).stem}:{attribute}, a module's name and no path")
+    beside = folder is not None and has_module(folder, module_name)
+    module = _import(target, module_name, folder if beside else None, folder)
+    found = vars(module).get(attribute)
     if found is None:
-        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
-        near = difflib.get_close_matches(attribute, classes, n=1, cutoff=0.5)
+        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        near = difflib.get_close_matches(attribute, names, n=1, cutoff=0.5)
         hint = f"; did you mean {module_name}:{near[0]}?" if near else ""
         raise RewardError(f"reward {target!r}: module {module_name!r} has no {attribute!r}{hint}")
-    if not isinstance(found, type) or not issubclass(found, Reward):  # the protocol asks for `__call__` only
-        raise RewardError(f"reward {target!r} must be a class whose instances can be called, not {found!r}")
-    return found
+    return describe(found, target, _twin(target, module_name, module) if beside else None)
 
 
-def build_reward(target: str, options: Mapping[str, Any] | None = None) -> Reward:
+def build_reward(target: str, options: Mapping[str, Any] | None = None, folder: str | Path | None = None) -> Reward:
     """Construct a reward; this is where its models load.
 
     Args:
-        target: registered name or `module:Class`.
-        options: keyword arguments of its constructor.
+        target: registered name or `module:name`.
+        options: keyword arguments of its constructor or function.
+        folder: as in `find_reward`.
 
     Raises:
-        RewardError: as `reward_class`, or an option the constructor does not know.
+        RewardError: as `find_reward`, or an option the reward does not know.
     """
-    cls = reward_class(target)
-    check_options(cls, options or {}, target)
-    return cls(**(options or {}))
+    return load_reward(target, options, folder).instance
 
 
-def check_options(cls: type, options: Mapping[str, Any], name: str) -> None:
-    """Check options before models load: names against the constructor's parameters, values by `cls.check_options`.
+def load_reward(
+    target: str, options: Mapping[str, Any] | None = None, folder: str | Path | None = None
+) -> LoadedReward:
+    """Like `build_reward`, with what the reward offers."""
+    return find_reward(target, folder).build(options)
 
-    Raises:
-        RewardError: unknown or missing option, or whatever the class's own `check_options(**options)`, if it has one,
-            finds wrong with the values.
-    """
-    parameters = inspect.signature(cls).parameters
+
+def declared(target: str, folder: str | Path | None = None) -> RewardSpec:
+    """What a reward declares about itself; the defaults for one that only its own environment can import."""
     try:
-        inspect.signature(cls).bind(**options)
-    except TypeError as error:
-        unknown = [key for key in options if key not in parameters]
-        near = difflib.get_close_matches(unknown[0], list(parameters), n=1, cutoff=0.5) if unknown else []
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it takes: {', '.join(parameters) or 'no options'}"
-        raise RewardError(f"reward {name!r}: {error}{hint}") from error
-    if hasattr(cls, "check_options"):
-        try:
-            cls.check_options(**options)
-        except TypeError as error:  # a text where a number belongs cannot be compared
-            raise RewardError(f"reward {name!r}: an option has the wrong type: {error}") from error
+        return find_reward(target, folder)
+    except RewardError:
+        return describe(_undeclared, target)
 
 
-def is_applicable(target: str, prompt: str, metadata: Mapping[str, Any]) -> bool:
-    """Whether a reward can score this prompt, as far as its class says so; loads no model.
-
-    A class without `applicable` is taken to score every prompt.
-    """
-    applicable = getattr(reward_class(target), "applicable", None)
-    return applicable is None or bool(applicable(prompt, metadata))
+def _undeclared(images: Any, prompts: Any, metadata: Any) -> list[float | None]:
+    raise RewardError("this reward cannot be imported here")
 
 
-def prompt_needs(target: str) -> str:
-    """What a prompt must have for the reward to apply, in the words of its class."""
-    return getattr(reward_class(target), "needs", "a prompt that its `applicable` accepts")
-
-
-def check_prompt(target: str, prompt: str, metadata: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Let a reward refuse a prompt it could never score as asked, as far as its class says so; loads no model.
-
-    Raises:
-        RewardError: whatever the class's own `check_prompt(prompt, metadata, **options)`, if it has one, finds wrong.
-    """
-    check = getattr(reward_class(target), "check_prompt", None)
-    if check is not None:
-        check(prompt, metadata, **options)
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known rewards: {', '.join(known) or 'none'}"
-    return f"unknown reward {name!r}; {hint} (a reward outside the registry is written module:Class)"
+def _import(target: str, name: str, beside: str | Path | None, looked_in: str | Path | None) -> ModuleType:
+    try:
+        return importlib.import_module(name) if beside is None else import_beside(beside, name)
+    except (Exception, SystemExit) as error:  # whatever a plug-in's module raises: its user needs its name and reason
+        where = "" if looked_in is None or beside is not None else f" (nor is there a {name}.py in {looked_in})"
+        missing = isinstance(error, ModuleNotFoundError) and error.name == name
+        raise RewardError(
+            f"reward {target!r}: importing {name!r} failed: {_cause(error)}{where if missing else ''}"
+        ) from error
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of an import failure, in one line."""
+    """The innermost reason of an import failure with its place, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        place = f"{error.filename}:{error.lineno}: " if error.filename else ""  # a file with NUL bytes has none
+        return f"{place}{type(error).__name__}: {error.msg}"
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _machinery(frame.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {reason}" if frames else reason
+
+
+def _machinery(filename: str) -> bool:
+    """Whether a line of a traceback belongs to Python's imports, or to ours."""
+    return "importlib" in filename or filename in (__file__, import_beside.__code__.co_filename)
+
+
+def _twin(target: str, name: str, module: ModuleType) -> str | None:
+    """That the module taken from beside the recipe has an installed namesake."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:  # nobody means Python's own
+        return None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    mine = Path(module.__file__).resolve()
+    others = [Path(place) for place in places if place]
+    if not others or any(mine == place.resolve() or place.resolve() in mine.parents for place in others):
+        return None
+    return f"reward {target!r}: {mine} is used, not the installed module {others[0]}"
+
+
+def _unknown(name: str, known: list[str], folder: str | Path | None) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    mine = _defined_in(folder or Path.cwd(), name)
+    if mine:
+        hint = f"did you mean {mine!r}?"
+    else:
+        hint = f"did you mean {near[0]!r}?" if near else f"known rewards: {', '.join(known) or 'none'}"
+    return f"unknown reward {name!r}; {hint} (a reward outside the registry is written module:name)"
+
+
+def _defined_in(folder: str | Path, name: str) -> str | None:
+    """`module:name` of a file in the folder that defines a class or function of this name, read without running it."""
+    for file in sorted(Path(folder).glob("*.py")):
+        try:
+            body = ast.parse(file.read_bytes()).body
+        except (OSError, SyntaxError, ValueError):
+            continue
+        if any(isinstance(part, ast.ClassDef | ast.FunctionDef) and part.name == name for part in body):
+            return f"{file.stem}:{name}"
+    return None

@@ -46,19 +46,8 @@ class RewardBatch:
 class Reward(Protocol):
     """Scores images. Models load in `__init__`, never at import.
 
-    A class may add five optional things, each used only if present:
-
-    - `check_options(**options) -> None`, static or class method with the constructor's parameters: raises RewardError
-      for values out of range, before any model loads.
-    - `applicable(prompt: str, metadata: Mapping) -> bool`, static or class method: whether the reward can score this
-      prompt at all. Used to refuse prompts before any model loads; the message then says what the reward `needs`, a
-      class attribute in words.
-    - `check_prompt(prompt: str, metadata: Mapping, **options) -> None`, static or class method: raises RewardError for
-      a prompt whose metadata is wrong, before any model loads.
-    - `fit_reference(batch) -> None` with `state_dict() -> dict` and `load_state_dict(dict) -> None`, for rewards that
-      compare with the starting policy's images: fitted once before training, its state kept in the run folder.
-    - `explained_scores(batch) -> list[tuple[float | None, dict | None]]`: the scores of a call, each with plain data
-      that says why. Used where an evaluation asks for it (`RolloutPipeline.collect(explain=True)`).
+    More that a class may offer, each optional, stands in `blip3o_grpo.rewards.RewardBase` with its defaults. A plain
+    function `(images, prompts, metadata, **options)` is a reward as well.
     """
 
     def __call__(self, batch: RewardBatch) -> list[float | None]:
@@ -82,26 +71,14 @@ def score(reward: Reward, batch: RewardBatch, name: str | None = None) -> list[f
         Exception: whatever the reward itself raises.
     """
     name = name or type(reward).__name__
-    return _checked_scores(name, reward(batch), batch)
+    return checked_scores(name, reward(batch), batch)
 
 
-def explained_scores(
-    reward: Reward, batch: RewardBatch, name: str | None = None
-) -> list[tuple[float | None, Mapping[str, Any] | None]]:
-    """Like `score`, each score with its explanation, both from one look at the image.
-
-    The explanation is None where the reward does not apply, and for a reward without `explained_scores`.
-    """
-    if not hasattr(reward, "explained_scores"):
-        return [(value, None) for value in score(reward, batch, name)]
-    pairs = reward.explained_scores(batch)
-    scores = _checked_scores(name or type(reward).__name__, [value for value, _ in pairs], batch)
-    return [(value, explanation) for value, (_, explanation) in zip(scores, pairs, strict=True)]
-
-
-def _checked_scores(name: str, scores: Any, batch: RewardBatch) -> list[float | None]:
+def checked_scores(name: str, scores: Any, batch: RewardBatch) -> list[float | None]:
+    """What a reward returned for a batch, as floats and None; raises RewardError as `score`."""
     if not isinstance(scores, list):
-        raise RewardError(f"reward {name!r} returned {type(scores).__name__} instead of a list of floats")
+        hint = " (`.tolist()` makes one of an array)" if isinstance(scores, np.ndarray) else ""
+        raise RewardError(f"reward {name!r} returned {type(scores).__name__} instead of a list of floats{hint}")
     if len(scores) != len(batch):
         raise RewardError(f"reward {name!r} returned {len(scores)} scores for {len(batch)} images")
     return [_checked(name, value, prompt) for value, prompt in zip(scores, batch.prompts, strict=True)]

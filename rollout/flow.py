@@ -1,14 +1,22 @@
 """The work of one step through the pools: sample, decode, score, and gather what comes back.
 
 Nothing here schedules: every call names the results it needs, and Ray starts it when they exist. So chunks are
-decoded while the next ones are sampled, and scored while the next ones are decoded.
+decoded while the next ones are sampled, and scored while the next ones are decoded:
+
+    stage    consumes                          waits for                     unblocks
+    sample   requests, the newest weights      a sampler                     decode of its chunk
+    decode   a part of a sampled chunk         its chunk's sampling          score of its part, by every reward
+    score    a decoded part                    its part's decoding           gather
+    gather   completions, images and scores    all of them, in their order   advantages and the update (the trainer)
+
+Chunks and parts are how groups travel together (`Requests`); no order or count of workers changes a result.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +26,42 @@ from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.rollout.faults.board import Published
 from blip3o_grpo.rollout.faults.calls import Call, result, submit
 from blip3o_grpo.rollout.faults.failures import check_version
-from blip3o_grpo.rollout.joining import join, with_scores
 from blip3o_grpo.rollout.messages import DecodedChunk, GroupRequest, SampledChunk, Snapshot, Work
 from blip3o_grpo.rollout.placement.pools import Pools
 from blip3o_grpo.rollout.requests import Requests
-from blip3o_grpo.rollout.scores import ScoreGatherer
+from blip3o_grpo.rollout.scores import ScoreGatherer, join, with_scores
 from blip3o_grpo.rollout.types import RolloutGroup
 from blip3o_grpo.rollout.weights.packing import POLICY
 
-Sampled = list[tuple[Sequence[GroupRequest], Call]]
-"""Chunks of requests, and the calls that sample them."""
-
 
 @dataclass(frozen=True)
-class _Part:
-    """Calls that decode one part of a chunk and score it."""
+class Part:
+    """Groups that are decoded in one call."""
 
     within: slice
     """Its groups in the chunk."""
+    turn: int
+    """Which worker of a pool is to decode and to score it."""
     decoded: Call
-    scores: dict[str, Call]
+    scores: Mapping[str, Call] = field(default_factory=dict)
+    """One for each reward, by name."""
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
+    """Groups that are sampled in one call, and the calls that follow from it."""
+
     requests: Sequence[GroupRequest]
+    turn: int
+    """Which worker of the pool is to sample it."""
     sampled: Call
-    parts: list[_Part]
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
 class Flow:
-    """One step's calls."""
+    """One step's calls; each stage queues them and returns at once, `gather` waits. Workers are taken in turn, so every
+    run assigns alike."""
 
     config: RunConfig
     pools: Pools
@@ -62,23 +74,39 @@ class Flow:
     turn: int = 0
     """Which worker gets the first chunk."""
 
-    def sample(self, requests: Sequence[GroupRequest]) -> Sampled:
-        """Queue groups of one size."""
+    def sample(self, requests: Sequence[GroupRequest]) -> list[Chunk]:
+        """Queue groups of one size. A chunk waits for nothing but its sampler, which fetches the weights if it lacks
+        them; every one that is done can be decoded."""
         weights = self.snapshots[POLICY]
         return [
-            (chunk, submit(self.pools, "sample", turn, "sample", chunk, weights))
+            Chunk(chunk, turn, submit(self.pools, "sample", turn, "sample", chunk, weights))
             for turn, chunk in enumerate(self.requests.chunks(requests), start=self.turn)
         ]
 
-    def decode_and_score(self, sampled: Sampled, num_steps: int) -> list[_Chunk]:
-        """Queue what was sampled through the other stages; workers are taken in turn, so every run assigns alike."""
-        return [
-            _Chunk(chunk, call, self._parts(chunk, call, turn, num_steps))
-            for turn, (chunk, call) in enumerate(sampled, start=self.turn)
-        ]
+    def decode(self, chunks: Sequence[Chunk], num_steps: int) -> list[Chunk]:
+        """Queue the parts of sampled chunks, in `num_steps` Euler steps. A part waits for its chunk; every one that is
+        done can be scored."""
+        weights = self.snapshots[POLICY]
+        decoded = []
+        for chunk in chunks:
+            slices = self.requests.parts(chunk.requests)
+            parts = [
+                Part(
+                    part,
+                    turn,
+                    submit(self.pools, "decode", turn, "decode", chunk.sampled.ref, part, num_steps, weights),
+                )
+                for turn, part in enumerate(slices, start=chunk.turn * len(slices))
+            ]
+            decoded.append(replace(chunk, parts=tuple(parts)))
+        return decoded
 
-    def gather(self, chunks: Sequence[_Chunk]) -> tuple[list[RolloutGroup], dict[str, float]]:
-        """Groups of queued chunks in their order, and busy seconds per stage.
+    def score(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Queue decoded parts with every reward. A score waits for its part only, not for other rewards."""
+        return [replace(chunk, parts=tuple(self._scored(part) for part in chunk.parts)) for chunk in chunks]
+
+    def gather(self, chunks: Sequence[Chunk]) -> tuple[list[RolloutGroup], dict[str, float]]:
+        """Wait for queued chunks: their groups in the order of the requests, and busy seconds per stage.
 
         Raises:
             RolloutError: a stage failed, or a reward did and its `on_error` is `stop`.
@@ -117,15 +145,11 @@ class Flow:
             groups, [columns for pair in zip(calls, decoded, strict=True) for columns in scoring.gather(*pair)]
         )
 
-    def _parts(self, chunk: Sequence[GroupRequest], sampling: Call, index: int, num_steps: int) -> list[_Part]:
-        parts = []
-        slices = self.requests.parts(chunk)
-        weights = self.snapshots[POLICY]
-        for turn, part in enumerate(slices, start=index * len(slices)):
-            decoding = submit(self.pools, "decode", turn, "decode", sampling.ref, part, num_steps, weights)
-            scores = {reward.name: self._score(reward.name, decoding.ref, turn) for reward in self.config.rewards}
-            parts.append(_Part(part, decoding, scores))
-        return parts
+    def _scored(self, part: Part) -> Part:
+        return replace(
+            part,
+            scores={r.name: self._score(r.name, part.decoded.ref, part.turn) for r in self.config.rewards},
+        )
 
     def _score(self, reward: str, decoded: Any, turn: int) -> Call:
         state = self.snapshots.get(reward)

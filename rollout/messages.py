@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,3 +98,5 @@ class Verdict:
     """Back-off before the work."""
     refusal: str | None = None
     """Why the call must not be tried again."""
+    limits_s: Mapping[str, float | None] = field(default_factory=dict)
+    """Stage to the seconds after which the worker is replaced; None: never."""

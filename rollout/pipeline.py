@@ -1,4 +1,8 @@
-"""Prompts in, scored groups out: the handle to a run's workers, their weights and the state of their rewards."""
+"""Prompts in, scored groups out: the handle to a run's workers, their weights and the state of their rewards.
+
+A step is `sync_weights`, then `collect`, whose stages are in `flow.py`: sample, decode, score, gather. Advantages and
+the update are the trainer's (`blip3o_grpo.training.trainer`).
+"""
 
 from __future__ import annotations
 
@@ -82,6 +86,8 @@ class RolloutPipeline:
     def sync_weights(self, state_dict: Mapping[str, torch.Tensor], version: int) -> None:
         """Give the AR part's weights to all samplers and decoders and wait until every one of them has them.
 
+        Unblocks `collect`, whose calls all name these weights from now on.
+
         Args:
             state_dict: all of `Qwen3ForCausalLM`'s tensors.
             version: optimiser steps behind them; every later completion carries it.
@@ -112,6 +118,8 @@ class RolloutPipeline:
         turn: int = 0,
     ) -> RolloutBatch:
         """Sample, decode and score one group per prompt, with the weights of the last `sync_weights`.
+
+        Consumes prompts, waits for the slowest group, and returns all of them in the prompts' order.
 
         Args:
             prompts: one group each, returned in this order.
@@ -147,8 +155,9 @@ class RolloutPipeline:
         requests = self._requests.make(prompts, step, size)
         flow = self._flow(step, explain, turn)
         sampled = flow.sample(requests)
-        submitted = [flow.decode_and_score(sampled, num_steps) for num_steps in num_diffusion_steps]
-        gathered = [flow.gather(parts) for parts in submitted]
+        decoded = [flow.decode(sampled, num_steps) for num_steps in num_diffusion_steps]
+        scored = [flow.score(chunks) for chunks in decoded]  # nothing has waited for anything up to here
+        gathered = [flow.gather(chunks) for chunks in scored]
         if self._path == "ipc":  # the trainer needs the GPU now
             for call in submit_to_all({"sample": self._pools["sample"]}, "sleep"):
                 result(self._published, call)
@@ -164,8 +173,9 @@ class RolloutPipeline:
     ) -> list[tuple[Completion, ...]]:
         """Completions only, one group per prompt: the same ones that `collect` would decode and score."""
         size = group_size or self._config.rollout.group_size
-        calls = self._flow(step).sample(self._requests.make(prompts, step, size))
-        return [group for chunk, call in calls for group in result(self._published, call, chunk).completions]
+        chunks = self._flow(step).sample(self._requests.make(prompts, step, size))
+        sampled = [result(self._published, chunk.sampled, chunk.requests) for chunk in chunks]
+        return [group for chunk in sampled for group in chunk.completions]
 
     def needs_reference(self) -> bool:
         """Whether any reward compares with the starting policy's images."""

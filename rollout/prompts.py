@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
+from blip3o_grpo.configs.strict_json import parse_json
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptError, unusable_character
 from blip3o_grpo.rollout.types import Prompt
 
@@ -71,14 +70,7 @@ def _read_text_line(line: str, place: str) -> Prompt:
 
 def _read_json_line(line: str, place: str) -> Prompt:
     try:
-        record = json.loads(line, object_pairs_hook=_object, parse_constant=_no_number)
-        json.dumps(record, ensure_ascii=False).encode()  # it will be written into records
-    except json.JSONDecodeError as error:
-        raise PromptError(f"{place}: not valid JSON ({error.msg} at column {error.colno})") from error
-    except UnicodeEncodeError as error:
-        raise PromptError(f"{place}: a text holds half of a surrogate pair, which UTF-8 cannot say") from error
-    except RecursionError as error:
-        raise PromptError(f"{place}: nested too deeply") from error
+        record = parse_json(line)
     except ValueError as error:
         raise PromptError(f"{place}: {error}") from error
     if not isinstance(record, dict):
@@ -92,18 +84,6 @@ def _read_json_line(line: str, place: str) -> Prompt:
     if name is not None and (character := unusable_character(str(name))):
         raise PromptError(f"{place}: `id` holds the character {character}, which is no text")
     return Prompt(id=_line_id(line) if name is None else str(name), text=text.strip(), metadata=record)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} appears twice")
-    return values
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number in JSON")
 
 
 def _line_id(line: str) -> str:

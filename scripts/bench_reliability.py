@@ -101,7 +101,7 @@ def checks_off(workers: Sequence[ActorHandle]) -> Iterator[None]:
             "blip3o_grpo.training.trainer.ImageGRPOTrainer.any_rank": lambda self, value: False,
             "blip3o_grpo.training.guards.Guards.on_pre_optimizer_step": lambda *args, **kwargs: None,
             "blip3o_grpo.training.guards.Guards.on_log": lambda *args, **kwargs: None,
-            "blip3o_grpo.run.stopping.StopAfterStep.on_step_end": lambda *args, **kwargs: None,
+            "blip3o_grpo.training.callbacks.StopAfterStep.on_step_end": lambda *args, **kwargs: None,
         }.items():
             stack.enter_context(patch(target, replacement))
         tell(workers, hide_board)
@@ -168,7 +168,7 @@ def measure(config: RunConfig, pairs: int, console: Console) -> Clock:
 
 def _with_turns(turns: Turns) -> type:
     """`MetricsFile` that also keeps the clock: `run_training` has no place for callbacks of others, and needs none."""
-    from blip3o_grpo.run.metrics import MetricsFile
+    from blip3o_grpo.training.callbacks import MetricsFile
 
     class Timed(MetricsFile):
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:

@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from blip3o_grpo.cluster import loopback
 from blip3o_grpo.configs import DEFAULT_RECIPE, RewardSection, RunConfig, load_run_config
 from blip3o_grpo.policies import BLIP3oNext, random_policy, resolve_policy_path
 from blip3o_grpo.rewards import RewardBatch, build_reward, score
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, load_prompts, noise_seed
+from blip3o_grpo.rollout.ray_seams import loopback
 
 BATCH = 64
 RELEASED_STEP = 256
@@ -150,7 +150,7 @@ def bench_step(bench: Bench) -> dict[str, Any]:
     """Part 2 of the module's text, with the share of every stage and the idle share of every worker."""
     pipeline, policy, config = bench.pipeline, bench.policy, bench.config
     prompts = bench.prompts[: config.rollout.prompts_per_step]
-    reward = build_reward(config.rewards[0].target, config.rewards[0].options)
+    reward = build_reward(config.rewards[0].target, config.rewards[0].options, config.rewards[0].folder)
     stages: dict[str, list[dict[str, float]]] = {"ours": [], "sequential": []}
     idle: list[dict[str, float]] = []
     num_steps = config.rollout.num_diffusion_steps

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from blip3o_grpo.configs.schema import PolicySection, WarmstartConfig
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 from blip3o_grpo.policies.tiny_world.architecture import LATENT_CHANNELS, random_policy
-from blip3o_grpo.warmstart.supervised import Warmstart
+from blip3o_grpo.warmstart import train_supervised
 from scripts.tiny_build import captions, prompts
 from scripts.tiny_build.head import align_head
 from scripts.tiny_build.measure import measure
@@ -129,7 +129,7 @@ def warm_start(
         checkpoint_every_steps=250,
         threads=torch.get_num_threads(),
     )
-    finished = Warmstart(config).run(console)
+    finished = train_supervised(config, console).policy
     if (run / encoded.name).is_file():
         shutil.copyfile(run / encoded.name, encoded)
     return finished

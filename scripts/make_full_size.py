@@ -35,13 +35,6 @@ DTYPE = torch.bfloat16
 CORPUS = ["a red sign that says TAXI", "a photo of two blue circles beside a green square"]
 
 
-def write_folder(folder: Path, scale: float) -> None:
-    """Configs of a checkpoint, without weights and tokenizer."""
-    write_json(folder / "config.json", released.config_values(scale))
-    for name, values in released.diffusion_configs(scale).items():
-        write_json(folder / released.DIFFUSION_NAME / name, values)
-
-
 def shapes(folder: Path, scale: float) -> dict[str, torch.Tensor]:
     """Every tensor under its released name, on the meta device."""
     config = load_config(folder)
@@ -83,7 +76,7 @@ def make_in_memory(scale: float, seed: int, device: str, dtype: torch.dtype = DT
     """AR part and head of the same policy, drawn on the device: no file, no tokenizer (only `prompts.pad` works)."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_folder(folder, scale)
+        released.write_configs(folder, scale)
         config = load_config(folder)
         prompts = PromptEncoder(None, config.max_position_embeddings - image_tokens(config).num_tokens)
         with init_empty_weights(include_buffers=False):
@@ -122,7 +115,7 @@ def _range(numbers: list[int]) -> str:
 def make(folder: Path, scale: float = 1.0, seed: int = 0, shard_gb: float = 2.0) -> Path:
     """Write the checkpoint and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_folder(folder, scale)
+    released.write_configs(folder, scale)
     make_tokenizer(CORPUS, released.num_image_tokens(scale), released.num_text_tokens(scale)).save_pretrained(folder)
     write_weights(folder, shapes(folder, scale), seed, int(shard_gb * 1e9))
     return folder
@@ -140,7 +133,7 @@ def main() -> None:
         parser.error(f"--scale is {args.scale}; it must be above 0 and at most 1")
     if args.layout:
         with tempfile.TemporaryDirectory() as folder:
-            write_folder(Path(folder), args.scale)
+            released.write_configs(Path(folder), args.scale)
             sys.stdout.write(layout(shapes(Path(folder), args.scale)))
     elif args.folder is None:
         parser.error("give the folder to write to, or --layout")

@@ -27,7 +27,7 @@ logged() {
 
 # Files that decide what is installed, and where: an editable install and its scripts break when the folder moves.
 fingerprint() {
-    (cd "$root" && { printf '%s\n' "$root"; cat requirements/cpu.txt pyproject.toml scripts/setup_env.sh scripts/link_package.py scripts/torchvision_ops.py; ls grpo; } | sha256sum | cut -d' ' -f1)
+    (cd "$root" && { printf '%s\n' "$root"; cat requirements/cpu.txt pyproject.toml scripts/setup_env.sh scripts/link_package.py scripts/torchvision_ops.py; printf "%s\n" grpo/*; } | sha256sum | cut -d' ' -f1)
 }
 
 find_python() {

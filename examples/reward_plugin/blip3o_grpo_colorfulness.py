@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from blip3o_grpo.rewards import RewardBatch, RewardError
+from blip3o_grpo.rewards import RewardBase, RewardBatch, RewardError
 
 
-class Colorfulness:
+class Colorfulness(RewardBase):
     """Scores in [0, 1): 0 for grey images, 1/2 at `midpoint` (the paper calls 45 "quite colourful")."""
 
     def __init__(self, midpoint: float = 45.0) -> None:

@@ -29,17 +29,22 @@ def steps(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
 ) -> None:
     """Do rewards judge images of few diffusion steps as those of many? Same tokens, same noise, rank correlations."""
+    from blip3o_grpo import api
     from blip3o_grpo.configs import ConfigError
 
     try:
         chosen = None if numbers is None else [int(number) for number in numbers.split(",")]
     except ValueError:
         raise ConfigError(f"--steps {numbers}: expected whole numbers with commas, such as 4,8,30") from None
-    from blip3o_grpo.evaluation.diffusion_steps import compare_steps
-
-    counts = {"evaluation.num_prompts": num_prompts, "rollout.group_size": images}
-    changes = [f"{key}={value}" for key, value in counts.items() if value is not None]
-    result = compare_steps(policy, chosen, recipe=config, prompts=prompts, overrides=[*(overrides or []), *changes])
+    result = api.compare_steps(
+        policy,
+        chosen,
+        recipe=config,
+        overrides=overrides or [],
+        prompts=prompts,
+        num_prompts=num_prompts,
+        images=images,
+    )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
         return

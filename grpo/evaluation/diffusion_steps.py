@@ -12,21 +12,22 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from blip3o_grpo.cluster import ray_cluster
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RunConfig
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, collect_heldout
 from blip3o_grpo.evaluation.statistics import bootstrap_interval, resampled_interval, stratified_mean
-from blip3o_grpo.evaluation.suites import check_policy, measuring_config
-from blip3o_grpo.policies import BLIP3oNext
-from blip3o_grpo.rollout import Prompt, RolloutBatch, RolloutPipeline, load_prompts
+from blip3o_grpo.evaluation.suites import check_model, check_policy, measuring_config
+from blip3o_grpo.rollout import Prompt, RolloutBatch, load_prompts
+from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.study.agreement import SAME, group_agreements, rank_correlation
 from blip3o_grpo.validate import check_rewards
+
+if TYPE_CHECKING:
+    from blip3o_grpo.rollout import RolloutPipeline
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def compare_steps(
     policy: str,
     steps: Sequence[int] | None = None,
     *,
-    recipe: str | None = None,
+    recipe: Path | None = None,
     prompts: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> StepsResult:
@@ -97,6 +98,11 @@ def compare_steps(
     chosen = load_prompts(config.prompts.heldout)[: config.evaluation.num_prompts]
     check_rewards(config)
     path = check_policy(policy, chosen, config)
+    check_model(path)
+    from blip3o_grpo.cluster import ray_cluster
+    from blip3o_grpo.policies import BLIP3oNext
+    from blip3o_grpo.rollout import RolloutPipeline
+
     with ray_cluster(config), closing(RolloutPipeline.launch(config, path)) as pipeline:
         pipeline.sync_weights(BLIP3oNext.from_pretrained(path, parts=("ar",)).ar.state_dict(), version=0)
         fit_rewards(pipeline, chosen, config, RunFolder(policy))
@@ -127,7 +133,7 @@ def fit_rewards(pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: Ru
     if not pipeline.needs_reference():
         return
     if run.reward_state.is_file():
-        pipeline.load_reward_state(torch.load(run.reward_state, weights_only=True))
+        pipeline.load_reward_state(read_reward_state(run.reward_state))
     else:
         pipeline.fit_rewards(collect_heldout(pipeline, prompts, config), HELDOUT_STEP)
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from blip3o_grpo.configs.atomic import staged_file
+from blip3o_grpo.evaluation.lettering import Lettering
 from blip3o_grpo.rollout.types import RolloutGroup
 
 CELL = 160
@@ -29,7 +30,7 @@ def draw_grid(
     columns = columns or max(len(images) for _, images, _ in rows)
     cells = [[_scaled(image) for image in images] for _, images, _ in rows]
     width, height = cells[0][0].size
-    font = ImageFont.load_default(FONT_SIZE)
+    font = Lettering(FONT_SIZE)
     total = GAP + columns * (width + GAP)
     captions = [_lines(caption.split(), " ", total - 2 * GAP, font) for caption, _, _ in rows]
     labels = [[_lines(text.split("  "), "  ", width, font) for text in texts] for _, _, texts in rows]
@@ -55,24 +56,24 @@ def draw_grid(
 
 
 def _write(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], fill: str, font: ImageFont.FreeTypeFont
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], fill: str, font: Lettering
 ) -> None:
     for number, line in enumerate(lines):
-        draw.text((corner[0], corner[1] + number * LINE), line, fill=fill, font=font)
+        font.draw(draw, (corner[0], corner[1] + number * LINE), line, fill)
 
 
-def _lines(parts: Sequence[str], gap: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+def _lines(parts: Sequence[str], gap: str, width: int, font: Lettering) -> list[str]:
     """Parts joined by gaps into lines of at most `width` px; a part that is wider by itself is cut."""
     lines = [""]
     for part in parts:
         joined = f"{lines[-1]}{gap}{part}" if lines[-1] else part
-        if font.getlength(joined) <= width:
+        if font.width(joined) <= width:
             lines[-1] = joined
             continue
         if lines[-1]:
             lines.append("")
         for letter in part:
-            if font.getlength(lines[-1] + letter) > width:
+            if font.width(lines[-1] + letter) > width:
                 lines.append("")
             lines[-1] += letter
     return lines

@@ -1,8 +1,8 @@
 """Held-out evaluation: the same prompts, seeds and noise every time, so two evaluations differ only by the policy.
 
 A reward's value is the mean over prompts of the mean over a prompt's images; its interval comes from resampling
-prompts, as images of one prompt are not independent. GenEval rewards are reported per tag too, and as `NAME/overall`:
-the unweighted mean of the tags, as in published tables.
+prompts, as images of one prompt are not independent. Rewards that declare tags are reported per tag too, and as
+`NAME/overall`: the unweighted mean of the tags, as in published tables.
 """
 
 from __future__ import annotations
@@ -16,25 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
-from transformers import TrainerCallback
 
 from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.statistics import bootstrap_interval, stratified_mean
-from blip3o_grpo.rewards.geneval import TAGS
+from blip3o_grpo.rewards import TagTable, declared
 from blip3o_grpo.rollout import Prompt, RolloutError, RolloutGroup
 from blip3o_grpo.run.files import read_object
 from blip3o_grpo.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from blip3o_grpo.rollout import RolloutPipeline
-    from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
 HELDOUT_STEP = "eval"
 """Name of the step from which held-out rollouts have their seeds."""
-GENEVAL = "geneval"
-"""Registered name of the rewards that are reported per tag."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +44,10 @@ class Evaluation:
     """Reward name to mean over the prompts it applies to (a reward that applies to none is left out)."""
     intervals: dict[str, tuple[float, float]]
     """95 % bootstrap interval of each mean, resampling prompts."""
-    per_prompt: dict[str, dict[str, float | None]]
+    per_prompt: dict[str, dict[str, float | None]] = field(repr=False)
     """Prompt id to reward name to mean over that prompt's images."""
     tags: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
-    """GenEval reward name to tag to mean and 95 % interval."""
+    """Name of a reward that declares tags, to tag to mean and 95 % interval."""
 
     def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -64,7 +60,8 @@ class Evaluation:
         Raises:
             RunFileError: the file is no evaluation.
         """
-        return cls(**read_object(path, TypeAdapter(cls)))
+        schema = TypeAdapter(cls)
+        return schema.validate_python(read_object(path, schema))  # JSON has no tuples
 
 
 def summarise(groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection], step: int) -> Evaluation:
@@ -106,8 +103,9 @@ def _evaluation(
         if not values:
             continue
         columns[reward.name] = [values]
-        if reward.target == GENEVAL:
-            by_tag = _by_tag(groups, per_prompt, reward.name)
+        table = declared(reward.target, reward.folder).tags
+        if table is not None:
+            by_tag = _by_tag(groups, per_prompt, reward.name, table)
             columns[f"{reward.name}/overall"] = list(by_tag.values())
             tags[reward.name] = {
                 tag: (stratified_mean(values), *bootstrap_interval(values)) for tag, values in by_tag.items()
@@ -124,20 +122,18 @@ def _evaluation(
 
 
 def _by_tag(
-    groups: Sequence[RolloutGroup], per_prompt: Mapping[str, Mapping[str, float | None]], name: str
+    groups: Sequence[RolloutGroup],
+    per_prompt: Mapping[str, Mapping[str, float | None]],
+    name: str,
+    table: TagTable,
 ) -> dict[str, list[float]]:
-    """Values of a GenEval reward by tag: the official ones in their order, then others."""
-    found: dict[str, list[float]] = {tag: [] for tag in TAGS}
+    """Values of a reward by tag: the declared ones in their order, then others."""
+    found: dict[str, list[float]] = {tag: [] for tag in table.titles}
     for group in groups:
         value = per_prompt[group.prompt.id][name]
         if value is not None:
-            found.setdefault(prompt_tag(group.prompt), []).append(value)
+            found.setdefault(table.tag(group.prompt.metadata), []).append(value)
     return {tag: values for tag, values in found.items() if values}
-
-
-def prompt_tag(prompt: Prompt) -> str:
-    """GenEval's kind of a prompt; `other` where its record names none."""
-    return prompt.metadata.get("tag") or "other"
 
 
 def _difference(first: float | None, second: float | None) -> float | None:
@@ -223,21 +219,3 @@ def save_images(folder: Path, groups: Sequence[RolloutGroup]) -> None:
 def heldout_metrics(evaluation: Evaluation) -> Mapping[str, float]:
     """Metric names of an evaluation's means."""
     return {f"heldout/{name}": value for name, value in evaluation.means.items()}
-
-
-class HeldoutCallback(TrainerCallback):
-    """Evaluates every so many steps on rank 0, under the weights the step just made."""
-
-    def __init__(self, trainer: ImageGRPOTrainer, prompts: Sequence[Prompt], folder: RunFolder):
-        self.trainer, self.prompts, self.folder = trainer, prompts, folder
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        step, config = state.global_step, self.trainer.run
-        if step % config.evaluation.every_steps or step == config.trainer.max_steps:
-            return
-        self.trainer.sync_evaluated_weights()
-        if state.is_world_process_zero:
-            evaluation = evaluate(
-                self.trainer.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder
-            )
-            self.trainer.add_metrics(dict(heldout_metrics(evaluation)))

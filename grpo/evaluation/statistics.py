@@ -1,7 +1,7 @@
 """Means over prompts and their bootstrap intervals, the same for one policy and for the difference of two.
 
-Strata are lists of values, one value per prompt: one list for a plain mean, one list per tag for a GenEval overall. For
-a paired comparison pass differences, `second - first` of each prompt: prompts differ in difficulty far more than two
+Strata are lists of values, one value per prompt: one list for a plain mean, one list per tag for their overall. For a
+paired comparison pass differences, `second - first` of each prompt: prompts differ in difficulty far more than two
 policies do on one prompt, so the interval of the differences is much narrower than those of the two means.
 """
 

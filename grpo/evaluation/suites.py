@@ -11,38 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from blip3o_grpo.cluster import ray_cluster
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunConfig, load_run_config
-from blip3o_grpo.evaluation.geneval_results import check_results_path, write_results
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, paired_difference, summarise
-from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, PromptError
-from blip3o_grpo.rewards import is_applicable
-from blip3o_grpo.rollout import Prompt, RolloutGroup, RolloutPipeline, load_prompts
+from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
+from blip3o_grpo.rewards import declared
+from blip3o_grpo.rewards.suites import ScoredPrompt, Suite, find_suite
+from blip3o_grpo.rollout import Prompt, RolloutGroup, load_prompts
 from blip3o_grpo.run.folder import RunFolder, policy_folder
 from blip3o_grpo.validate import check_prompts, check_rewards
-
-
-@dataclass(frozen=True)
-class Suite:
-    """One thing to measure."""
-
-    reward: RewardSection
-    """Its score, unless the settings hold another reward of that kind."""
-    recipe: Path
-    """Settings where neither a run folder nor the user gives any."""
-    needs: str
-    """What a prompt must have to be scored."""
-
-
-SUITES = {
-    "ocr": Suite(RewardSection(name="ocr"), DEFAULT_RECIPE, "the words to write in double quotes"),
-    "geneval": Suite(
-        RewardSection(name="geneval"),
-        DEFAULT_RECIPE.with_name("tiny_geneval.yaml"),
-        "a GenEval record: the keys `tag` and `include`",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,7 @@ class SuiteResult:
     def _policy(self, index: int) -> dict[str, Any]:
         evaluation = self.evaluations[index]
         values = {"policy": self.policies[index], **_numbers(evaluation)}
-        if self.suite == "geneval":
+        if find_suite(self.suite).counts_correct:
             values["prompts_with_a_correct_image"] = correct_prompts(evaluation, self.reward.name)
         return values
 
@@ -85,7 +62,7 @@ def run_suite(
     policy: str,
     *,
     compare: str | None = None,
-    recipe: str | None = None,
+    recipe: Path | None = None,
     prompts: Path | None = None,
     grid: Path | None = None,
     results: Path | None = None,
@@ -94,13 +71,13 @@ def run_suite(
     """Measure a policy, or two one after the other in one Ray cluster.
 
     Args:
-        suite: a key of `SUITES`.
+        suite: a registered one, see `blip3o_grpo.rewards.suites`.
         policy: `tiny`, a folder in the released layout, or a run folder.
         compare: a second one.
         recipe: YAML file with the settings; default: those of the first of both that is a run folder, else the suite's.
         prompts: prompt file; default: the settings' held-out file, as far as the suite applies to its prompts.
         grid: PNG file for the pictures; those of `compare` go to `NAME-other.png`.
-        results: JSONL file for GenEval's official result format; that of `compare` goes to `NAME-other.jsonl`.
+        results: JSONL file for the suite's own result format; that of `compare` goes to `NAME-other.jsonl`.
         overrides: changes of settings, `section.key=value`.
 
     Raises:
@@ -114,10 +91,14 @@ def run_suite(
     if grid is not None and grid.suffix.lower() != ".png":
         raise ConfigError(f"{grid}: pictures are written as .png, not {grid.suffix!r}")
     if results is not None:
-        if suite != "geneval":
-            raise ConfigError(f"results are in GenEval's format; suite {suite!r} has none")
+        if find_suite(suite).results is None:
+            raise ConfigError(f"results are in a benchmark's own format; suite {suite!r} has none")
         for index in range(len(policies)):
-            check_results_path(output(results, index))
+            find_suite(suite).results.check(output(results, index))
+    for path in paths:
+        check_model(path)
+    from blip3o_grpo.cluster import ray_cluster
+
     measured = []
     with ray_cluster(config):
         for index, path in enumerate(paths):
@@ -126,7 +107,8 @@ def run_suite(
             if grid is not None:
                 save_grid(output(grid, index), groups[: config.evaluation.grid_prompts])
             if results is not None:
-                write_results(output(results, index), groups, config.rewards[0].name)
+                prompts_scored = scored_prompts(groups, config.rewards[0].name)
+                find_suite(suite).results.write(output(results, index), prompts_scored)
     return SuiteResult(
         suite,
         config.rewards[0],
@@ -137,24 +119,23 @@ def run_suite(
 
 
 def suite_config(
-    suite: str, policies: Sequence[str], recipe: str | None, prompts: Path | None, overrides: Sequence[str]
+    suite: str, policies: Sequence[str], recipe: Path | None, prompts: Path | None, overrides: Sequence[str]
 ) -> RunConfig:
     """Settings of an evaluation, the same for both policies.
 
     Raises:
-        ConfigError: unknown suite, policy or setting.
+        ConfigError, RewardError: unknown suite, policy or setting.
     """
-    if suite not in SUITES:
-        raise ConfigError(f"unknown suite {suite!r}; known suites: {', '.join(SUITES)}")
-    config = measuring_config(suite, policies, recipe, SUITES[suite].recipe, prompts, overrides)
-    reward = strict_geneval(config) if suite == "geneval" else SUITES[suite].reward
-    return config.model_copy(update={"rewards": (reward,)})
+    found = find_suite(suite)
+    default = DEFAULT_RECIPE.parent / found.recipe
+    config = measuring_config(suite, policies, recipe, default, prompts, overrides)
+    return config.model_copy(update={"rewards": (suite_reward(found, config),)})
 
 
 def measuring_config(
     name: str,
     policies: Sequence[str],
-    recipe: str | None,
+    recipe: Path | None,
     default: Path,
     prompts: Path | None,
     overrides: Sequence[str],
@@ -180,22 +161,26 @@ def measuring_config(
     )
 
 
-def strict_geneval(base: RunConfig) -> RewardSection:
-    """The official verdict; detector, colours and environment are those of the settings' GenEval reward, if any.
-
-    With the official detector, Mask2Former, thresholds are the official ones whatever a recipe trains with; other
-    detectors keep the recipe's, and the table says so.
-    """
-    trained = next((reward for reward in base.rewards if reward.target == "geneval"), SUITES["geneval"].reward)
-    thresholds = ("threshold", "counting_threshold") if uses_mask2former(trained) else ()
-    options = {name: value for name, value in trained.options.items() if name not in thresholds}
-    official = {"name": "geneval", "type": None, "weight": 1.0, "on_error": "stop"}
-    return trained.model_copy(update={**official, "options": {**options, "score": "strict"}})
+def suite_reward(suite: Suite, base: RunConfig) -> RewardSection:
+    """What is measured, where the suite says so with options and environment of the settings' reward of that kind."""
+    given = (reward for reward in base.rewards if reward.target == suite.reward) if suite.uses_run_options else ()
+    section = next(iter(given), None) or RewardSection(name=suite.reward)
+    fixed = {"name": suite.reward, "type": None, "weight": 1.0, "on_error": "stop"}
+    return section.model_copy(update={**fixed, "options": dict(suite.options(section.options))})
 
 
-def uses_mask2former(reward: RewardSection) -> bool:
-    """Whether a GenEval reward looks with the benchmark's own detector."""
-    return reward.options.get("detector", "transformers") in ("mmdet", "transformers")
+def scored_prompts(groups: Sequence[RolloutGroup], name: str) -> list[ScoredPrompt]:
+    """Scored and explained groups as a suite's result format takes them."""
+    return [
+        ScoredPrompt(
+            group.prompt.text,
+            group.prompt.metadata,
+            [rollout.image for rollout in group.rollouts],
+            [rollout.rewards[name] for rollout in group.rollouts],
+            [rollout.explanations[name] for rollout in group.rollouts],
+        )
+        for group in groups
+    ]
 
 
 def suite_prompts(suite: str, config: RunConfig, *, whole_file: bool) -> list[Prompt]:
@@ -204,34 +189,47 @@ def suite_prompts(suite: str, config: RunConfig, *, whole_file: bool) -> list[Pr
     Raises:
         PromptError: none is left; or, with `whole_file`, the suite does not apply to all of them.
     """
-    file, target = config.prompts.heldout, SUITES[suite].reward.target
+    file, spec = config.prompts.heldout, declared(find_suite(suite).reward)
     prompts = load_prompts(file)
-    fitting = [prompt for prompt in prompts if is_applicable(target, prompt.text, prompt.metadata)]
+    fitting = [prompt for prompt in prompts if spec.applies(prompt.text, prompt.metadata)]
     if not fitting or (whole_file and len(fitting) < len(prompts)):
         first = next(prompt for prompt in prompts if prompt not in fitting)
         raise PromptError(
             f"{file}: suite {suite!r} cannot score {len(prompts) - len(fitting)} of {len(prompts)} prompts, the first "
-            f"is {first.text!r}; it needs {SUITES[suite].needs}"
+            f"is {first.text!r}; it needs {find_suite(suite).needs}"
         )
     return fitting[: config.evaluation.num_prompts]
 
 
 def check_policy(name: str, prompts: list[Prompt], config: RunConfig) -> Path:
-    """Folder of a policy whose files are complete and whose context holds the prompts; loads no weights.
+    """Folder of a policy whose headers are complete and whose context holds the prompts; imports nothing large.
 
     Raises:
         CheckpointError, PromptError: as `blip3o_grpo.validate.check_run`.
     """
-    folder = policy_folder(name)
-    check_prompts(prompts, config.prompts.heldout, PromptEncoder.from_pretrained(folder), config)
-    BLIP3oNext.check(folder)
+    folder = check_headers(policy_folder(name))
+    check_prompts(prompts, config.prompts.heldout, PromptEncoder.from_pretrained(folder, plain=True), config)
     return folder
+
+
+def check_model(folder: Path) -> None:
+    """What only the model's classes tell of a policy's files.
+
+    Raises:
+        CheckpointError: as `BLIP3oNext.check`.
+    """
+    from blip3o_grpo.policies import BLIP3oNext
+
+    BLIP3oNext.check(folder)
 
 
 def measure(
     config: RunConfig, policy_path: Path, prompts: Sequence[Prompt], *, explain: bool
 ) -> tuple[RolloutGroup, ...]:
     """Scored groups of one policy, by workers of its own."""
+    from blip3o_grpo.policies import BLIP3oNext
+    from blip3o_grpo.rollout import RolloutPipeline
+
     with closing(RolloutPipeline.launch(config, policy_path)) as pipeline:
         model = BLIP3oNext.from_pretrained(policy_path, parts=("ar",))
         pipeline.sync_weights(model.ar.state_dict(), version=0)

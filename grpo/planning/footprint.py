@@ -7,7 +7,6 @@ measurement can tell: CUDA's context, fragmentation, and the activations of deco
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,16 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.training import DDPSection, DeepSpeedSection, FSDP2Section
+from blip3o_grpo.planning.sizes import Footprint
 from blip3o_grpo.policies import BLIP3oNext, load_config
 from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder
 from blip3o_grpo.policies.blip3o_next.logprobs import LOGITS_AT_ONCE
 
 FLOAT, BFLOAT = 4, 2
-ENGINE_SHARE = 0.9
-"""Of a sampler's share of its GPU that vLLM takes (`rollout/workers/engine.py`)."""
 PROMPT_TOKENS = 256
 """Room for a prompt; a longer one takes more."""
-TRANSFER_BUFFER = 2**30
-"""Of a weight transfer by IPC, on the GPU that trainer and sampler share (`rollout/weights/transfer.py`)."""
 CHUNKS = 3
 """Logits, log-probs and their gradient of one chunk (`policies/blip3o_next/logprobs.py`)."""
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes of one worker by what they hold."""
-
-    items: dict[str, int]
-    not_counted: str
-    """What comes on top."""
-    passing: tuple[str, ...] = ()
-    """Items that are there while the trainer trains, and not while images are drawn."""
-
-    @property
-    def total(self) -> int:
-        """Of all items."""
-        return sum(self.items.values())
-
-    @property
-    def lasting(self) -> int:
-        """Of the items that are always there."""
-        return sum(size for name, size in self.items.items() if name not in self.passing)
 
 
 def footprints(config: RunConfig, policy_path: Path) -> dict[str, Footprint]:

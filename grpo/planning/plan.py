@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.console import Console
 from rich.table import Table
 
 from blip3o_grpo.configs import ConfigError, RunConfig
-from blip3o_grpo.planning.footprint import ENGINE_SHARE, TRANSFER_BUFFER, Footprint, footprints
-from blip3o_grpo.planning.times import measured_times, predict
+from blip3o_grpo.planning.sizes import ENGINE_SHARE, TRANSFER_BUFFER, Footprint
+from blip3o_grpo.planning.times import check_measured, measured_times, predict
 from blip3o_grpo.policies import resolve_policy_path
+from blip3o_grpo.policies.blip3o_next.config import read_config
 from blip3o_grpo.rollout.placement.gpus import Gpu, Placement, place
 from blip3o_grpo.rollout.weights.path import weight_path
+from blip3o_grpo.terminal import show
 from blip3o_grpo.training.parallel import check_parallel
 
 GB = 1e9
+PUBLISHED = "BLIP3o-NEXT"
+"""How the names of the published checkpoints start; all have the same sizes."""
+BUILT_IN = "{name} is not on this machine: built-in sizes of the released 3B model"
+
+
+def check_layout(config: RunConfig) -> Placement:
+    """Placement of a run as far as its configuration tells; imports nothing large.
+
+    Raises:
+        ConfigError: more GPUs than there are, sharding or a weight sync that cannot be.
+    """
+    placement = place(config)
+    weight_path(config)
+    check_parallel(config)
+    return placement
 
 
 def check_placement(config: RunConfig, policy_path: Path) -> Placement:
     """Placement of a run that fits.
 
     Raises:
-        ConfigError: more GPUs than there are, sharding or a weight sync that cannot be, or more memory than
-            `cluster.gpu_memory_gb`.
+        ConfigError: as `check_layout`, or more memory than `cluster.gpu_memory_gb`.
     """
-    placement = place(config)
-    weight_path(config)
-    check_parallel(config)
+    placement = check_layout(config)
     memory = config.cluster.gpu_memory_gb
     if not memory or not any(placement.nodes):
         return placement
+    from blip3o_grpo.planning.footprint import footprints
+
     sizes = footprints(config, policy_path)
     for gpu in (gpu for node in placement.nodes for gpu in node):
         for phase, needed in memory_of_gpu(config, gpu, sizes).items():
@@ -85,18 +102,63 @@ def _while_all_work(config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint]) ->
     return needed
 
 
-def make_plan(config: RunConfig, measured: Path | None = None) -> dict[str, Any]:
+class Plan(TypedDict):
+    """Where a run's workers go and what they need, as plain values."""
+
+    policy: str
+    """As the recipe names it, or in words that the sizes are built in."""
+    nodes: list[list[Gpu]]
+    """Node to GPU to kind of worker to how many of it share this GPU."""
+    gpus: int
+    on_cpu: dict[str, int]
+    """Kind of worker to how many."""
+    weight_sync: str
+    """How new weights reach the samplers."""
+    memory_bytes: dict[str, dict[str, float]]
+    """Kind of worker to what one holds, `total` among it."""
+    not_counted: dict[str, str]
+    gpu_memory_bytes: list[list[dict[str, dict[str, float]]]]
+    """Node to GPU to phase (`rollout`, `training`) to kind of worker to bytes."""
+    seconds: dict[str, float] | None
+    """Stage to seconds of a step; None: nothing like it was measured."""
+    source: str | None
+    """Where the times were measured."""
+
+
+def make_plan(config: RunConfig, measured: Path | None = None) -> Plan:
     """Everything `show_plan` prints, as plain values.
 
     Raises:
         ConfigError, CheckpointError: the run cannot be placed, or does not fit.
     """
-    policy_path = resolve_policy_path(config.policy.path)
+    check_layout(config)
+    if measured is not None:
+        check_measured(measured)
+    if built_in := names_released(config.policy.path):
+        from blip3o_grpo.policies.blip3o_next.released import write_configs
+
+        with tempfile.TemporaryDirectory() as folder:
+            write_configs(Path(folder), 1)
+            plan = _plan_of(config, Path(folder), measured)
+    else:
+        plan = _plan_of(config, resolve_policy_path(config.policy.path), measured)
+    return {"policy": BUILT_IN.format(name=config.policy.path) if built_in else config.policy.path, **plan}
+
+
+def names_released(name: str) -> bool:
+    """Whether a policy that is not on this machine has the name of a published checkpoint, whose sizes are known."""
+    return not Path(name).is_dir() and Path(name).name.startswith(PUBLISHED)
+
+
+def _plan_of(config: RunConfig, policy_path: Path, measured: Path | None) -> dict[str, Any]:
+    from blip3o_grpo.planning.footprint import footprints
+
+    read_config(policy_path)
     placement = check_placement(config, policy_path)
     sizes = footprints(config, policy_path)
     times = measured_times(config, policy_path, measured)
     return {
-        "nodes": placement.nodes,
+        "nodes": [list(node) for node in placement.nodes],
         "gpus": sum(len(node) for node in placement.nodes),
         "on_cpu": placement.on_cpu,
         "weight_sync": weight_path(config),
@@ -108,9 +170,9 @@ def make_plan(config: RunConfig, measured: Path | None = None) -> dict[str, Any]
     }
 
 
-def show_plan(config: RunConfig, console: Console, measured: Path | None = None) -> None:
-    """Print the plan as tables."""
-    plan = make_plan(config, measured)
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print a plan as tables."""
+    show(console, f"policy: {plan['policy']}")
     title = f"placement: {plan['gpus']} GPUs, memory in GB"
     rows = Table("node", "GPU", "workers", "in rollouts", "in training", title=title)
     for number, (node, sizes) in enumerate(zip(plan["nodes"], plan["gpu_memory_bytes"], strict=True)):
@@ -137,4 +199,4 @@ def show_plan(config: RunConfig, console: Console, measured: Path | None = None)
     for name, seconds in plan["seconds"].items():
         times.add_row(name, f"{seconds:.1f}")
     console.print(times)
-    console.print(f"measured: {plan['source']}")
+    show(console, f"measured: {plan['source']}")

@@ -62,8 +62,7 @@ def measure_run(run: Path) -> StageTimes:
     Raises:
         ConfigError: no run, or too few steps.
     """
-    if not (run / "config.yaml").is_file():
-        raise ConfigError(f"--measured {run}: no run folder (config.yaml is missing)")
+    check_measured(run)
     config = load_run_config(run / "config.yaml")
     lines = read_metrics(run / "metrics.jsonl")[WARMUP_STEPS:]
     if not lines:
@@ -83,6 +82,16 @@ def measure_run(run: Path) -> StageTimes:
         train=median("train") * config.cluster.trainers / images,
         source=f"{run}, medians of {len(lines)} steps",
     )
+
+
+def check_measured(run: Path) -> None:
+    """Refuse what is no run folder.
+
+    Raises:
+        ConfigError: it has no `config.yaml`.
+    """
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"--measured {run}: no run folder (config.yaml is missing)")
 
 
 def measured_times(config: RunConfig, policy_path: Path, run: Path | None = None) -> StageTimes | None:

@@ -207,7 +207,7 @@ def _measured(evaluation: Mapping[str, Any] | None, reward: str) -> list[float] 
 
 
 def tag_tables(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> dict[str, list[Row]]:
-    """GenEval reward name to its rows per tag and the overall score, where an evaluation has such results."""
+    """Name of a reward with tags to its rows per tag and the overall score, where an evaluation has such results."""
     results = [(evaluation or {}).get("tags") or {} for evaluation in (before, after)]
     tables = {}
     for reward in dict.fromkeys([*results[0], *results[1]]):

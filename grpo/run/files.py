@@ -7,7 +7,6 @@ import pickle
 from pathlib import Path
 from typing import Any, NotRequired
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
@@ -33,6 +32,7 @@ class Summary(TypedDict):
     steps: int
     seconds: float
     peak_memory_gb: float
+    mismatch_max: NotRequired[float | None]
     versions: NotRequired[dict[str, str]]
 
 
@@ -72,6 +72,8 @@ def read_reward_state(path: Path) -> dict[str, Any]:
     Raises:
         RunFileError: missing, damaged, or with other objects in it.
     """
+    import torch
+
     try:
         state = torch.load(path, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:

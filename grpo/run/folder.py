@@ -1,15 +1,19 @@
 """The run folder: where everything of a run lies, what makes a checkpoint complete, and when a run may resume.
 
+Two programs share it, `train` and `warmstart`; a `Program` says in what they differ.
+
 RUN/config.yaml            resolved configuration, written once
-RUN/checkpoints/checkpoint-N   AR weights, optimizer, scheduler, RNG and trainer state after step N, and their manifest
+RUN/checkpoints/checkpoint-N   weights, optimizer, scheduler, RNG and trainer state after step N, and their manifest
 RUN/checkpoints/refused-...    what looked like a checkpoint and was not complete
 RUN/metrics.jsonl          one line per step
 RUN/tensorboard/           the same, for TensorBoard
 RUN/evaluations/*.json     held-out results (before, step-N, after)
 RUN/grids/*.png            held-out pictures
 RUN/rollouts/              each group's best and worst image
+RUN/.imports/              links to this project, for rewards with an interpreter of their own
 RUN/reward_state.pt        what rewards remember of the starting policy
 RUN/policy/                the trained policy in the released layout
+RUN/encoded.safetensors    tokens and latents of a warm start's pictures
 RUN/summary.json           the result
 RUN/failures/              what was saved of steps that failed or that a guard stopped
 RUN/.lock, .lock-trainer   who works here (`blip3o_grpo.run.locks`)
@@ -22,21 +26,57 @@ from the step, so there is no rollout state to save; the data position is the st
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from blip3o_grpo.configs import ConfigError, RunConfig, differing_keys, dump_config, expand_user, load_run_config
+from pydantic import BaseModel
+
+from blip3o_grpo.configs import (
+    ConfigError,
+    differing_keys,
+    dump_config,
+    expand_user,
+    load_run_config,
+    load_warmstart_config,
+)
 from blip3o_grpo.configs.atomic import storage_errors, sync, write_atomically
 from blip3o_grpo.run.manifest import fault, read_manifest, write_manifest
 from blip3o_grpo.run.retention import superfluous
 
 STAGING = ".incomplete"
-MAY_CHANGE = ("run_dir", "checkpoint.", "guards.", "faults.", "cluster.trainer_restarts")
-"""Keys that a resumed run may give other values: none of them changes what a step computes."""
+REWARD_FOUND = re.compile(r"rewards\.\d+\.(folder|guard)")
+"""Keys that say what was found of a reward. They may change too: a recipe can move together with its reward's file."""
 
-OWN = ("checkpoints", "evaluations", "grids", "metrics.jsonl", "policy", "ray", "rollouts", "summary.json")
-"""What a run replaces or deletes in its folder."""
+
+@dataclass(frozen=True)
+class Program:
+    """A program that fills run folders."""
+
+    name: str
+    """Its command."""
+    load: Callable[[Path], BaseModel]
+    """Reads the configuration that it wrote into a run folder."""
+    may_change: tuple[str, ...]
+    """Keys that a resumed run may give other values: none of them changes what a step computes."""
+    own: tuple[str, ...]
+    """What it replaces or deletes in its folder."""
+
+
+TRAIN = Program(
+    name="train",
+    load=load_run_config,
+    may_change=("run_dir", "checkpoint.", "guards.", "faults.", "cluster.trainer_restarts"),
+    own=("checkpoints", "evaluations", "grids", "metrics.jsonl", "policy", "ray", "rollouts", "summary.json"),
+)
+WARMSTART = Program(
+    name="warmstart",
+    load=load_warmstart_config,
+    may_change=("run_dir", "checkpoint_every_steps", "threads"),
+    own=("checkpoints", "metrics.jsonl", "policy"),
+)
 
 
 class CheckpointRefusedError(ValueError):
@@ -44,10 +84,16 @@ class CheckpointRefusedError(ValueError):
 
 
 class RunFolder:
-    """Paths of a run, and its resume logic."""
+    """Paths of a run, and its resume logic.
 
-    def __init__(self, path: str | Path):
+    Args:
+        path: of the folder.
+        program: whose run it is; only `check` asks.
+    """
+
+    def __init__(self, path: str | Path, program: Program = TRAIN):
         self.path = expand_user(path).resolve()
+        self.program = program
         self.config = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
         self.staging = self.checkpoints / STAGING
@@ -63,7 +109,7 @@ class RunFolder:
         self.summary = self.path / "summary.json"
         self.failures = self.path / "failures"
 
-    def check(self, config: RunConfig) -> None:
+    def check(self, config: BaseModel) -> None:
         """Refuse to continue a run under another configuration, and a folder whose content is no run's.
 
         Raises:
@@ -72,22 +118,28 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"run_dir: {self.path} is a file")
         if not self.config.is_file():
-            in_the_way = [name for name in OWN if (self.path / name).exists()]
+            in_the_way = [name for name in self.program.own if (self.path / name).exists()]
             if in_the_way:
                 raise ConfigError(
                     f"run_dir: {self.path} is no run folder (no config.yaml), and a run would replace its "
                     f"{', '.join(in_the_way)}; give another run_dir"
                 )
             return
-        differing = differing_keys(load_run_config(self.config), config)
-        differing = [key for key in differing if not key.startswith(MAY_CHANGE)]
+        try:
+            known = self.program.load(self.config)
+        except ConfigError as error:
+            raise ConfigError(
+                f"run_dir: {self.path} holds no run of `{self.program.name}` ({error}); give another run_dir"
+            ) from error
+        differing = [key for key in differing_keys(known, config) if not key.startswith(self.program.may_change)]
+        differing = [key for key in differing if not REWARD_FOUND.fullmatch(key)]
         if differing:
             raise ConfigError(
                 f"{self.path} holds a run with another configuration (differs in {', '.join(differing)}); "
                 "give another run_dir, or the same values to resume"
             )
 
-    def prepare(self, config: RunConfig) -> None:
+    def prepare(self, config: BaseModel) -> None:
         """Create the folder, write its configuration, remove what an interrupted run left behind."""
         with storage_errors(self.checkpoints):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -166,7 +218,7 @@ def finish_checkpoint(staging: Path, step: int, keep: int, keep_best: int = 0, s
         _delete(found[old])
 
 
-def policy_folder(name: str) -> Path:
+def policy_folder(name: str | Path) -> Path:
     """Folder of a policy given as `tiny`, a folder in the released layout, or a run folder.
 
     Raises:

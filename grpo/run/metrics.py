@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-
 from blip3o_grpo.configs.atomic import storage_errors, write_atomically
 from blip3o_grpo.run.files import METRICS, parse_object
 
@@ -49,25 +47,23 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [parse_object(line, METRICS, f"{path}:{number}") for number, line in enumerate(lines[:-1], start=1)]
 
 
-class MetricsFile(TrainerCallback):
-    """Appends one JSON object per logged step; rank 0 only."""
+def forget_later(path: Path, step: int) -> None:
+    """Drop the lines after a step: a run that resumes from its checkpoint repeats what they tell."""
+    kept = [line for line in read_metrics(path) if line["step"] <= step]
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def __init__(self, path: Path):
-        self.path = path
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Forget the steps after the checkpoint that the run resumes from: they will be repeated."""
-        if state.is_world_process_zero:
-            kept = [line for line in read_metrics(self.path) if line["step"] <= state.global_step]
-            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+def append_metrics(path: Path, step: int, metrics: Mapping[str, Any]) -> None:
+    """Add the line of a step; it is on the disk before the checkpoint of this step, which promises that it is there.
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
-        if state.is_world_process_zero and "reward/mean" in logs:
-            line = json.dumps({"step": state.global_step, **finite(logs)})
-            with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())  # before the checkpoint of this step, which promises that the line is there
+    Raises:
+        StorageError: the disk is full, for example.
+    """
+    line = json.dumps({"step": step, **finite(metrics)})
+    with storage_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float | None]:

@@ -1,9 +1,14 @@
-"""SIGTERM and SIGINT: the first asks the training to stop where nothing is lost, the second stops at once.
+"""Signals: the first asks the training to stop where nothing is lost, the second stops at once.
 
-The driver gets the signal, training runs in Ray workers: a small file in the run folder carries the request. Ranks see
-it while they wait for rollouts, which are then abandoned (a resumed run draws the same ones), or after the optimiser
-step, which is finished; both end with a checkpoint. Outside training there is nothing to save, so the first signal
-stops at once. The exit code is 128 + signal, as a shell reports it: 130 for SIGINT, 143 for SIGTERM.
+SIGINT, SIGTERM and SIGHUP (the terminal was closed). The driver gets the signal, training runs in Ray workers: a small
+file in the run folder carries the request. Ranks see it while they wait for rollouts, which are then abandoned (a
+resumed run draws the same ones), or after the optimiser step, which is finished; both end with a checkpoint. A warm
+start has no workers and looks for the file after every step. Outside training there is nothing to save, so the first
+signal stops at once. The exit code is 128 + signal, as a shell reports it: 129 for SIGHUP, 130 for SIGINT, 143 for
+SIGTERM. A SIGHUP that `nohup` ignores stays ignored.
+
+Python gives signals to the main thread alone. A run in another thread of a program takes none; who wants to stop it
+creates the file.
 """
 
 from __future__ import annotations
@@ -14,9 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
-
-from transformers import TrainerCallback
+from typing import TypeVar
 
 POLL_S = 0.5
 
@@ -48,7 +51,10 @@ class StopSignals:
         self._request: Callable[[], None] | None = None
 
     def __enter__(self) -> StopSignals:
-        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+        main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM, *hangup) if main else ()
+        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -59,15 +65,19 @@ class StopSignals:
 
     @contextmanager
     def graceful(self, file: Path) -> Iterator[None]:
-        """Inside the block, the first signal creates `file` and lets the program go on."""
-        self._request = file.touch
+        """Inside the block, the first signal creates `file` and lets the program go on; another program may create it.
+
+        Raises:
+            RunStopped: after the block, if there was such a request.
+        """
+        self._request, requested = file.touch, False
         try:
             yield
         finally:
-            self._request = None
+            self._request, requested = None, file.exists()
             file.unlink(missing_ok=True)
-        if self.received:
-            raise RunStopped(self.received)
+        if self.received or requested:
+            raise RunStopped(self.received or signal.SIGINT)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first, self.received = self.received is None, number
@@ -111,18 +121,3 @@ def interruptible(call: Callable[[], Result], interrupted: Callable[[], bool] | 
     if failure:
         raise failure[0]
     return outcome[0]
-
-
-class StopAfterStep(TrainerCallback):
-    """Ends the training after the current step, with a checkpoint, once a stop is asked for.
-
-    Args:
-        agreed: whether any rank has seen the request; all ranks ask it after every step.
-    """
-
-    def __init__(self, agreed: Callable[[], bool]):
-        self.agreed = agreed
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.agreed():
-            control.should_save = control.should_training_stop = True

@@ -14,7 +14,6 @@ from blip3o_grpo.study.design import StudyPlan, plan_study
 from blip3o_grpo.study.matrix import Matrix, as_csv, build_matrix, read_scores
 from blip3o_grpo.study.report import write_study_report
 from blip3o_grpo.study.results import write_json
-from blip3o_grpo.study.runner import run_trials
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ def run_study(study: StudyConfig, console: Console) -> StudyResult:
         KeyboardInterrupt: the user stopped it.
     """
     plan = plan_study(study)
+    from blip3o_grpo.study.runner import run_trials
+
     failed = run_trials(plan, console)
     return write_results(plan, failed)
 

@@ -10,21 +10,31 @@ STUDY/report.html, study.json, matrix.csv, comparisons.csv
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from blip3o_grpo.configs import ConfigError, RunConfig, differing_keys, dump_config, load_run_config, read_yaml
+from blip3o_grpo.configs import (
+    ConfigError,
+    RewardSection,
+    RunConfig,
+    differing_keys,
+    dump_config,
+    load_run_config,
+    read_yaml,
+)
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.study import ArmSection, StudyConfig, SuiteSection, arm_config, load_base
 from blip3o_grpo.errors import is_ours
 from blip3o_grpo.policies import PromptError
-from blip3o_grpo.rewards import is_applicable
+from blip3o_grpo.rewards import find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
-from blip3o_grpo.run.folder import RunFolder
-from blip3o_grpo.validate import check_run
+from blip3o_grpo.run.folder import REWARD_FOUND, RunFolder
+from blip3o_grpo.validate import CheckedRun, check_inputs, check_models
 
 ANALYSIS_KEYS = ("study_dir", "baseline", "correction", "trials")
 """What may change between two calls on one study folder."""
@@ -95,11 +105,12 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     ]
     check_folder(folder, study, base)  # after the study itself: a mistake in it is said as such in an old folder too
     write_heldout(heldout, suites, prompts)
+    arms = [check_arm(trial) for trial in trials if trial.seed == study.seeds[0]]
     for trial in trials:
-        if trial.seed == study.seeds[0]:
-            check_arm(trial, suites)
-        else:
-            trial.folder.check(trial.config)
+        trial.folder.check(trial.config)
+    for name, run in arms:  # imports torch: last
+        with named(name):
+            check_models(run)
     write_atomically(folder / "base.yaml", dump_config(base))
     write_atomically(folder / "study.yaml", dump_config(study))
     return StudyPlan(study, base, suites, trials)
@@ -129,7 +140,8 @@ def check_folder(folder: Path, study: StudyConfig, base: RunConfig) -> None:
     differing += [f"arm {arm.name!r}" for arm in earlier.arms if arms.get(arm.name) != arm]
     differing += [f"seed {seed}" for seed in earlier.seeds if seed not in study.seeds]
     # The base file may have moved: its content counts, with the study's overrides and rewards in it.
-    differing += [f"base {key}" for key in differing_keys(load_run_config(folder / "base.yaml"), base)]
+    changed = differing_keys(load_run_config(folder / "base.yaml"), base)
+    differing += [f"base {key}" for key in changed if not REWARD_FOUND.fullmatch(key)]
     if differing:
         raise ConfigError(
             f"{folder} holds another study (differs in {', '.join(differing)}); give another study_dir, "
@@ -163,30 +175,38 @@ def load_suites(study: StudyConfig, base: RunConfig) -> dict[str, list[Prompt]]:
             owner[prompt.id] = section.name
     for reward in base.rewards:
         everywhere = [prompt for prompts in suites.values() for prompt in prompts]
-        if not reward.runtime_env and not _applies(reward.target, everywhere):
+        if not reward.runtime_env and not _applies(reward, everywhere):
             raise ConfigError(f"reward {reward.name!r} applies to no held-out prompt of any suite")
     for name, prompts in suites.items():
-        if not any(reward.runtime_env or _applies(reward.target, prompts) for reward in base.rewards):
+        if not any(reward.runtime_env or _applies(reward, prompts) for reward in base.rewards):
             raise PromptError(f"suite {name!r} has no prompt that any reward of the study applies to")
     return suites
 
 
-def check_arm(trial: Trial, suites: dict[str, list[Prompt]]) -> None:
-    """Everything `train` would refuse, and an arm whose rewards apply to none of its training prompts.
+def check_arm(trial: Trial) -> tuple[str, CheckedRun]:
+    """The arm's name and its run: all that `train` would refuse of its inputs, and rewards without training prompts.
 
     Raises:
         ConfigError, PromptError, RewardError, CheckpointError: naming the arm.
     """
-    try:
-        run = check_run(trial.config)
+    with named(trial.arm):
+        run = check_inputs(trial.config)
         trained = [reward for reward in trial.config.rewards if reward.weight]
-        if not any(reward.runtime_env or _applies(reward.target, run.train_prompts) for reward in trained):
+        if not any(reward.runtime_env or _applies(reward, run.train_prompts) for reward in trained):
             names = ", ".join(reward.name for reward in trained)
             raise ConfigError(f"no training prompt has a reward: {names} applies to none of {run.config.prompts.train}")
+    return trial.arm, run
+
+
+@contextmanager
+def named(arm: str) -> Iterator[None]:
+    """Put the arm's name before errors that are meant for the user."""
+    try:
+        yield
     except ValueError as error:
         if not is_ours(error):
             raise
-        raise type(error)(f"arm {trial.arm!r}: {error}") from None
+        raise type(error)(f"arm {arm!r}: {error}") from None
 
 
 def write_heldout(file: Path, suites: dict[str, list[Prompt]], prompts: list[Prompt]) -> None:
@@ -199,5 +219,6 @@ def write_heldout(file: Path, suites: dict[str, list[Prompt]], prompts: list[Pro
     write_atomically(file, "\n".join(lines) + "\n")
 
 
-def _applies(target: str, prompts: list[Prompt]) -> bool:
-    return any(is_applicable(target, prompt.text, prompt.metadata) for prompt in prompts)
+def _applies(reward: RewardSection, prompts: list[Prompt]) -> bool:
+    spec = find_reward(reward.target, reward.folder)
+    return any(spec.applies(prompt.text, prompt.metadata) for prompt in prompts)

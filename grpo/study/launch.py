@@ -13,18 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blip3o_grpo.rollout.ray_seams import driver_variables
 from blip3o_grpo.run.folder import RunFolder
 
 LOG = "train.log"
-CHANGED_BY_RAY = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-"""Variables that Ray sets in its workers; a trial's process gets the study's own."""
-
-LOOPBACK = "127.0.0.1:"
-THIS_MACHINE_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Set to 0, Ray leaves 127.0.0.1 as it is; else it looks for the cluster where others would reach this machine."""
-
-NEEDED_TO_JOIN = "RAY_AUTH_"
-"""Start of the variables without which a Ray cluster with token authentication refuses a new driver."""
 
 
 class TrialError(RuntimeError):
@@ -45,14 +37,7 @@ def run_trial(config: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> None:
     job = jobs[config["trial"]]
     run = RunFolder(job["run_dir"])
     share_start(run, [RunFolder(sibling) for sibling in job["siblings"]])
-    inherited = {
-        key: value
-        for key, value in os.environ.items()
-        if not (key.startswith(("RAY_", "TUNE_")) or key in CHANGED_BY_RAY) or key.startswith(NEEDED_TO_JOIN)
-    }
-    own = {"RAY_ADDRESS": job["address"], "PYTHONPATH": job["path"], "COLUMNS": "200"}
-    if job["address"].startswith(LOOPBACK):
-        own[THIS_MACHINE_ONLY] = "0"
+    own = {"PYTHONPATH": job["path"], "COLUMNS": "200"}
     with (run.path / LOG).open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", job["module"], str(run.config), str(os.getpid())],
@@ -60,7 +45,7 @@ def run_trial(config: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=job["folder"],
-            env={**inherited, **job["variables"], **own},
+            env={**driver_variables(os.environ, job["address"]), **job["variables"], **own},
             start_new_session=True,
         )
         if process.wait():

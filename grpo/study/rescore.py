@@ -21,13 +21,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
-from blip3o_grpo.rewards import RewardBatch, build_reward, check_options, reward_class, score
+from blip3o_grpo.configs.reward_files import find_reward_folders, reward_folder
+from blip3o_grpo.rewards import LoadedReward, RewardBatch, load_reward
 from blip3o_grpo.rewards.images import open_rgb
 from blip3o_grpo.rollout import read_rollouts
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.study.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
 from blip3o_grpo.study.results import write_json
+from blip3o_grpo.validate import find_checked
 
 IMAGES_PER_CALL = 64
 
@@ -56,7 +58,8 @@ def rescore(run_dir: str | Path, rewards: Sequence[str] = (), sections: Path | N
 
     Args:
         run_dir: run folder.
-        rewards: names of the run's rewards (with their options), registered names, or `module:Class`.
+        rewards: names of the run's rewards (with their options), registered names, or `module:name`, looked for
+            beside the run's recipe and in the working folder.
         sections: YAML file with a list of reward sections, as in a recipe.
 
     Raises:
@@ -90,7 +93,11 @@ def rescore(run_dir: str | Path, rewards: Sequence[str] = (), sections: Path | N
 def choose_rewards(known: Sequence[RewardSection], names: Sequence[str]) -> list[RewardSection]:
     """Sections of the rewards asked for: the run's own where it has one of that name."""
     sections = {reward.name: reward for reward in known}
-    return [sections.get(name) or RewardSection(name=_column(name), type=name) for name in names]
+    folders = [*dict.fromkeys(reward.folder for reward in known if reward.folder), Path.cwd()]
+    return [
+        sections.get(name) or RewardSection(name=_column(name), type=name, folder=reward_folder(name, folders))
+        for name in names
+    ]
 
 
 def read_sections(file: Path) -> list[RewardSection]:
@@ -102,6 +109,7 @@ def read_sections(file: Path) -> list[RewardSection]:
     values = read_yaml(file)
     if isinstance(values, dict):
         values = values.get("rewards")
+    find_reward_folders(values, file.resolve().parent)
     try:
         return TypeAdapter(list[RewardSection]).validate_python(values)
     except ValidationError as error:
@@ -125,7 +133,7 @@ def check_sections(sections: Sequence[RewardSection]) -> None:
     for section in sections:
         if section.runtime_env:
             raise ConfigError(f"reward {section.name!r} has an environment of its own (runtime_env); rescore has none")
-        check_options(reward_class(section.target), section.options, section.name)
+        find_checked(section)
 
 
 def load_images(records: Sequence[dict[str, Any]]) -> tuple[list[tuple[int, int]], list[np.ndarray]]:
@@ -147,24 +155,28 @@ def score_images(
     images: Sequence[np.ndarray],
 ) -> list[float | None]:
     """Scores of all images; a reward that compares with the starting policy gets its memory from the run."""
-    reward = build_reward(section.target, section.options)
+    reward = load_reward(section.target, section.options, section.folder)
     batch = RewardBatch(
         list(images),
         [records[group]["prompt"] for group, _ in places],
         [records[group]["metadata"] for group, _ in places],
     )
-    if hasattr(reward, "fit_reference"):
+    if reward.fits_reference:
         state = read_reward_state(run.reward_state) if run.reward_state.is_file() else {}
         if state.get(section.name):
-            reward.load_state_dict(state[section.name])
+            reward.instance.load_state_dict(state[section.name])
         else:  # the first recorded step comes nearest to the starting policy
             first = min(record["step"] for record in records)
-            reward.fit_reference(batch[: sum(records[group]["step"] == first for group, _ in places)])
-    return [
-        value
-        for start in range(0, len(batch), IMAGES_PER_CALL)
-        for value in score(reward, batch[start : start + IMAGES_PER_CALL], section.name)
-    ]
+            reward.instance.fit_reference(batch[: sum(records[group]["step"] == first for group, _ in places)])
+    return [value for part in _calls(reward, places) for value in reward.score(batch[part], section.name)]
+
+
+def _calls(reward: LoadedReward, places: Sequence[tuple[int, int]]) -> list[slice]:
+    """What goes into one call of the reward: a group, if it compares siblings."""
+    if reward.kind == "pointwise":
+        return [slice(start, start + IMAGES_PER_CALL) for start in range(0, len(places), IMAGES_PER_CALL)]
+    starts = [i for i in range(len(places)) if not i or places[i][0] != places[i - 1][0]]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(places)], strict=True)]
 
 
 def recorded_scores(records: Sequence[dict[str, Any]], name: str, size: int) -> np.ndarray:
@@ -200,6 +212,6 @@ def write_rescored(rescored: Rescored, out: Path) -> Path:
 
 
 def _column(name: str) -> str:
-    """A column name for `module:Class` or a registered name."""
+    """A column name for `module:name` or a registered name."""
     last = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.rpartition(":")[2]).lower()
     return re.sub(r"^[^a-z]+|[^a-z0-9_]", "", last) or "reward"

@@ -15,14 +15,15 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.progress_reporter import TrialProgressCallback
 from rich.console import Console
 
 from blip3o_grpo.cluster import ray_cluster
+from blip3o_grpo.rollout.ray_seams import CHANGED_BY_RAY, QUIET_TUNE, TrialProgressCallback
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.stopping import sigterm_as_sigint
 from blip3o_grpo.study.design import StudyPlan, Trial
-from blip3o_grpo.study.launch import CHANGED_BY_RAY, LOG, TrialError, last_line, run_trial
+from blip3o_grpo.study.launch import LOG, TrialError, last_line, run_trial
+from blip3o_grpo.terminal import show
 
 TRIAL_MODULE = "blip3o_grpo.study.trial"
 
@@ -41,7 +42,7 @@ def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
         return {}
     for trial in pending:
         trial.folder.prepare(trial.config)
-    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0")  # every run logs for itself
+    os.environ.update(QUIET_TUNE)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are reported in one line each
     scratch = plan.folder / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -100,20 +101,17 @@ class _Announcer(TrialProgressCallback):
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
         self.started += 1
-        self._say(f"trial {self.started} of {self.total}: [bold]{trial.config['trial']}[/bold]")
+        show(self.console, f"trial {self.started} of {self.total}: ", (trial.config["trial"], "bold"))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **_: Any) -> None:
         """Nothing: a run reports its steps in its own log."""
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        self._say(f"finished: {trial.config['trial']}")
+        show(self.console, f"finished: {trial.config['trial']}")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        self._say(f"[bold red]failed:[/bold red] {trial.config['trial']}; the other trials go on")
+        show(self.console, ("failed:", "bold red"), f" {trial.config['trial']}; the other trials go on")
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles callbacks to restore an experiment, which a study does from its run folders."""
         return {}
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)

@@ -8,51 +8,63 @@ goes on as if the step had been made.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import DistributedType
 from PIL import Image
 from transformers import TrainerCallback
 
 from blip3o_grpo.configs.atomic import staged_folder
+from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.rollout import RolloutBatch
 from blip3o_grpo.run.metrics import finite
 from blip3o_grpo.training.guard_rules import SKIPPED, GuardError, non_finite, too_many_skips, unhealthy
 from blip3o_grpo.training.mismatch import MismatchError
 
-if TYPE_CHECKING:
-    from blip3o_grpo.training.trainer import ImageGRPOTrainer
-
 
 class Guards(TrainerCallback):
     """Looks at every step before the optimiser does, and at its metrics after it.
 
+    The trainer notes here what it sees on the way: the `batch`, what was `measured`, `losses`, the `gradient_norm`.
+
     Args:
-        trainer: whose steps they are; it notes `loss`, `gradient_norm`, the `batch` and a `mismatch_error` here.
+        section: what to do about what.
         folder: where evidence goes.
+        rank: of this process, in the evidence's path.
+        can_skip: whether a gradient can still be thrown away when the optimiser is about to run.
+        any_rank: whether something is so on any rank; all ranks ask.
+        add_metrics: logs values with the step.
     """
 
-    def __init__(self, trainer: ImageGRPOTrainer, folder: Path):
-        self.trainer, self.folder = trainer, folder
-        self.section = trainer.run.guards
+    def __init__(
+        self,
+        section: GuardsSection,
+        folder: Path,
+        *,
+        rank: int,
+        can_skip: bool,
+        any_rank: Callable[[bool], bool],
+        add_metrics: Callable[[dict[str, float]], None],
+    ):
+        self.section, self.folder, self.rank, self.can_skip = section, folder, rank, can_skip
+        self.any_rank, self.add_metrics = any_rank, add_metrics
         self.batch: RolloutBatch | None = None
         self.measured: dict[str, float] = {}
         self.losses: list[torch.Tensor] = []
         self.gradient_norm: Any = 0.0
         self.mismatch_error: MismatchError | None = None
 
-    def on_mismatch(self, error: MismatchError, measured: Mapping[str, float]) -> None:
+    def on_mismatch(self, step: int, error: MismatchError, measured: Mapping[str, float]) -> None:
         """Remember it for the optimiser step, or stop.
 
         Raises:
             MismatchError: with `guards.mismatch: stop`.
         """
         if self.section.mismatch == "stop":
-            self.save_evidence(str(error), measured)
+            self.save_evidence(step, str(error), measured)
             raise error
         self.mismatch_error = error
 
@@ -61,19 +73,19 @@ class Guards(TrainerCallback):
         loss = torch.stack([loss.float() for loss in self.losses]).sum().item() if self.losses else 0.0
         norm = float(self.gradient_norm)
         reason, stop = non_finite(loss, norm), self.section.non_finite == "stop"
-        if self.trainer.any_rank(reason is not None):
+        if self.any_rank(reason is not None):
             reason = reason or "loss or gradient of another rank is not finite"
         elif self.mismatch_error:
             reason, stop = str(self.mismatch_error), False
         self.losses, self.mismatch_error = [], None
-        self.trainer.add_metrics({SKIPPED: float(reason is not None)})
+        self.add_metrics({SKIPPED: float(reason is not None)})
         if reason is None:
             return
-        evidence = self.save_evidence(reason, {"loss": loss, "grad_norm": norm, **self.measured})
+        evidence = self.save_evidence(state.global_step, reason, {"loss": loss, "grad_norm": norm, **self.measured})
         about = f"step {state.global_step}: {reason}"
         if stop:
             raise GuardError(f"{about}; guards.non_finite=stop (evidence: {evidence})")
-        if self.trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
+        if not self.can_skip:
             raise GuardError(f"{about}; DeepSpeed has used the gradient already (evidence: {evidence})")
         if too_many_skips(state.log_history, self.section.max_skips):
             raise GuardError(
@@ -92,13 +104,12 @@ class Guards(TrainerCallback):
             return
         reason = unhealthy(state.log_history, self.section)
         if reason:
-            evidence = self.save_evidence(reason, logs)
+            evidence = self.save_evidence(state.global_step, reason, logs)
             raise GuardError(f"step {state.global_step}: {reason} (evidence: {evidence})")
 
-    def save_evidence(self, reason: str, metrics: Mapping[str, Any]) -> Path:
+    def save_evidence(self, step: int, reason: str, metrics: Mapping[str, Any]) -> Path:
         """Write this rank's part of the step: metrics, every rollout with its tokens and scores, every image."""
-        step, rank = self.trainer.state.global_step, self.trainer.accelerator.process_index
-        target = self.folder / f"guard-step-{step}" / f"rank-{rank}"
+        target = self.folder / f"guard-step-{step}" / f"rank-{self.rank}"
         with staged_folder(target) as staged:
             about = {"step": step, "reason": reason, "metrics": finite(metrics)}
             (staged / "metrics.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

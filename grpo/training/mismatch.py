@@ -15,10 +15,15 @@ class MismatchError(ValueError):
     """Sampler and trainer disagree about log-probabilities by more than the configured bound."""
 
 
-def mismatch_sums(batch: Mapping[str, torch.Tensor]) -> list[float]:
-    """Sums over a rank's tokens that count: |difference|, the KL estimate, and how many they are."""
-    mask = batch["completion_mask"] * batch["tool_mask"]  # [B, T]
-    delta = (batch["old_per_token_logps"] - batch["sampling_per_token_logps"]).double() * mask
+def mismatch_sums(rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> list[float]:
+    """Sums over a rank's tokens that count: |difference|, the KL estimate, and how many they are.
+
+    Args:
+        rollout_logprobs: `[B, T]`, of the sampler.
+        old_logprobs: `[B, T]`, of the trainer before the update.
+        mask: `[B, T]`, 1 where a token counts.
+    """
+    delta = (old_logprobs - rollout_logprobs).double() * mask
     return [delta.abs().sum().item(), (delta.expm1() - delta).sum().item(), mask.sum().item()]
 
 

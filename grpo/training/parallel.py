@@ -81,7 +81,7 @@ def prepare_reference(reference: nn.Module, accelerator: Accelerator, config: Ru
 
         return fsdp2_prepare_model(accelerator, reference)
     if isinstance(config.trainer.parallel, DeepSpeedSection):
-        from trl.models import prepare_deepspeed
+        from blip3o_grpo.training.trl_seams import prepare_deepspeed
 
         return prepare_deepspeed(reference, accelerator)
     return accelerator.prepare_model(reference, evaluation_mode=True)

@@ -6,7 +6,30 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from blip3o_grpo.configs import RewardSection
-from blip3o_grpo.rollout import RolloutGroup
+from blip3o_grpo.rollout import Prompt, RolloutBatch, RolloutGroup
+
+
+def columns(
+    prompts: Sequence[Prompt],
+    batch: RolloutBatch,
+    rewards: Sequence[RewardSection],
+    masked: Callable[[Prompt], list[dict[str, Any]]],
+) -> dict[str, list]:
+    """A batch as flat lists: member after member, group after group, in the order of the prompts.
+
+    Args:
+        prompts: one for each group.
+        batch: their rollouts, without the groups that were dropped (`on_error: skip`).
+        rewards: of the run.
+        masked: rows that keep the place of a dropped group.
+    """
+    groups = {group.prompt.id: group for group in batch.groups}
+    rows = [
+        row
+        for prompt in prompts
+        for row in (group_rows(groups[prompt.id], rewards) if prompt.id in groups else masked(prompt))
+    ]
+    return {key: [row[key] for row in rows] for key in rows[0]}
 
 
 def group_rows(group: RolloutGroup, rewards: Sequence[RewardSection]) -> list[dict[str, Any]]:

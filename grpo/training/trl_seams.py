@@ -1,19 +1,178 @@
-"""What has to be settled before TRL is imported; import this module first wherever TRL is needed."""
+"""Every private or undocumented name of TRL, and of transformers' trainer below it, that we use: with reason and link.
+
+Import this module first wherever TRL is needed: what it sets must be settled before TRL is imported. `trainer.py` is
+written with the public names of `SeamedGRPOTrainer`. A new TRL is tried with `tests/grpo/training/test_trl_seams.py`,
+which looks at every name on its own; each entry ends with its test.
+"""
 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+"""TRL warns of `rollout_func` as experimental at every start; every rank of every run would print it.
+
+https://github.com/huggingface/trl/issues/5119 (what it will become); test_trl_is_silent_about_rollout_func
+"""
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from trl import import_utils  # noqa: E402
 
 
 def no_vllm(min_version: str | None = None) -> bool:
-    """In place of TRL's `is_vllm_available`."""
+    """In place of TRL's `is_vllm_available`, before TRL asks: else every rank imports vLLM because it is installed.
+
+    That is a third of a rank's start and 0.15 GB; the rollouts have their own engines.
+    https://github.com/huggingface/trl/pull/4712 (rollouts need no vLLM of TRL's); test_a_trainer_does_not_import_vllm
+    """
     return False
 
 
-# The rollouts have their own engine, but TRL would import vLLM: a third of the trainer's start, and 0.15 GB.
 import_utils.is_vllm_available = no_vllm
+
+import torch  # noqa: E402
+from trl import GRPOTrainer  # noqa: E402
+from trl.models import prepare_deepspeed as prepare_deepspeed  # noqa: E402
+
+# `prepare_deepspeed` shards a frozen reference as the policy is; DeepSpeed's own entry point wants an optimiser.
+# https://github.com/huggingface/trl/pull/5877; test_trl_prepares_a_reference_for_deepspeed
+
+UNSYNCED = -1
+"""No step: TRL syncs weights before its next rollout."""
+
+
+class SeamedGRPOTrainer(GRPOTrainer):
+    """TRL's trainer with public names for what `ImageGRPOTrainer` needs of its inside.
+
+    Args:
+        kwargs: TRL's own, by name.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._sync_before_rollouts()
+
+    def _sync_before_rollouts(self) -> None:
+        """`use_vllm`, `vllm_generation`, `_last_loaded_step`, set after `__init__`: TRL calls our `sync_weights` before
+        the first rollout of every step, and corrects the loss for the sampler's own log-probs.
+
+        As arguments they would start TRL's engine. https://github.com/huggingface/trl/issues/5119,
+        https://github.com/huggingface/trl/pull/4712; test_trl_syncs_weights_before_each_rollout
+        """
+        self.use_vllm, self.vllm_generation, self._last_loaded_step = True, self, UNSYNCED
+
+    @abstractmethod
+    def sync_weights(self) -> None:
+        """Give the weights to whoever draws; TRL calls it on every rank, once a step."""
+
+    def sync_again(self) -> None:
+        """`_last_loaded_step`: samplers have other weights than the step's, so TRL syncs before the next rollout even
+        if the step is still the same. test_trl_syncs_weights_before_each_rollout
+        """
+        self._last_loaded_step = UNSYNCED
+
+    def set_reference(self, beta: float, reference: torch.nn.Module | None) -> None:
+        """`beta` and `ref_model`, set after `__init__`: the KL term's weight and its frozen policy.
+
+        TRL would load the reference by the policy's name, which a released checkpoint folder does not allow, and takes
+        no model. Without one (LoRA) it switches the adapter off. https://github.com/huggingface/trl/issues/3948,
+        https://github.com/huggingface/trl/pull/2746; test_a_reference_can_be_set_after_init
+        """
+        self.beta = beta
+        if reference is not None:
+            self.ref_model = reference
+
+    @abstractmethod
+    def logprobs(
+        self, model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, batch_size: int | None, entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Log-probs `[B, T]` of the completions' tokens, and their distributions' entropies if asked for."""
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **_: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        """Overridden: TRL computes logits over the whole vocabulary, we need those of the image tokens only.
+
+        Its parameters grow with every kind of model (https://github.com/huggingface/trl/pull/5176), and which rows of
+        the logits it takes was disputed (https://github.com/huggingface/trl/issues/3681): the test compares our numbers
+        with those of the plain model. test_log_probs_are_asked_for_by_these_names
+        """
+        return *self.logprobs(model, input_ids, attention_mask, batch_size, compute_entropy), None
+
+    @abstractmethod
+    def check_rollouts(self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> None:
+        """Look at a step's rollouts before the update: log-probs `[B, T]` of sampler and trainer, and what counts."""
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Overridden to see the batch that TRL makes of rollouts, with its advantages, before any update uses it.
+
+        TRL logs the difference of the log-probs but stops nowhere; the keys of the batch are its own.
+        https://github.com/huggingface/trl/issues/5119; test_the_batch_holds_both_log_probs
+        """
+        batch = super()._generate_and_score_completions(inputs)
+        mask = batch["completion_mask"] * batch["tool_mask"]  # `tool_mask` is the rows' `env_mask`
+        self.check_rollouts(batch["sampling_per_token_logps"], batch["old_per_token_logps"], mask)
+        return batch
+
+    def add_metrics(self, metrics: Mapping[str, float]) -> None:
+        """`_metrics`: log these values with the current step.
+
+        TRL's `log_metric` reaches reward functions only, and averages over ranks what is a sum already.
+        https://github.com/huggingface/trl/pull/5233; test_metrics_are_kept_by_mode_and_name
+        """
+        for name, value in metrics.items():
+            self._metrics["train"][name].append(value)
+
+    def has_metrics(self) -> bool:
+        """Whether anything waits to be logged: not so at the end of a run. See `add_metrics`."""
+        return bool(self._metrics["train"])
+
+    def rename_metrics(self, rename: Callable[[str], str | None]) -> None:
+        """Give the waiting metrics other names; those without a new one are dropped. See `add_metrics`."""
+        named = {rename(name): values for name, values in self._metrics["train"].items()}
+        self._metrics["train"].clear()
+        self._metrics["train"].update({name: values for name, values in named.items() if name})
+
+    @abstractmethod
+    def see_gradient_norm(self, norm: Any) -> None:
+        """Look at a step's gradient norm before the optimiser runs."""
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """Overridden, of transformers' trainer: the only place that knows the norm before the optimiser runs.
+
+        Callbacks are called before the optimiser, but get the norm with the log: too late for the guards.
+        https://github.com/huggingface/transformers/issues/26143,
+        https://github.com/huggingface/transformers/pull/31095; test_the_gradient_norm_is_seen_before_the_optimiser_runs
+        """
+        norm = super()._get_grad_norm(*args, **kwargs)
+        self.see_gradient_norm(norm)
+        return norm
+
+    @abstractmethod
+    def write_checkpoint(self, write: Callable[[], None]) -> None:
+        """Save the last finished step; `write` has transformers fill `checkpoint-N` in `args.output_dir`."""
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Overridden, of transformers' trainer: a checkpoint is staged, completed, checked and only then moved.
+
+        transformers writes in place (https://github.com/huggingface/transformers/pull/27820 tried to stage), and its
+        public `save_model` knows nothing of optimiser and state. test_a_checkpoint_is_written_through_the_seam
+        """
+        self.write_checkpoint(lambda: super(SeamedGRPOTrainer, self)._save_checkpoint(model, trial))
+
+    def save_checkpoint(self) -> None:
+        """Save outside the schedule, on every rank. See `_save_checkpoint`."""
+        self._save_checkpoint(self.model, None)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """No model card per checkpoint: the run folder describes itself."""

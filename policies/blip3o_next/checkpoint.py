@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
-from blip3o_grpo.policies.blip3o_next.config import CheckpointError
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
+
+if TYPE_CHECKING:  # headers are read without torch, so that a wrong file is told before it loads
+    import torch
+    from torch import nn
 
 PREFIXES = {
     "sana": "model.sana.",
@@ -103,13 +105,14 @@ class Weights:
         for name in names:
             file = self.files[name]
             if file not in handles:
-                handles = {file: _open(file)}
+                handles = {file: _open(file, "pt")}
             yield name, handles[file].get_tensor(name)
 
 
-def _open(file: Path) -> safe_open:
+def _open(file: Path, framework: Literal["np", "pt"] = "np") -> safe_open:
+    """A file's header and, with "pt", its tensors."""
     try:
-        return safe_open(file, framework="pt")
+        return safe_open(file, framework=framework)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: not a complete safetensors file ({error})") from error
 
@@ -194,6 +197,8 @@ def load_part(
     Raises:
         CheckpointError: listing missing, unexpected and misshapen keys, before any is read.
     """
+    import torch
+
     check_parts(weights, {part: module})
     names = {released_name(part, name): name for name in module.state_dict()}
     targets = module.state_dict(keep_vars=True)
@@ -210,6 +215,8 @@ def load_part(
 
 def save_parts(folder: Path, parts: Mapping[str, nn.Module], dtype: torch.dtype | None = None) -> None:
     """Write all parts' tensors under their released names (shards of at most 5 GB with an index)."""
+    from huggingface_hub import save_torch_state_dict
+
     tensors = {
         released_name(part, name): tensor.detach().to(dtype or tensor.dtype).cpu().contiguous()
         for part, module in parts.items()

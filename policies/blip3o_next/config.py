@@ -7,12 +7,13 @@ The released layout is Qwen3's configuration plus the ids of the image tokens an
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError, read_json
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config
@@ -32,13 +33,11 @@ SIZE_KEYS = ("vocab_size", "hidden_size", "num_hidden_layers")
 RELEASED_GRID = 27  # SigLIP2 so400m patch14 at 384 px: 27 x 27 = 729 tokens
 MAX_SIZES = {"vocab_size": 2**24, "hidden_size": 2**17, "num_hidden_layers": 1024}
 """Far beyond any Qwen3: larger numbers are damage, and building such a model would not end."""
+QWEN3_CONTEXT = 32_768
+"""`max_position_embeddings` where `config.json` names none (transformers' default)."""
 TINY = Path(__file__).resolve().parents[1] / "tiny"
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt")
 """What is fetched of a hub repository: weights, configs and tokenizer; never pickles or code."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint folder that cannot be used: names the file and the key."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,11 @@ def resolve_policy_path(name: str | Path) -> Path:
     except RuntimeError as error:
         raise CheckpointError(f"policy {str(name)!r}: no such user on this machine") from error
     if not path.is_dir():
+        if str(name) == "tiny":
+            raise CheckpointError(
+                f"policy 'tiny': its weights are not installed here ({TINY} is missing); install the "
+                "project with its data files, or give a folder or a hub repository"
+            )
         if not HUB_NAME.fullmatch(str(name)):
             raise CheckpointError(f"policy {str(name)!r}: no such folder; give `tiny`, a folder or a hub repository")
         from blip3o_grpo.policies.blip3o_next.hub import fetch
@@ -112,23 +116,6 @@ def read_config(path: str | Path) -> dict:
     return values
 
 
-def read_json(file: Path) -> dict:
-    """A file of one JSON object.
-
-    Raises:
-        CheckpointError: missing, not UTF-8, not JSON, or not an object.
-    """
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file}: expected an object with keys, found {type(values).__name__}")
-    return values
-
-
 def load_config(path: str | Path) -> Qwen3Config:
     """Qwen3 configuration with BLIP3o-NEXT's own keys as attributes.
 
@@ -148,6 +135,20 @@ def load_config(path: str | Path) -> Qwen3Config:
         raise CheckpointError(f"{file}: not a Qwen3 configuration ({one_line(error)})") from error
     config.released_model_type = model_type
     return config
+
+
+def plain_config(path: str | Path) -> SimpleNamespace:
+    """The keys of `config.json` as attributes, without transformers; what checks and tokenizers need of them.
+
+    Raises:
+        CheckpointError: as `read_config`, or a context length that is no whole number.
+    """
+    values = {"max_position_embeddings": QWEN3_CONTEXT} | read_config(path)
+    length = values["max_position_embeddings"]
+    if type(length) is not int or length < 1:
+        file = resolve_policy_path(path) / "config.json"
+        raise CheckpointError(f"{file}: max_position_embeddings is {length!r}, expected a whole number above 0")
+    return SimpleNamespace(**values)
 
 
 def one_line(error: Exception) -> str:
@@ -178,12 +179,12 @@ def _check_ranges(file: Path, values: dict) -> None:
         raise CheckpointError(f"{file}: {taken[last]} lies outside the vocabulary of {values['vocab_size']}")
 
 
-def grid_size(config: Qwen3Config) -> int:
+def grid_size(config: Qwen3Config | SimpleNamespace) -> int:
     """Image tokens per side at scale 0: the vision tower's patches per side."""
     tower = getattr(config, "vision_tower_config", None)
     return tower["image_size"] // tower["patch_size"] if tower else RELEASED_GRID
 
 
-def image_tokens(config: Qwen3Config) -> ImageTokens:
+def image_tokens(config: Qwen3Config | SimpleNamespace) -> ImageTokens:
     """The action space that a checkpoint's configuration describes."""
     return ImageTokens(config.image_start_token_id, config.num_image_tokens, grid_size(config) ** 2)

@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-
-from blip3o_grpo.policies.blip3o_next.config import CheckpointError, read_json
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError, read_json
 
 MAX_LAYERS = 1024
 DIFFUSION_CONFIGS = ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json")
@@ -29,6 +26,9 @@ def fetch(name: str, files: Sequence[str], wanted_by: str) -> Path:
     Raises:
         CheckpointError: no such repository, or neither network nor a cached copy.
     """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
     repository, _, revision = name.partition("@")
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(files)))

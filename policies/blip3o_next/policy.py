@@ -20,7 +20,6 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, check_parts, load_part, save_parts, stored_parts
 from blip3o_grpo.policies.blip3o_next.config import (
-    CheckpointError,
     image_tokens,
     load_config,
     one_line,
@@ -28,6 +27,7 @@ from blip3o_grpo.policies.blip3o_next.config import (
     resolve_policy_path,
 )
 from blip3o_grpo.policies.blip3o_next.hub import DIFFUSION_CONFIGS, diffusion_folder, read_diffusion_configs
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.policies.blip3o_next.logprobs import position_ids
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptEncoder
 from blip3o_grpo.policies.blip3o_next.ta_tok import load_ta_tok, named_file
@@ -60,7 +60,8 @@ class BLIP3oNext(nn.Module):
     def __init__(self, config: Qwen3Config, diffusion: Path, parts: Sequence[str], prompts: PromptEncoder | None):
         super().__init__()
         self.config = config
-        self.prompts = prompts
+        if prompts is not None:  # a model of which only shapes are wanted has none
+            self.prompts = prompts
         self.released_config: dict | None = None  # what `config.json` said, word by word
         self.diffusion_configs = read_diffusion_configs(diffusion)
         self.image_tokens = image_tokens(config)

@@ -9,17 +9,23 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config
+from typing import TYPE_CHECKING, Any
 
 from blip3o_grpo.policies.blip3o_next.config import (
-    CheckpointError,
     image_tokens,
     load_config,
     one_line,
+    plain_config,
     resolve_policy_path,
 )
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
+from blip3o_grpo.policies.blip3o_next.plain_tokenizer import PlainTokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    AnyTokenizer = PreTrainedTokenizerBase | PlainTokenizer
 
 SYSTEM = "You are a helpful assistant."
 REQUEST = "Please generate image based on the following caption: {prompt}"
@@ -53,24 +59,30 @@ def unusable_character(text: str) -> str | None:
 class PromptEncoder:
     """Turns captions into token ids that end in `<im_start><S0>`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, folder: Path | None = None):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase | PlainTokenizer, max_length: int, folder: Path | None = None
+    ):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.folder = folder
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> PromptEncoder:
+    def from_pretrained(cls, path: str | Path, *, plain: bool = False) -> PromptEncoder:
         """Load the tokenizer of a checkpoint folder; needs no weights.
+
+        Args:
+            path: a folder in the released layout, or the name of a hub repository.
+            plain: read the same files without transformers: for checks, before any large library is imported.
 
         Raises:
             CheckpointError: the tokenizer is missing or does not hold the image tokens where the config says.
         """
         folder = resolve_policy_path(path)
-        config = load_config(folder)
+        config = plain_config(folder)
         if not (folder / "tokenizer.json").is_file():
             raise CheckpointError(f"{folder}: tokenizer.json is missing")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+            tokenizer = PlainTokenizer(folder) if plain else _library_tokenizer(folder)
         except Exception as error:  # the tokenizers library raises plain `Exception` for a broken file
             raise CheckpointError(f"{folder}: the tokenizer cannot be read ({one_line(error)})") from error
         check_image_tokens(tokenizer, config, folder)
@@ -118,6 +130,8 @@ class PromptEncoder:
         """
         if not prompt.strip():
             raise PromptError("a prompt is empty")
+        if character := unusable_character(prompt):
+            raise PromptError(f"prompt {prompt[:60]!r} holds the character {character}, which is no text")
         for word in _TOKEN.findall(prompt):
             if word in self.tokenizer.added_tokens_encoder:
                 raise PromptError(f"prompt {prompt[:60]!r} holds {word}, which the policy reads as a token of its own")
@@ -131,6 +145,8 @@ class PromptEncoder:
 
     def pad(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Left-pad to the longest: ids `[B, L]` and mask `[B, L]` (1 = real token)."""
+        import torch
+
         longest = max(len(sequence) for sequence in sequences)
         ids = torch.zeros(len(sequences), longest, dtype=torch.long)
         mask = torch.zeros(len(sequences), longest, dtype=torch.long)
@@ -140,7 +156,13 @@ class PromptEncoder:
         return ids, mask
 
 
-def check_image_tokens(tokenizer: PreTrainedTokenizerBase, config: Qwen3Config, folder: Path) -> None:
+def _library_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, config=load_config(folder), trust_remote_code=False)
+
+
+def check_image_tokens(tokenizer: AnyTokenizer, config: Any, folder: Path) -> None:
     """Every tag, scale and image token has the id that the configuration says.
 
     Raises:

@@ -9,6 +9,7 @@ weights: `scripts/make_full_size.py` writes such a checkpoint.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from blip3o_grpo.policies.blip3o_next.config import RELEASED_GRID
@@ -163,3 +164,12 @@ def diffusion_configs(scale: float) -> dict[str, dict[str, Any]]:
             "shift": 3.0,
         },
     }
+
+
+def write_configs(folder: Path, scale: float) -> None:
+    """Configs of a checkpoint folder, without weights and tokenizer."""
+    from blip3o_grpo.policies.blip3o_next.policy import write_json
+
+    write_json(folder / "config.json", config_values(scale))
+    for name, values in diffusion_configs(scale).items():
+        write_json(folder / DIFFUSION_NAME / name, values)

@@ -15,7 +15,7 @@ from accelerate import init_empty_weights
 from transformers import Qwen3Config
 
 from blip3o_grpo.policies.blip3o_next.checkpoint import PREFIXES, released_name, shape_problems
-from blip3o_grpo.policies.blip3o_next.config import CheckpointError
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.policies.blip3o_next.vision import CARRIED, VQSigLIP2, released_tower
 
 TEACHER = "teacher."

@@ -15,7 +15,7 @@ import importlib
 from typing import Any
 
 from blip3o_grpo.rewards.detectors.detections import Detector
-from blip3o_grpo.rewards.registry import check_options
+from blip3o_grpo.rewards.spec import check_options
 from blip3o_grpo.rewards.types import RewardError
 
 DETECTORS = {

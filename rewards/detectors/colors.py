@@ -14,7 +14,7 @@ from PIL import Image
 from blip3o_grpo.rewards.clip.model import ClipModel
 from blip3o_grpo.rewards.detectors.detections import ColorClassifier, Detections
 from blip3o_grpo.rewards.images import as_rgb
-from blip3o_grpo.rewards.registry import check_options
+from blip3o_grpo.rewards.spec import check_options
 from blip3o_grpo.rewards.torch_device import check_device
 from blip3o_grpo.rewards.types import RewardError
 

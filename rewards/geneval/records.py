@@ -14,10 +14,17 @@ from typing import Any
 
 from blip3o_grpo.rewards.detectors.coco import nearest_class
 from blip3o_grpo.rewards.geneval.possible import check_possible
+from blip3o_grpo.rewards.hooks import TagTable
 from blip3o_grpo.rewards.types import RewardError
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 """The official six, in the order of the published tables."""
+TAG_TABLE = TagTable(
+    dict(
+        zip(TAGS, ("Single object", "Two objects", "Counting", "Colors", "Position", "Color attribution"), strict=True)
+    )
+)
+"""What published tables call them."""
 COLOR_NAMES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("left of", "right of", "above", "below")
 

@@ -11,7 +11,7 @@ import numpy as np
 from blip3o_grpo.rewards.detectors import build_detector, check_detector, detector_class
 from blip3o_grpo.rewards.detectors.colors import build_colors, check_colors, color_names
 from blip3o_grpo.rewards.detectors.detections import Detections
-from blip3o_grpo.rewards.geneval.records import Record, is_record, parse_record, tag_warning
+from blip3o_grpo.rewards.geneval.records import TAG_TABLE, Record, is_record, parse_record, tag_warning
 from blip3o_grpo.rewards.geneval.scoring import COUNTING_THRESHOLD, THRESHOLD, dense, keep_objects, strict
 from blip3o_grpo.rewards.images import as_rgb
 from blip3o_grpo.rewards.types import RewardBatch, RewardError
@@ -36,6 +36,7 @@ class GenEvalReward:
     """
 
     needs = 'a GenEval record: "tag" and "include" beside the prompt in its JSONL line'
+    tags = TAG_TABLE
 
     def __init__(
         self,

@@ -35,6 +35,9 @@ class ReferenceGuard:
         RewardError: an option out of range.
     """
 
+    is_guard = True
+    expects_spread = False
+
     def __init__(self, quantile: float = 0.01, softness: float = 0.5, min_width: float = 0.05) -> None:
         self.check_options(quantile, softness, min_width)
         self.quantile = quantile

@@ -1,6 +1,7 @@
 """`remote`: a reward that runs behind HTTP, on another machine or in another language.
 
-`GET URL/health` answers 200 when the service can score. `POST URL/score` takes prompts, metadata and PNG images, and
+`GET URL/health` answers 200 when the service can score; `{"kind": "group"}` asks for all images of a prompt in one
+request. `POST URL/score` takes prompts, metadata and PNG images, and
 answers `{"scores": [float or null, ...]}`, one per image. With `encoding: json` the body is
 `{"prompts": [...], "metadata": [...], "images": [base64 PNG, ...]}`; with `multipart` it is a form of one field
 `request` (the same JSON without `images`) and one file `images` per image. PNG, because JPEG would change what is
@@ -59,7 +60,7 @@ class RemoteReward:
         retries: attempts after the first, >= 0.
         patience_s: seconds to wait for a service that is not there, so that it may start or restart; >= 0.
         token_env: name of an environment variable that holds a bearer token; None: no token.
-        max_batch: most images in one request, >= 1.
+        max_batch: most images in one request, >= 1; a service of a group reward gets whole groups all the same.
         encoding: `json` or `multipart` (a third fewer bytes).
         proxy: when to go through the proxy that the environment names (`http_proxy`, `https_proxy`, `all_proxy`, less
             `no_proxy`): `public` (not to this machine and private networks), `always` or `never`.
@@ -88,7 +89,7 @@ class RemoteReward:
         self._encode: Callable[[RewardBatch], dict[str, Any]] = _as_json if encoding == "json" else _as_form
         self._proxy = _run(find_proxy(self.url, proxy, timeout))
         self._http = _http(_token(token_env), self._proxy)
-        self._ask("GET", "/health")
+        self.kind = _kind(self._ask("GET", "/health"))
 
     @staticmethod
     def check_options(
@@ -134,7 +135,8 @@ class RemoteReward:
         Raises:
             RewardError: naming the URL: no answer, an HTTP error, no JSON, or not one finite score per image.
         """
-        parts = [batch[start : start + self.max_batch] for start in range(0, len(batch), self.max_batch)]
+        size = len(batch) if self.kind == "group" else self.max_batch
+        parts = [batch[start : start + size] for start in range(0, len(batch), size or 1)]
         return [value for part in parts for value in score(self._score, part, f"{self.url}/score")]
 
     def _score(self, batch: RewardBatch) -> Any:
@@ -236,6 +238,15 @@ def _http(token: str | None, proxy: str | None) -> httpx.AsyncClient:
         )
     except (ValueError, httpx.InvalidURL) as error:  # `create_ssl_context` and the rest take what is given
         raise RewardError(f"remote: the environment's proxy {without_user(proxy or '')!r} is no URL") from error
+
+
+def _kind(health: bytes) -> str:
+    """What the service says of its reward: `group` scores the images of one prompt together; most say nothing."""
+    try:
+        answer = json.loads(health)
+    except (ValueError, RecursionError):
+        return "pointwise"
+    return "group" if isinstance(answer, dict) and answer.get("kind") == "group" else "pointwise"
 
 
 def _token(variable: str | None) -> str | None:

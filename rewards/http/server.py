@@ -18,6 +18,7 @@ import socket
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -35,7 +36,8 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from blip3o_grpo.rewards.http.png import PngHeader, read_header
 from blip3o_grpo.rewards.redaction import redact
 from blip3o_grpo.rewards.registry import build_reward
-from blip3o_grpo.rewards.types import Reward, RewardBatch, RewardError, score
+from blip3o_grpo.rewards.spec import adapt
+from blip3o_grpo.rewards.types import Reward, RewardBatch, RewardError
 
 MAX_REQUEST_BYTES = 64 * 1024**2
 MAX_PIXELS = 64 * 1024**2
@@ -103,7 +105,8 @@ def create_app(
     """
     if token == "":
         raise RewardError("an empty token protects nothing; give one, or None")
-    if hasattr(reward, "fit_reference"):
+    loaded = adapt(reward)
+    if loaded.fits_reference:
         raise RewardError(f"reward {name!r} is fitted to each run's own images; it cannot be served to several runs")
     turn = asyncio.Lock()
 
@@ -126,7 +129,7 @@ def create_app(
 
     @app.get("/health", dependencies=[Depends(authorise)])
     async def health() -> dict[str, str]:
-        return {"reward": name}
+        return {"reward": name, "kind": loaded.kind}
 
     @app.post("/score", dependencies=[Depends(authorise)])
     async def score_images(request: Request) -> dict[str, list[float | None]]:
@@ -138,7 +141,7 @@ def create_app(
         async with turn:  # unpacked images, too, are held for one request at a time
             batch = await run_in_threadpool(_decode, asked, pngs, max_pixels)
             try:
-                scores = await run_in_threadpool(score, reward, batch, name)
+                scores = await run_in_threadpool(loaded.score, batch, name)
             except Exception as error:  # whatever the reward raises: the client must see a failure, never a score
                 logger.error("reward %r failed\n%s", name, redact(traceback.format_exc()))
                 raise HTTPException(500, redact(f"{type(error).__name__}: {error}")) from error
@@ -225,7 +228,7 @@ def check_exposure(host: str, token: str | None) -> None:
 
 
 def serve(
-    target: Annotated[str, typer.Argument(help="Registered name or module:Class.")],
+    target: Annotated[str, typer.Argument(help="Registered name, or module:name (working folder first).")],
     option: Annotated[list[str] | None, typer.Option(help="Constructor option: name=value.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
@@ -239,7 +242,7 @@ def serve(
         check_exposure(host, token)
         options = dict(_option(text) for text in option or [])
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-        app = create_app(build_reward(target, options), target, token=token)
+        app = create_app(build_reward(target, options, Path.cwd()), target, token=token)
     except RewardError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

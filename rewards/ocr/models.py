@@ -11,12 +11,14 @@ import os
 import shutil
 import sys
 import tempfile
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
 
+from blip3o_grpo.rewards.ocr.alphabet import onnx_alphabet, read_settings
 from blip3o_grpo.rewards.types import RewardError
 
 DETECTION = "PP-OCRv6_small_det"
@@ -30,7 +32,12 @@ _ONNX_FILES = {DETECTION: "PP-OCRv6_det_small.onnx", RECOGNITION: "PP-OCRv6_rec_
 def default_folder() -> Path:
     """Where the model folders live: `blip3o-grpo/` of the user's cache, one folder per rapidocr version and width."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "blip3o-grpo" / f"ppocr-rapidocr-{version('rapidocr')}-w{RECOGNITION_WIDTH}"
+    return cache / "blip3o-grpo" / f"ppocr-rapidocr-{_rapidocr_version()}-w{RECOGNITION_WIDTH}"
+
+
+@cache
+def _rapidocr_version() -> str:
+    return version("rapidocr")
 
 
 def ensure_models(folder: Path | None = None) -> Path:
@@ -52,10 +59,54 @@ def ensure_models(folder: Path | None = None) -> Path:
     return folder
 
 
-def _lay_out(name: str, folder: Path) -> None:
+def recognizer_folder(recognizer: str, models: Path) -> Path:
+    """Where a recogniser's `inference.onnx` and `inference.yml` are; nothing is laid out.
+
+    Args:
+        recognizer: `PP-OCRv6_small_rec`, another folder's name in `models`, or a path.
+        models: holds one folder per model.
+
+    Raises:
+        RewardError: there is no such folder, or a file is missing in it.
+    """
+    if recognizer == RECOGNITION:
+        return models / RECOGNITION
+    folder = next((folder for folder in (models / recognizer, Path(recognizer)) if folder.is_dir()), None)
+    if not recognizer or folder is None:
+        raise RewardError(
+            f"OCR recognizer {recognizer!r} is no folder, here or in {models}; only {RECOGNITION} comes with rapidocr, "
+            "any other PaddleOCR model is given by the folder with its inference.onnx and inference.yml"
+        )
+    for name in ("inference.onnx", "inference.yml"):
+        if not (folder / name).is_file():
+            raise RewardError(f"OCR recognizer {recognizer!r}: {folder / name} is missing")
+    return folder
+
+
+def model_name(folder: Path) -> str:
+    """PaddleOCR's own name of the model in a folder.
+
+    Raises:
+        RewardError: `inference.yml` does not tell it.
+    """
+    return str(read_settings(folder / "inference.yml", "Global", "model_name"))
+
+
+def alphabet_file(recognizer: str, models: Path) -> Path:
+    """The file that lists a recogniser's characters: its `inference.yml`, or rapidocr's own ONNX file before layout."""
+    settings = recognizer_folder(recognizer, models) / "inference.yml"
+    return settings if settings.is_file() else _source(RECOGNITION)
+
+
+def _source(name: str) -> Path:
     source = Path(find_spec("rapidocr").origin).parent / "models" / _ONNX_FILES[name]
     if not source.is_file():
         raise RewardError(f"OCR model {source} is missing; reinstall rapidocr as pinned in requirements/cpu.txt")
+    return source
+
+
+def _lay_out(name: str, folder: Path) -> None:
+    source = _source(name)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         draft = Path(temporary) / name
@@ -102,10 +153,6 @@ def _detection_settings() -> dict:
 
 def _recognition_settings(onnx_file: Path) -> dict:
     """Pre- and post-processing of the recogniser; its alphabet is stored in the ONNX file itself."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
-    alphabet = session.get_modelmeta().custom_metadata_map["character"].split("\n")
     operators = [
         {"DecodeImage": {"channel_first": False, "img_mode": "BGR"}},
         {"MultiLabelEncode": {"gtc_encode": "NRTRLabelEncode"}},
@@ -114,7 +161,7 @@ def _recognition_settings(onnx_file: Path) -> dict:
     ]
     return {
         "PreProcess": {"transform_ops": operators},
-        "PostProcess": {"name": "CTCLabelDecode", "character_dict": alphabet},
+        "PostProcess": {"name": "CTCLabelDecode", "character_dict": onnx_alphabet(onnx_file)},
     }
 
 

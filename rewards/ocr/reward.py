@@ -18,8 +18,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from blip3o_grpo.rewards.ocr.models import DETECTION, RECOGNITION, ensure_models
-from blip3o_grpo.rewards.ocr.text_score import VARIANTS, TextLine, Variant, score_lines, target_texts
+from blip3o_grpo.rewards.ocr.alphabet import readable_letters, unreadable
+from blip3o_grpo.rewards.ocr.blocks import TextLine
+from blip3o_grpo.rewards.ocr.models import (
+    DETECTION,
+    RECOGNITION,
+    alphabet_file,
+    default_folder,
+    ensure_models,
+    model_name,
+    recognizer_folder,
+)
+from blip3o_grpo.rewards.ocr.quotes import target_texts
+from blip3o_grpo.rewards.ocr.text_score import VARIANTS, Variant, score_lines
 from blip3o_grpo.rewards.types import RewardBatch, RewardError
 
 SMALL_IMAGE = 192
@@ -39,8 +50,10 @@ class OCRReward:
         min_confidence: recognised lines below this confidence are ignored, in [0, 1].
         threads: CPU threads of the networks.
         detection_side: longer side (px) at which text is searched; None: 160 for enlarged images, 960 for others.
-        model_folder: folder with `PP-OCRv6_small_det/` and `PP-OCRv6_small_rec/`; None: laid out in the user's cache
-            from rapidocr's wheel.
+        model_folder: folder with `PP-OCRv6_small_det/` and the recogniser's; None: laid out in the user's cache from
+            rapidocr's wheel.
+        recognizer: PaddleOCR model that reads the lines: `PP-OCRv6_small_rec` (Latin, Chinese, Japanese), or the folder
+            of another one, by path or by its name in `model_folder`, with `inference.onnx` and `inference.yml`.
 
     Raises:
         RewardError: an option out of range, or the models are missing.
@@ -55,12 +68,14 @@ class OCRReward:
         threads: int = 1,
         detection_side: int | None = None,
         model_folder: str | None = None,
+        recognizer: str = RECOGNITION,
     ) -> None:
-        self.check_options(variant, min_confidence, threads, detection_side)
+        self.check_options(variant, min_confidence, threads, detection_side, model_folder, recognizer)
         self.variant = variant
         self.min_confidence = min_confidence
         self.detection_side = detection_side
-        self._engine = _load_engine(ensure_models(Path(model_folder) if model_folder else None), threads)
+        models = ensure_models(_models(model_folder))
+        self._engine = _load_engine(models / DETECTION, recognizer_folder(recognizer, models), threads)
 
     @staticmethod
     def check_options(
@@ -69,6 +84,7 @@ class OCRReward:
         threads: int = 1,
         detection_side: int | None = None,
         model_folder: str | None = None,
+        recognizer: str = RECOGNITION,
     ) -> None:
         """Check option values without loading anything; raises RewardError."""
         if variant not in VARIANTS:
@@ -81,11 +97,33 @@ class OCRReward:
             raise RewardError(f"OCR detection_side is {detection_side}; it must be at least 32 px")
         if model_folder is not None and not Path(model_folder).is_dir():
             raise RewardError(f"OCR model_folder {model_folder!r} does not exist")
+        recognizer_folder(recognizer, _models(model_folder))
 
     @staticmethod
     def applicable(prompt: str, metadata: Mapping[str, Any]) -> bool:
         """Whether the prompt quotes text, or its record has a `target_text`."""
         return bool(target_texts(prompt, metadata))
+
+    @staticmethod
+    def check_prompt(
+        prompt: str,
+        metadata: Mapping[str, Any],
+        model_folder: str | None = None,
+        recognizer: str = RECOGNITION,
+        **others: Any,
+    ) -> None:
+        """Refuse a quotation that is never closed, and letters that the recogniser cannot read; loads no network.
+
+        Raises:
+            RewardError: naming the quotation, or the letters.
+        """
+        targets = target_texts(prompt, metadata)
+        beyond = unreadable(targets, readable_letters(alphabet_file(recognizer, _models(model_folder))))
+        if beyond:
+            raise RewardError(
+                f"the OCR recognizer {recognizer} cannot read {' '.join(beyond)} of {', '.join(map(repr, targets))}: "
+                "even a perfect picture would lose; leave the prompt out, or set recognizer to a model for that script"
+            )
 
     def __call__(self, batch: RewardBatch) -> list[float | None]:
         """Scores in [0, 1]; None for prompts that ask for no text (their images are not read)."""
@@ -111,7 +149,11 @@ class OCRReward:
         ]
 
 
-def _load_engine(models: Path, threads: int) -> Any:
+def _models(model_folder: str | None) -> Path:
+    return Path(model_folder) if model_folder else default_folder()
+
+
+def _load_engine(detection: Path, recognition: Path, threads: int) -> Any:
     """PaddleOCR itself, without its optional stages. The import alone takes seconds, hence here."""
     with _modelscope_left_out():
         from paddleocr import PaddleOCR
@@ -119,9 +161,9 @@ def _load_engine(models: Path, threads: int) -> Any:
     logging.getLogger("paddlex").setLevel(logging.WARNING)
     return PaddleOCR(
         text_detection_model_name=DETECTION,
-        text_detection_model_dir=str(models / DETECTION),
-        text_recognition_model_name=RECOGNITION,
-        text_recognition_model_dir=str(models / RECOGNITION),
+        text_detection_model_dir=str(detection),
+        text_recognition_model_name=model_name(recognition),
+        text_recognition_model_dir=str(recognition),
         use_doc_orientation_classify=False,
         use_doc_unwarping=False,
         use_textline_orientation=False,

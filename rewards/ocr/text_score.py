@@ -1,84 +1,33 @@
 """How well recognised text matches the wanted text: pure functions, no recogniser.
 
-Four variants, all in [0, 1], all ignoring case and white space (`word` splits at white space first):
+Four variants, all in [0, 1], all on folded text (`rewards.ocr.normalise`), ignoring case and white space (`word` splits
+at white space first):
 
 - `blip3o`: 1 if the target occurs anywhere in the text, else 1 - min(edit distance, n) / n with n = len(target): the
-  score BLIP3o-NEXT was trained with. Known flaws, kept for comparability: one wrong character plus n stray ones
-  give 0; text around a correct target costs nothing; punctuation counts like letters.
+  score BLIP3o-NEXT was trained with. Known flaws, kept for comparability: in a line, one wrong character plus n stray
+  ones give 0; text around a correct target costs nothing; punctuation counts like letters.
 - `exact`: 1 if the text is the target, else 0.
 - `ned`: 1 - edit distance / max(length of either).
 - `word`: share of the target's words that occur in the text, each occurrence used once.
+
+`score_text` is the formula, for one text. `score_lines` is a picture's: it knows of columns, and gives each occurrence
+to one target.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 from rapidfuzz.distance import Levenshtein
 
+from blip3o_grpo.rewards.ocr.blocks import TextLine, reading_order, reading_orders
+from blip3o_grpo.rewards.ocr.matching import found_words, occurrence_scores
+from blip3o_grpo.rewards.ocr.normalise import letters, words
 from blip3o_grpo.rewards.types import RewardError
 
 Variant = Literal["blip3o", "exact", "ned", "word"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
-
-_DOUBLE_QUOTES = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\uff02", '"'))
-_SPAN = re.compile(r'"([^"]*)"')
-
-
-@dataclass(frozen=True)
-class TextLine:
-    """One recognised piece of text."""
-
-    text: str
-    confidence: float
-    """In [0, 1]."""
-    box: tuple[float, float, float, float]
-    """x1, y1, x2, y2 in pixels, y downwards."""
-
-
-def quoted_spans(prompt: str) -> list[str]:
-    """Texts between double quotes, straight or typographic, in order; blank ones are left out."""
-    return [span.strip() for span in _SPAN.findall(prompt.translate(_DOUBLE_QUOTES)) if span.strip()]
-
-
-def target_texts(prompt: str, metadata: Mapping[str, Any]) -> list[str]:
-    """Texts the image should show: `target_text` of the metadata (a string or a list of them), else the quoted spans.
-
-    An empty list means that text rendering does not apply to this prompt.
-
-    Raises:
-        RewardError: `target_text` is neither a string nor a list of strings.
-    """
-    wanted = metadata.get("target_text")
-    if wanted is None:
-        return quoted_spans(prompt)
-    texts = [wanted] if isinstance(wanted, str) else wanted
-    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
-        raise RewardError(f"prompt {prompt!r}: target_text must be a string or a list of strings, not {wanted!r}")
-    return [text.strip() for text in texts if text.strip()]
-
-
-def reading_order(lines: Sequence[TextLine]) -> list[TextLine]:
-    """Sort top to bottom, and left to right within a row.
-
-    A line belongs to a row if it overlaps the row's first line by more than half of the smaller height.
-    """
-    rows: list[list[TextLine]] = []
-    for line in sorted(lines, key=lambda line: (line.box[1] + line.box[3], line.box[0])):
-        if rows and _share_row(rows[-1][0], line):
-            rows[-1].append(line)
-        else:
-            rows.append([line])
-    return [line for row in rows for line in sorted(row, key=lambda line: line.box[0])]
-
-
-def _share_row(first: TextLine, second: TextLine) -> bool:
-    (_, top_a, _, bottom_a), (_, top_b, _, bottom_b) = first.box, second.box
-    return min(bottom_a, bottom_b) - max(top_a, top_b) > 0.5 * min(bottom_a - top_a, bottom_b - top_b)
 
 
 def score_lines(
@@ -88,24 +37,35 @@ def score_lines(
 
     Args:
         lines: recognised lines in any order.
-        targets: texts wanted; with several, each is scored and the mean returned.
+        targets: texts wanted; with several, each is scored and the mean returned. A text that is wanted twice must be
+            there twice.
         variant: see the module's docstring.
         min_confidence: lines below it are dropped, in [0, 1].
 
     Returns:
-        Score in [0, 1], or None if there is no target. With several targets `exact` and `ned` compare each with the
-        best run of neighbouring lines, since no target could equal the whole text.
+        Score in [0, 1], or None if there is no target. `blip3o` compares each target with the best run of lines in any
+        plausible reading order. So do `exact` and `ned` with several targets, since no target could equal the whole
+        text; a single target is compared with the whole text, in its best order.
+
+    Raises:
+        RewardError: unknown variant.
     """
-    targets = [target for target in targets if _normalised(target)]
+    _check_variant(variant)
+    targets = sorted(target for target in targets if letters(target))  # so that ties do not depend on any order
     if not targets:
         return None
-    texts = [line.text for line in reading_order(lines) if line.confidence >= min_confidence]
-    whole = " ".join(texts)
-    candidates = [whole]
-    if len(targets) > 1 and variant in ("exact", "ned"):
-        ends = range(1, len(texts) + 1)
-        candidates += [" ".join(texts[start:end]) for end in ends for start in range(end)]
-    return sum(max(score_text(text, target, variant) for text in candidates) for target in targets) / len(targets)
+    lines = sorted(
+        (line for line in lines if line.confidence >= min_confidence and letters(line.text)),
+        key=lambda line: (line.box, line.text),
+    )
+    if variant == "word":
+        return _word_score(lines, targets)
+    texts = [line.text for line in lines]
+    whole, paths = reading_orders(lines)
+    if variant != "blip3o" and len(targets) == 1:
+        return max(score_text(" ".join(texts[index] for index in order), targets[0], variant) for order in whole)
+    scores = occurrence_scores(texts, whole + paths, targets, _FORMULAS[variant], variant != "blip3o")
+    return sum(scores) / len(scores)
 
 
 def score_text(text: str, target: str, variant: Variant = "blip3o") -> float:
@@ -114,22 +74,47 @@ def score_text(text: str, target: str, variant: Variant = "blip3o") -> float:
     Raises:
         RewardError: unknown variant or blank target.
     """
-    if variant not in VARIANTS:
-        raise RewardError(f"unknown OCR variant {variant!r}; the variants are {', '.join(VARIANTS)}")
-    if not _normalised(target):
+    _check_variant(variant)
+    if not letters(target):
         raise RewardError("the target text is blank, so there is nothing to score")
     if variant == "word":
-        wanted, read = Counter(target.lower().split()), Counter(text.lower().split())
-        return (wanted & read).total() / wanted.total()
-    text, target = _normalised(text), _normalised(target)
-    if variant == "exact":
-        return float(text == target)
-    distance = Levenshtein.distance(text, target)
-    if variant == "ned":
-        return 1 - distance / max(len(text), len(target))
-    return 1.0 if target in text else 1 - min(distance, len(target)) / len(target)
+        wanted = words(target)
+        return found_words(wanted, words(text))[0] / len(wanted)
+    return _FORMULAS[variant](letters(text), letters(target))
 
 
-def _normalised(text: str) -> str:
-    """Lower case without any white space."""
-    return "".join(text.lower().split())
+def _check_variant(variant: str) -> None:
+    if variant not in VARIANTS:
+        raise RewardError(f"unknown OCR variant {variant!r}; the variants are {', '.join(VARIANTS)}")
+
+
+def _word_score(lines: Sequence[TextLine], targets: Sequence[str]) -> float:
+    """Mean share of the targets' words; the target that is there most completely takes its words first."""
+    read = [word for line in reading_order(lines) for word in words(line.text)]
+    missing = [words(target) for target in targets]
+    total = 0.0
+    while missing:
+        found = [found_words(wanted, read) for wanted in missing]
+        shares = [count / len(wanted) for (count, _), wanted in zip(found, missing, strict=True)]
+        best = max(range(len(missing)), key=lambda target: (shares[target], len(missing[target])))
+        total += shares[best]
+        read = found[best][1]
+        del missing[best]
+    return total / len(targets)
+
+
+def _blip3o(text: str, target: str) -> float:
+    if target in text:
+        return 1.0
+    return 1 - min(Levenshtein.distance(text, target), len(target)) / len(target)
+
+
+def _exact(text: str, target: str) -> float:
+    return float(text == target)
+
+
+def _ned(text: str, target: str) -> float:
+    return 1 - Levenshtein.distance(text, target) / max(len(text), len(target))
+
+
+_FORMULAS = {"blip3o": _blip3o, "exact": _exact, "ned": _ned}

@@ -12,12 +12,12 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray._private.state import actors  # what the public state API asks too, which needs a dashboard
 from ray.actor import ActorHandle
 
 from blip3o_grpo.configs import FaultsSection
 from blip3o_grpo.rollout.faults.ledger import CallLedger
 from blip3o_grpo.rollout.messages import Snapshot, Verdict
+from blip3o_grpo.rollout.ray_seams import is_alive
 
 
 class Board:
@@ -66,7 +66,7 @@ class Board:
         return {worker: seconds for worker, seconds in silent.items() if seconds is not None}
 
     def _replace(self, worker: str, handle: ActorHandle) -> None:
-        alive = actors(handle._actor_id.hex())["State"] == "ALIVE"  # else it died, and Ray is starting it again
+        alive = is_alive(handle)  # else it died, and Ray is starting it again
         self._ledger.lose(worker, time.monotonic(), hung=alive)
         if alive:
             ray.kill(handle, no_restart=False)

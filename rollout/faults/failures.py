@@ -11,6 +11,7 @@ import ray
 from PIL import Image
 
 from blip3o_grpo.rollout.messages import ScoreFailure
+from blip3o_grpo.rollout.ray_seams import task_cause
 from blip3o_grpo.rollout.types import Prompt, RolloutError
 
 
@@ -30,7 +31,7 @@ def first_cause(error: ray.exceptions.RayError, stage: str, prompts: Sequence[st
     While models load (no prompts), the worker's own error is the most telling one and is returned as it is; so is one
     that is already a `RolloutError`. All else becomes a `RolloutError` with the stage, the prompts and the traceback.
     """
-    cause = getattr(error, "cause", None)
+    cause = task_cause(error)
     if isinstance(cause, RolloutError) or (isinstance(cause, Exception) and not prompts):
         return cause
     about = f", prompts {', '.join(repr(prompt) for prompt in prompts)}" if prompts else ""

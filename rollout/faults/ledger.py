@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from blip3o_grpo.configs import FaultsSection
 from blip3o_grpo.rollout.messages import Verdict
 
+HUNG = "no answer within"
+STACK = "; where it hung is in Ray's log of the worker, worker-*.err"
+
 
 @dataclass
 class _Busy:
@@ -53,11 +56,14 @@ class CallLedger:
         losses = self._losses.get(call, [])
         if len(losses) > self._faults.retries:
             each = ", then ".join(losses)
-            return Verdict(refusal=f"{len(losses)} attempts failed: {each} (faults.retries={self._faults.retries})")
+            stack = STACK if any(loss.startswith(HUNG) for loss in losses) else ""
+            return Verdict(
+                refusal=f"{len(losses)} attempts failed: {each} (faults.retries={self._faults.retries}){stack}"
+            )
         wait = self._faults.backoff_s * 2 ** (len(losses) - 1) if losses else 0.0
         self._counts["retries"] += bool(losses)
         self._busy[worker] = _Busy(call, stage, now + wait)
-        return Verdict(wait)
+        return Verdict(wait, limits_s=self._faults.timeout_s.model_dump())
 
     def enters(self, worker: str, stage: str, now: float) -> None:
         """Within its call, a worker goes over to work with another limit (it loads models or weights, or is done)."""
@@ -82,7 +88,7 @@ class CallLedger:
     def lose(self, worker: str, now: float, *, hung: bool) -> None:
         """What a worker was doing is lost: it hung and is replaced now, or it turned out to have died."""
         stage = self._busy[worker].stage
-        self._lose(worker, f"no answer within {self._limit(stage):g} s ({stage})" if hung else "its process died")
+        self._lose(worker, f"{HUNG} {self._limit(stage):g} s ({stage})" if hung else "its process died")
         self._heard[worker] = now
         self._counts["timeouts"] += hung
 

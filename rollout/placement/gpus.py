@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import ray
-
 from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.rollout.placement.resources import num_reward_workers
 from blip3o_grpo.rollout.types import RolloutError
@@ -84,6 +82,8 @@ def check_gpus(config: RunConfig) -> None:
     Raises:
         RolloutError: naming what is asked for and what is there.
     """
+    import ray
+
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if len(nodes) < config.cluster.nodes:
         raise RolloutError(

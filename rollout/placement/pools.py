@@ -25,7 +25,11 @@ from blip3o_grpo.rollout.weights.path import weight_path
 from blip3o_grpo.rollout.workers.base import Worker
 from blip3o_grpo.rollout.workers.decoder import Decoder
 from blip3o_grpo.rollout.workers.engine import EngineSettings, engine_environment
-from blip3o_grpo.rollout.workers.environments import check_reward_interpreter, reward_environment
+from blip3o_grpo.rollout.workers.environments import (
+    check_reward_interpreter,
+    make_import_root,
+    reward_environment,
+)
 from blip3o_grpo.rollout.workers.reward import RewardWorker
 from blip3o_grpo.rollout.workers.sampler import Sampler
 
@@ -101,9 +105,12 @@ def start_reward_workers(
     config: RunConfig, reward: RewardSection, namespace: str, resources: WorkerResources
 ) -> tuple[ActorHandle, ...]:
     """All replicas of one reward, in its own environment if it has one; the namespace must have its board."""
-    environment = reward_environment(reward, resources.environment())
+    root = make_import_root(Path(config.run_dir) / ".imports") if reward.runtime_env else None
+    job = ray.get_runtime_context().runtime_env.get("env_vars") or {}  # Ray lays an actor's variables over the job's
+    variables = {key: job[key] for key in ("PYTHONPATH",) if key in job} | resources.environment()
+    environment = reward_environment(reward, variables, root)
     names = [worker_name(f"score/{reward.name}", i) for i in range(num_replicas(config, reward))]
-    args = (reward.name, reward.target, reward.options, reward.batch_size)
+    args = (reward.name, reward.target, reward.options, reward.batch_size, reward.folder)
     return tuple(_start(RewardWorker, name, namespace, resources, environment, *args) for name in names)
 
 

@@ -11,8 +11,6 @@ import os
 import sys
 from dataclasses import dataclass
 
-import ray
-
 from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.rollout.types import RolloutError
 
@@ -72,6 +70,8 @@ def plan_resources(config: RunConfig, cpus: int) -> dict[str, WorkerResources]:
 
 def available_cpus() -> int:
     """Cores of the cluster; on a single machine, those this process may run on."""
+    import ray
+
     total = int(ray.cluster_resources().get("CPU", 1))
     return min(total, len(os.sched_getaffinity(0))) if len(ray.nodes()) == 1 else total
 

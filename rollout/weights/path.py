@@ -10,8 +10,6 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Literal
 
-import torch
-
 from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.rollout.placement.gpus import place
 
@@ -82,6 +80,8 @@ def check_builds(config: RunConfig) -> None:
 
 def _cpu_build(kind: str) -> str | None:
     """Name and version of the package that cannot use a GPU; None: all can."""
+    import torch
+
     if torch.version.cuda is None:
         return f"torch {torch.__version__}"
     if kind != "sampler":

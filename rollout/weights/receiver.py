@@ -17,7 +17,8 @@ from blip3o_grpo.rollout.workers.base import Worker
 
 if TYPE_CHECKING:
     from vllm import LLM
-    from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
+
+    from blip3o_grpo.rollout.vllm_seams import WeightTransferInitRequest, WeightTransferUpdateRequest
 
 SLEEP_LEVEL = 1
 """Weights wait in host memory: a sampler wakes up as it fell asleep, so evaluations may draw twice with the same."""

@@ -24,24 +24,22 @@ import ray
 import torch
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
-from vllm.distributed.weight_transfer import (
-    ParamMeta,
-    TrainerWeightTransferEngine,
-    WeightSource,
-    WeightTransferTrainerFactory,
-)
-from vllm.distributed.weight_transfer.base import (
-    TrainerInitInfo,
-    WeightTransferInitRequest,
-    WeightTransferUpdateRequest,
-)
-from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
-from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
-from vllm.distributed.weight_transfer.packed_tensor import DEFAULT_PACKED_BUFFER_SIZE_BYTES
-from vllm.utils.network_utils import get_open_port
 
 from blip3o_grpo.rollout.messages import Snapshot
 from blip3o_grpo.rollout.types import RolloutError
+from blip3o_grpo.rollout.vllm_seams import (
+    DEFAULT_PACKED_BUFFER_SIZE_BYTES,
+    IPCTrainerInitInfo,
+    NCCLTrainerInitInfo,
+    ParamMeta,
+    TrainerInitInfo,
+    TrainerWeightTransferEngine,
+    WeightSource,
+    WeightTransferInitRequest,
+    WeightTransferTrainerFactory,
+    WeightTransferUpdateRequest,
+    get_open_port,
+)
 from blip3o_grpo.rollout.weights.receiver import NotInGroup, gpu_id
 
 ANSWER_S = 60.0

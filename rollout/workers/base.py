@@ -3,11 +3,13 @@ board knows of."""
 
 from __future__ import annotations
 
+import faulthandler
 import resource
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +19,10 @@ from blip3o_grpo.rollout.messages import BOARD, GroupRequest, Snapshot, Work
 from blip3o_grpo.rollout.types import WorkerLostError
 
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+STDERR = 2
+"""Where stacks go: the process's own, whatever a library put in the place of `sys.stderr`; Ray makes a log of it."""
+STACK_BEFORE_S = 10.0
+"""How long before the end of a stage's limit, at most; a tenth of short limits."""
 
 
 class Worker(ABC):
@@ -31,6 +37,7 @@ class Worker(ABC):
         namespace, _, self.name = name.rpartition("/")
         self._board = ray.get_actor(BOARD, namespace) if namespace else None
         self._stage: str | None = None
+        self._limits_s: Mapping[str, float | None] = {}
         if self._board:
             self._board.born.remote(self.name)
         self.busy_seconds = 0.0
@@ -71,7 +78,8 @@ class Worker(ABC):
     def busy(self, stage: str, requests: Sequence[GroupRequest] = ()) -> Iterator[None]:
         """Tell the board what this call does, so that a hang is noticed and an attempt counted; at most once a call.
 
-        Within another block: go over to another stage's limit and back.
+        Within another block: go over to another stage's limit and back. A block that comes near its limit leaves the
+        stacks of all threads in the worker's log: after that, its process is gone.
 
         Raises:
             WorkerLostError: the call was lost too often to be tried again.
@@ -82,10 +90,12 @@ class Worker(ABC):
         elif self._board:
             self._board.enters.remote(self.name, stage)
         self._stage = stage
+        self._leave_stack(stage)
         try:
             yield
         finally:
             self._stage = outer
+            self._leave_stack(outer)
             if self._board and outer is None:
                 self._board.ends.remote(self.name, call)
             elif self._board:
@@ -97,8 +107,17 @@ class Worker(ABC):
         if verdict.refusal:
             about = f", prompts {', '.join(repr(request.prompt.text) for request in requests)}" if requests else ""
             raise WorkerLostError(f"stage {stage}, worker {self.name}{about}: {verdict.refusal}")
+        self._limits_s = verdict.limits_s
         time.sleep(verdict.wait_s)
         return call
+
+    def _leave_stack(self, stage: str | None) -> None:
+        """Write the stacks of all threads when this stage has nearly used up its time; None: not any more."""
+        faulthandler.cancel_dump_traceback_later()
+        limit = self._limits_s.get(stage) if stage else None
+        if limit is not None:
+            due = min(limit - min(STACK_BEFORE_S, limit / 10), threading.TIMEOUT_MAX)  # more would be an OverflowError
+            faulthandler.dump_traceback_later(due, file=STDERR)
 
     @contextmanager
     def timed(self) -> Iterator[None]:

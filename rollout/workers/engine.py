@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from blip3o_grpo.policies import ImageTokens, load_config
+from blip3o_grpo.rollout.vllm_seams import ENVIRONMENT
 from blip3o_grpo.rollout.workers.compiler import check_compiler
 
 if TYPE_CHECKING:
@@ -27,15 +28,6 @@ FORMAT = "blip3o_next"
 CPU_BLOCK_SIZE = 32  # the CPU kernels want multiples of 32, and small blocks share more of a group's prompt
 MEMORY_SHARE = 0.25  # of the machine, at most, for the KV cache on CPU
 
-# No engine subprocess (weights could not be handed over), no third-party plugins
-# (PaddleX registers one that fails), the model runner that `reload_weights` belongs to.
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_PLUGINS": "",
-    "VLLM_USE_V2_MODEL_RUNNER": "0",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-}
 # An eager engine on CPU: without this, vLLM would still compile a helper that ranks log-probabilities.
 EAGER_CPU_ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "1"}
 
@@ -94,7 +86,7 @@ def start_engine(policy_path: Path, settings: EngineSettings) -> LLM:
 
     if not settings.enforce_eager and not settings.gpus:
         check_compiler("rollout.enforce_eager=false", "rollout.enforce_eager=true")
-    register()
+    register(FORMAT)
     return LLM(**engine_options(policy_path, settings))
 
 

@@ -6,30 +6,72 @@ restarts an interpreter that cannot run its workers for ever, and says nothing.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 
+import blip3o_grpo
 from blip3o_grpo.configs import ConfigError, RewardSection
 from blip3o_grpo.rollout.types import RolloutError
 from blip3o_grpo.rollout.workers.reward import RewardWorker
 
-PROBE = "import json, sys, numpy, ray; print(json.dumps([[*sys.version_info[:2]], ray.__version__, numpy.__version__]))"
+PROBE = (
+    "import json, sys, numpy, ray, lazy_loader;"
+    "print(json.dumps([[*sys.version_info[:2]], ray.__version__, numpy.__version__]))"
+)
 PROBE_TIMEOUT_S = 300
 """Generous, because `py_executable` may be a package manager's command that installs first."""
 
 
-def reward_environment(reward: RewardSection, variables: Mapping[str, str]) -> dict[str, Any]:
-    """Ray runtime environment of a reward's workers: its own, whose variables win, over ours."""
+OTHER_PYTHON = ("py_executable", "conda", "pip", "uv")
+"""Keys of a runtime environment by which workers get another interpreter."""
+
+
+def reward_environment(
+    reward: RewardSection, variables: Mapping[str, str], import_root: Path | None = None
+) -> dict[str, Any]:
+    """Ray runtime environment of a reward's workers: its own, whose variables win, over ours.
+
+    Args:
+        reward: the reward.
+        variables: ours.
+        import_root: what `make_import_root` made; workers of another interpreter find this project there.
+    """
     own = reward.runtime_env or {}
-    return {**own, "env_vars": {**variables, **(own.get("env_vars") or {})}}
+    merged = {**variables, **(own.get("env_vars") or {})}
+    if import_root is not None and any(key in own for key in OTHER_PYTHON):
+        others = merged.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+        merged["PYTHONPATH"] = os.pathsep.join([str(import_root), *([others] if others else [])])
+    return {**own, "env_vars": merged}
+
+
+def make_import_root(folder: Path) -> Path:
+    """A folder from which nothing but `blip3o_grpo` can be imported, made of links to where it lies.
+
+    The folder that holds the project itself may be `site-packages`, whose other packages belong to this interpreter.
+    Every machine of the cluster must see the folder, so it lies in the run's.
+    """
+    package = folder / "blip3o_grpo"
+    package.mkdir(parents=True, exist_ok=True)
+    places = [*Path(blip3o_grpo.__file__).parent.iterdir()]
+    for room in ("configs", "policies", "rewards", "rollout"):  # an editable install may keep them elsewhere
+        places += [Path(place) for place in importlib.util.find_spec(f"blip3o_grpo.{room}").submodule_search_locations]
+    wanted = {place.name: str(place.resolve()) for place in places if place.name != "__pycache__"}
+    for name, target in wanted.items():
+        link = package / name
+        if not link.is_symlink() or os.readlink(link) != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+    return folder
 
 
 def check_environment(reward: RewardSection) -> None:
@@ -52,7 +94,7 @@ def check_reward_interpreter(reward: RewardSection) -> None:
     """Run the interpreter that `py_executable` names and compare its versions with ours.
 
     Raises:
-        RolloutError: it does not run, has no Ray or NumPy, or has others than workers and driver can share.
+        RolloutError: it does not run, lacks Ray, NumPy or lazy_loader, or has others than workers and driver can share.
     """
     command = (reward.runtime_env or {}).get("py_executable")
     if command is None:
@@ -71,7 +113,8 @@ def check_reward_interpreter(reward: RewardSection) -> None:
         raise RolloutError(f"{about} did not start within {PROBE_TIMEOUT_S} s") from error
     if probe.returncode:
         reason = (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[-1]
-        raise RolloutError(f"{about} cannot run a worker: {reason}")
+        needs = "; workers need Ray, NumPy and lazy_loader there" if "ModuleNotFoundError" in reason else ""
+        raise RolloutError(f"{about} cannot run a worker: {reason}{needs}")
     python, ray_version, numpy_version = json.loads(probe.stdout.strip().splitlines()[-1])
     for what, theirs, ours in (
         ("Python", ".".join(map(str, python)), ".".join(map(str, sys.version_info[:2]))),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from blip3o_grpo.rewards import RewardBatch, RewardError, build_reward, explained_scores, score
+from blip3o_grpo.rewards import RewardBatch, RewardError, load_reward
 from blip3o_grpo.rewards.redaction import redact
 from blip3o_grpo.rollout.messages import DecodedChunk, ScoredChunk, ScoreFailure, Snapshot
 from blip3o_grpo.rollout.types import Prompt
@@ -25,21 +25,29 @@ class RewardWorker(Worker):
     Args:
         name: of the worker.
         reward_name: column name, used in messages.
-        target: registered name or `module:Class`.
-        options: the constructor's.
-        batch_size: most images in one call of the reward; None: one group a call.
+        target: registered name or `module:name`.
+        options: the constructor's, or the function's.
+        batch_size: most images in one call of a pointwise reward; None, and for a group reward: one group a call.
+        folder: where `module:name` is looked for first; None: only where Python imports from.
 
-    It may run in an interpreter of the reward's own, so nothing it imports needs more than Ray and NumPy.
+    It may run in an interpreter of the reward's own, so nothing it imports needs more than Ray, NumPy and lazy_loader.
     """
 
     def __init__(
-        self, name: str, reward_name: str, target: str, options: Mapping[str, Any], batch_size: int | None = None
+        self,
+        name: str,
+        reward_name: str,
+        target: str,
+        options: Mapping[str, Any],
+        batch_size: int | None = None,
+        folder: str | None = None,
     ):
         super().__init__(name)
         self._reward_name = reward_name
         self._target = target
         self._options = options
         self._batch_size = batch_size
+        self._folder = folder
         self._reward = None
 
     def start(self) -> None:
@@ -49,7 +57,7 @@ class RewardWorker(Worker):
             RewardError: with the reward's own error, whose class may not exist outside this worker's environment.
         """
         try:
-            self._reward = build_reward(self._target, self._options)
+            self._reward = load_reward(self._target, self._options, self._folder)
         except RewardError:
             raise
         except Exception as error:  # whatever a plug-in's constructor raises
@@ -59,11 +67,11 @@ class RewardWorker(Worker):
     def needs_reference(self) -> bool:
         """Whether the reward compares with the starting policy's images."""
         self.ready()
-        return hasattr(self._reward, "fit_reference")
+        return self._reward.fits_reference
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Restore the reward's state."""
-        self._reward.load_state_dict(values)
+        self._reward.instance.load_state_dict(values)
 
     def fit_reference(self, prompts: Sequence[Prompt], images: Sequence[np.ndarray]) -> Mapping[str, Any] | None:
         """Fit the reward to the starting policy's images and return its state; None if the reward has none."""
@@ -72,8 +80,8 @@ class RewardWorker(Worker):
                 return None
             with self.timed():
                 texts, metadata = [prompt.text for prompt in prompts], [prompt.metadata for prompt in prompts]
-                self._reward.fit_reference(RewardBatch(list(images), texts, metadata))
-            return self._reward.state_dict()
+                self._reward.instance.fit_reference(RewardBatch(list(images), texts, metadata))
+            return self._reward.instance.state_dict()
 
     def score(self, decoded: DecodedChunk, snapshot: Snapshot | None, explain: bool = False) -> ScoredChunk:
         """Scores of every group. What a reward raises comes back as a failure of that group, never as a number.
@@ -94,7 +102,7 @@ class RewardWorker(Worker):
         groups = [
             _batch(request.prompt, images) for request, images in zip(decoded.requests, decoded.images, strict=True)
         ]
-        if self._batch_size is not None and len(groups) > 1:
+        if self._batch_size is not None and len(groups) > 1 and self._reward.kind == "pointwise":
             try:
                 judged = iter(self._judge(_join(groups), explain))
             except Exception:  # each group by itself shows which one it was
@@ -109,11 +117,11 @@ class RewardWorker(Worker):
             return ScoreFailure(redact(f"{type(error).__name__}: {error}"), redact(traceback.format_exc()))
 
     def _judge(self, batch: RewardBatch, explain: bool) -> Judged:
-        size = self._batch_size or len(batch)
+        size = len(batch) if self._reward.kind == "group" else self._batch_size or len(batch)
         calls = [batch[start : start + size] for start in range(0, len(batch), size)]
         if explain:
-            return [pair for call in calls for pair in explained_scores(self._reward, call, self._reward_name)]
-        return [(value, None) for call in calls for value in score(self._reward, call, self._reward_name)]
+            return [pair for call in calls for pair in self._reward.explained_scores(call, self._reward_name)]
+        return [(value, None) for call in calls for value in self._reward.score(call, self._reward_name)]
 
 
 def _column(group: Judged | ScoreFailure, part: int) -> list[Any] | ScoreFailure:

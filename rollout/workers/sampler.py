@@ -15,6 +15,7 @@ import numpy as np
 from blip3o_grpo.policies import image_tokens, load_config
 from blip3o_grpo.rollout.messages import GroupRequest, SampledChunk, Snapshot
 from blip3o_grpo.rollout.types import Completion, RolloutError
+from blip3o_grpo.rollout.vllm_seams import reload_weights
 from blip3o_grpo.rollout.weights.packing import unpack_weights
 from blip3o_grpo.rollout.weights.receiver import WeightReceiver
 from blip3o_grpo.rollout.workers.engine import EngineIds, EngineSettings, start_engine
@@ -47,11 +48,7 @@ class Sampler(WeightReceiver):
     def load(self, values: Mapping[str, Any]) -> None:
         """Replace the engine's weights, in its own layout, and forget the prompts computed with the old ones."""
         self.wake_up()
-
-        def reload_weights(worker: Any) -> None:
-            worker.model_runner.reload_weights(weights_iterator=unpack_weights(values))
-
-        self._engine.collective_rpc(reload_weights)
+        reload_weights(self._engine, lambda: unpack_weights(values))
         self._engine.reset_prefix_cache()
 
     def sample(self, requests: Sequence[GroupRequest], snapshot: Snapshot) -> SampledChunk:

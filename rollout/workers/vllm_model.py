@@ -19,18 +19,19 @@ from torch import nn
 from transformers import Qwen3Config
 from vllm import ModelRegistry
 from vllm.config import ModelConfig, VllmConfig
-from vllm.model_executor.layers.logits_processor import LogitsProcessor
-from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
-from vllm.model_executor.model_loader import register_model_loader
-from vllm.model_executor.model_loader.base_loader import BaseModelLoader
-from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
-from vllm.model_executor.models.utils import maybe_prefix
-from vllm.transformers_utils.config import register_config_parser
-from vllm.transformers_utils.config_parser_base import ConfigParserBase
 
 from blip3o_grpo.policies import CheckpointError, image_tokens, load_config
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights
-from blip3o_grpo.rollout.workers.engine import FORMAT
+from blip3o_grpo.rollout.vllm_seams import (
+    BaseModelLoader,
+    ConfigParserBase,
+    LogitsProcessor,
+    ParallelLMHead,
+    Qwen3ForCausalLM,
+    maybe_prefix,
+    register_config_parser,
+    register_model_loader,
+)
 
 ARCHITECTURE = "BLIP3oNextImageTokens"
 
@@ -95,8 +96,8 @@ class ReleasedWeights(BaseModelLoader):
             raise CheckpointError(f"{model_config.model}: the sampler found no weights for {', '.join(missing)}")
 
 
-def register() -> None:
-    """Tell this process's vLLM; may be called again."""
+def register(name: str) -> None:
+    """Tell this process's vLLM, under which `name` the layout is known to it from now on; may be called again."""
     ModelRegistry.register_model(ARCHITECTURE, ImageTokenQwen3)
-    register_config_parser(FORMAT)(ReleasedConfig)
-    register_model_loader(FORMAT)(ReleasedWeights)
+    register_config_parser(name)(ReleasedConfig)
+    register_model_loader(name)(ReleasedWeights)

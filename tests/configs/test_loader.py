@@ -50,6 +50,12 @@ def test_the_published_recipe_has_the_published_numbers():
     assert (config.rollout.group_size, config.rollout.prompts_per_step) == (16, 32)
 
 
+def test_the_warm_start_recipe_is_the_released_choice():
+    config = load_warmstart_config(Path(__file__).parents[2] / "configs/blip3o_next_warmstart.yaml")
+    assert (config.preprocessing, config.labels, config.adam_beta2) == ("released", "all", 0.999)
+    assert config.trains == ("ar", "connector", "sana_caption") and config.strategy == "joint"
+
+
 def test_importing_configs_imports_nothing_heavy():
     code = "import blip3o_grpo.configs, sys; print([m for m in ('torch', 'vllm', 'ray') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
@@ -90,9 +96,9 @@ def test_relative_paths_belong_to_the_file_and_overridden_ones_to_the_shell(reci
         ("rewards.0.wieght=1", ["'rewards.0.wieght'", "did you mean 'weight'"]),
         ("trainer.zzzz=1", ["known keys: max_steps"]),
         ("trainer.loss_type=ppo", ["'trainer.loss_type'", "'ppo'", "'grpo', 'dr_grpo'"]),
-        ("rollout.group_size=1", ["'rollout.group_size' is 1", "greater than or equal to 2"]),
+        ("rollout.group_size=1", ["'rollout.group_size' is 1", "give 2 or more"]),
         ("rewards.3.weight=1", ["no item of a list of 1"]),
-        ("run_dir.x=1", ["nothing can be set below str"]),
+        ("run_dir.x=1", ["nothing can be set below text"]),
         ("trainer.max_steps", ["expected `section.key=value`"]),
         ("rewards.0.weight=0", ["all weights are 0"]),
         ("trainer=3", ["'trainer'"]),
@@ -108,9 +114,9 @@ def test_unreadable_files_are_named(tmp_path, recipe):
     for name, content, part in [
         ("bytes.yaml", b"\xff\xfe", "not UTF-8"),
         ("broken.yaml", b"a: [1,\nb: 2", "not valid YAML"),
-        ("list.yaml", b"- 1", "found list"),
+        ("list.yaml", b"- 1", "found a list"),
         ("twice.yaml", MINIMAL.encode() + b"\nrun_dir: other\n", "'run_dir' appears twice"),
-        ("empty.yaml", b"", "found NoneType"),
+        ("empty.yaml", b"", "found nothing"),
         ("missing.yaml", b"run_dir: x\n", "is required"),
     ]:
         path = tmp_path / name

@@ -1,12 +1,22 @@
 """The doctor's measurements on a policy whose sampler is known to agree, or not to."""
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 import blip3o_grpo.doctor
 from blip3o_grpo.cli import app
-from blip3o_grpo.doctor import logprob_difference, reward_spread
+from blip3o_grpo.configs import RewardSection
+from blip3o_grpo.doctor import (
+    AGREEMENT,
+    _show_reward,
+    agreement_bound,
+    decode_again,
+    logprob_difference,
+    reward_spread,
+)
 from blip3o_grpo.policies import BLIP3oNext
 
 
@@ -29,7 +39,7 @@ def test_agreement_is_measured_in_nats_per_token(fake_pipeline, make_config, pol
 
 
 def test_spread_separates_tokens_from_noise(fake_pipeline, make_config, policy, prompts, monkeypatch):
-    """A reward that only counts which noise was drawn owes all its spread to the noise."""
+    """A reward that only counts which sibling it sees owes all its spread to the tokens."""
     calls = []
 
     class NumberInBatch:
@@ -37,11 +47,46 @@ def test_spread_separates_tokens_from_noise(fake_pipeline, make_config, policy, 
             calls.append(len(batch))
             return [float(i) for i in range(len(batch))]
 
-    monkeypatch.setattr(blip3o_grpo.doctor, "build_reward", lambda name: NumberInBatch())
+    monkeypatch.setattr(blip3o_grpo.doctor, "build_reward", lambda name, options: NumberInBatch())
     groups = collect(fake_pipeline, make_config, policy, prompts)
-    spread = reward_spread(policy, groups, num_diffusion_steps=1, guidance_scale=2.0)
-    assert spread.shares() == {"tokens": 0.0, "noise": 1.0, "interaction": 0.0}
-    assert calls == [4] * 8  # 2 prompts, 4 token sequences each, 4 noise draws
+    config = make_config(rollout={"num_diffusion_steps": 1})
+    images = decode_again(policy, groups, config)
+    spread = reward_spread(config.rewards[0], groups, images)
+    assert spread.shares() == {"tokens": 1.0, "noise": 0.0, "interaction": 0.0}
+    assert calls == [4] * 8  # 2 prompts, 4 noise draws each, all siblings in one call
+
+
+def test_every_reward_is_examined_by_its_own_name_and_options(fake_pipeline, make_config, policy, prompts, capsys):
+    groups = collect(fake_pipeline, make_config, policy, prompts)
+    images = [np.zeros((4, 4, 8, 8, 3), np.uint8)] * len(groups)
+    module = "tests.grpo.test_doctor"
+    for section, words in (
+        (RewardSection(name="flat", type=f"{module}:Constant", options={"value": 2.0}), "flat: never varied"),
+        (RewardSection(name="absent", type=f"{module}:Constant", options={"value": None}), "absent: applies to none"),
+        (RewardSection(name="far", runtime_env={"pip": ["x"]}), "far: has an environment of its own"),
+        (RewardSection(name="order", type=f"{module}:Position"), "spread of order"),
+    ):
+        _show_reward(section, groups, images, Console(width=200))
+        assert words in capsys.readouterr().out
+
+
+def test_the_bound_of_agreement_is_that_of_the_numbers_kind(make_config):
+    assert agreement_bound(make_config()) == AGREEMENT
+    low = make_config(policy={"dtype": "bfloat16"}, trainer={"mismatch_bound": 0.03})
+    assert agreement_bound(low) == 0.03
+
+
+class Constant:
+    def __init__(self, value=0.0):
+        self.value = value
+
+    def __call__(self, batch):
+        return [self.value] * len(batch)
+
+
+class Position:
+    def __call__(self, batch):
+        return [float(i) for i in range(len(batch))]
 
 
 def test_quick_doctor_lists_what_is_installed(policy_path):

@@ -16,8 +16,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from blip3o_grpo.api import train
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.driver import train
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.rollout import RolloutPipeline, read_rollouts
 from blip3o_grpo.run.folder import RunFolder
@@ -96,7 +96,7 @@ def test_two_of_each_worker_on_three_nodes_do_what_one_of_each_does(nodes, tmp_p
 
     monkeypatch.setattr(RolloutPipeline, "close", note_nodes_and_close)
     one, two = (configure(tmp_path / name, workers) for name, workers in (("one", 1), ("two", 2)))
-    summaries = [train(config) for config in (one, two)]
+    results = [train(config) for config in (one, two)]
     assert len(placed[6]) > 1  # two samplers, two decoders, two replicas: more than one node has some
     expected, found = (read_metrics(RunFolder(config.run_dir).metrics) for config in (one, two))
     assert [line["step"] for line in found] == [1, 2, 3, 4]
@@ -107,8 +107,8 @@ def test_two_of_each_worker_on_three_nodes_do_what_one_of_each_does(nodes, tmp_p
             if not name.startswith(("time/", "sampling/", "mismatch/")):
                 assert ours[name] == pytest.approx(theirs[name], abs=1e-4), (ours["step"], name)
     for when in ("before", "after"):
-        for name, value in summaries[0]["heldout"][when].items():
-            assert summaries[1]["heldout"][when][name] == pytest.approx(value, abs=1e-4)
+        for name, value in getattr(results[0], when).means.items():
+            assert getattr(results[1], when).means[name] == pytest.approx(value, abs=1e-4)
     recorded = [[(group["step"], group["prompt_id"]) for group in read_rollouts(c.run_dir)] for c in (one, two)]
     assert recorded[0] == recorded[1] and len(recorded[0]) == 4 * 4
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import blip3o_grpo.driver
-from blip3o_grpo.driver import train
+from blip3o_grpo.api import train
 from blip3o_grpo.errors import user_error
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.rollout import RolloutError, RolloutPipeline, read_rollouts
@@ -99,21 +99,25 @@ def workers(configure, policy_path, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(workers, configure):
-    """An uninterrupted run: its folder and its summary."""
+    """An uninterrupted run: its folder and its result."""
     config = configure()
-    summary = train(config)
-    return RunFolder(config.run_dir), summary
+    result = train(config)
+    return RunFolder(config.run_dir), result
 
 
 def test_a_run_writes_its_summary_and_its_sampler_agrees_with_its_trainer(whole):
-    folder, summary = whole
-    assert summary == json.loads(folder.summary.read_text())
+    folder, result = whole
+    summary = json.loads(folder.summary.read_text())
+    assert summary["heldout"] == {"before": result.before.means, "after": result.after.means}
     assert set(summary) == {"heldout", "steps", "seconds", "peak_memory_gb", "mismatch_max", "versions"}
     assert set(summary["heldout"]["before"]) == set(summary["heldout"]["after"]) == {"redness", "guard"}
     assert summary["steps"] == 3
     assert 0 < summary["mismatch_max"] < 1e-4
     assert 0.1 < summary["peak_memory_gb"] < 12
     assert {"torch", "transformers", "trl", "ray", "diffusers"} <= set(summary["versions"])
+    assert all(getattr(result, key) == value for key, value in summary.items() if key != "heldout")
+    assert (result.run_dir, result.policy, result.summary) == (folder.path, folder.policy, folder.summary)
+    assert all(picture.is_file() for picture in result.pictures)
 
 
 def test_a_run_leaves_metrics_pictures_rollouts_and_a_loadable_policy(whole):
@@ -139,7 +143,7 @@ def test_a_run_leaves_metrics_pictures_rollouts_and_a_loadable_policy(whole):
 
 
 def test_a_run_that_a_reward_stopped_resumes_to_the_same_end(whole, configure, fault, prompts):
-    uninterrupted, whole_summary = whole
+    uninterrupted, whole_result = whole
     config = configure()
     folder = RunFolder(config.run_dir)
     schedule = prompt_schedule(len(prompts), config.rollout.prompts_per_step, 3, config.seed)
@@ -157,11 +161,11 @@ def test_a_run_that_a_reward_stopped_resumes_to_the_same_end(whole, configure, f
     before = (folder.evaluations / "before.json").stat().st_mtime_ns
 
     fault.unlink()
-    summary = train(config)
+    result = train(config)
     assert (folder.evaluations / "before.json").stat().st_mtime_ns == before  # taken over, not repeated
-    assert summary["heldout"]["before"] == whole_summary["heldout"]["before"]
-    for name, value in whole_summary["heldout"]["after"].items():
-        assert summary["heldout"]["after"][name] == pytest.approx(value, abs=1e-4)
+    assert result.before.means == whole_result.before.means
+    for name, value in whole_result.after.means.items():
+        assert result.after.means[name] == pytest.approx(value, abs=1e-4)
     assert_same_metrics(folder, uninterrupted)
 
 

@@ -1,4 +1,4 @@
-"""Rewards are found by name or `module:Class`, lazily, and mistakes come back as one helpful sentence."""
+"""Rewards are found by name or `module:name`, lazily, and mistakes come back as one helpful sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from blip3o_grpo.rewards import RewardError, available_rewards, build_reward, is_applicable, reward_class
+from blip3o_grpo.rewards import RewardError, available_rewards, build_reward, find_reward
 from blip3o_grpo.rewards.guard.reference import ReferenceGuard
 
 PLUG_IN = """
@@ -37,7 +37,7 @@ def plug_in(tmp_path, monkeypatch):
 
 def test_built_in_rewards_are_registered():
     assert {"ocr", "reference_guard"} <= set(available_rewards())
-    assert reward_class("reference_guard") is ReferenceGuard
+    assert find_reward("reference_guard").target is ReferenceGuard
 
 
 def test_a_class_anywhere_can_be_used(plug_in):
@@ -51,7 +51,7 @@ def test_a_class_anywhere_can_be_used(plug_in):
         ("reference_gard", "did you mean 'reference_guard'?"),
         ("qqqqqq", "known rewards: .*ocr"),
         ("my_rewards:Brightnes", "did you mean my_rewards:Brightness?"),
-        ("my_rewards:brightness", "must be a class"),
+        ("my_rewards:brightness", "must be a class whose instances can be called, or a function, not 3"),
         ("my_rewards:NotCallable", "must be a class whose instances can be called"),
         ("my_rewardz:Brightness", "importing 'my_rewardz' failed: ModuleNotFoundError"),
         ("broken_rewards:Any", "No module named 'a_package_that_is_not_installed'"),
@@ -59,7 +59,7 @@ def test_a_class_anywhere_can_be_used(plug_in):
 )
 def test_mistakes_are_named(plug_in, target, message):
     with pytest.raises(RewardError, match=message):
-        reward_class(target)
+        find_reward(target)
 
 
 def test_option_typos_are_named(plug_in):
@@ -68,15 +68,15 @@ def test_option_typos_are_named(plug_in):
 
 
 def test_a_reward_without_opinion_applies_to_every_prompt(plug_in):
-    assert is_applicable("my_rewards:Brightness", "anything", {})
+    assert find_reward("my_rewards:Brightness").applies("anything", {})
 
 
 def test_looking_rewards_up_loads_no_model_library():
     """The driver checks prompts and options of all rewards before a single model library is imported."""
     code = (
-        "import sys; from blip3o_grpo.rewards import is_applicable, reward_class, check_options;"
-        "reward_class('reference_guard'); check_options(reward_class('ocr'), {'variant': 'ned'}, 'ocr');"
-        "assert is_applicable('ocr', 'says \"A\"', {});"
+        "import sys; from blip3o_grpo.rewards import find_reward;"
+        "find_reward('reference_guard'); find_reward('ocr').check_options({'variant': 'ned'});"
+        "assert find_reward('ocr').applies('says \"A\"', {});"
         "loaded = {'torch', 'paddleocr', 'paddlex', 'onnxruntime', 'ray', 'transformers'} & set(sys.modules);"
         "assert not loaded, loaded"
     )

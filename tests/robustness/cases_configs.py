@@ -15,7 +15,7 @@ OVERRIDES = [
     ("trainer.lora.rnk=4", "did you mean 'rank'?"),
     ("trainer.parallel={type: fsdp2, offload: true}", "unknown key 'trainer.parallel.fsdp2.offload'"),
     ("zzz.zzz=1", "unknown key 'zzz'"),
-    ("policy.path.x=1", "nothing can be set below str at 'x'"),
+    ("policy.path.x=1", "nothing can be set below text at 'x'"),
     # wrong types
     ("rollout=3", "'rollout' is 3"),
     ("rewards=ocr", "'rewards' is 'ocr'"),
@@ -24,14 +24,14 @@ OVERRIDES = [
     ("seed=many", "'seed' is 'many'"),
     ("seed=1.5", "'seed' is 1.5"),
     ("run_dir=[a]", "'run_dir' is a list"),
-    ("run_dir=", "'run_dir' is None"),
+    ("run_dir=", "'run_dir' is empty"),
     ("run_dir=''", "'run_dir' is ''"),
     ("trainer.max_steps=[1]", "'trainer.max_steps' is a list"),
     ("rewards.0.options=[1]", "'rewards.0.options' is a list"),
-    ("trainer.lora=yes", "'trainer.lora' is True"),
-    ("trainer.max_steps=true", "'trainer.max_steps' is True"),
-    ("trainer.beta=on", "'trainer.beta' is True"),
-    ("rewards.0.weight=no", "'rewards.0.weight' is False"),
+    ("trainer.lora=yes", "'trainer.lora' is true"),
+    ("trainer.max_steps=true", "'trainer.max_steps' is true"),
+    ("trainer.beta=on", "'trainer.beta' is true"),
+    ("rewards.0.weight=no", "'rewards.0.weight' is false"),
     ("report_to=tensorboard", "'report_to' is 'tensorboard'"),
     # out of range
     ("seed=-1", "'seed' is -1"),
@@ -88,6 +88,7 @@ OVERRIDES = [
     ("seed=[", "is not a YAML value"),
     ("seed=2024-13-01", "is not a YAML value"),
     ("seed=" + "[" * 3000, "is not a YAML value"),
+    ("rewards.\u00b2.weight=2", "is no item of a list of 1"),
     ("rewards.1.weight=2", "'1' is no item of a list of 1"),
     ("rewards.first.weight=2", "'first' is no item of a list of 1"),
     # paths
@@ -99,9 +100,9 @@ OVERRIDES = [
 ]
 
 FILES = [
-    ("empty", b"", "expected `key: value` lines at the top level, found NoneType"),
-    ("a list", b"- a\n- b\n", "found list"),
-    ("a word", b"hello\n", "found str"),
+    ("empty", b"", "expected `key: value` lines at the top level, found nothing"),
+    ("a list", b"- a\n- b\n", "found a list"),
+    ("a word", b"hello\n", "found text"),
     ("bad indentation", b"a: 1\n  b: 2\n", ":2: not valid YAML"),
     ("a tab", b"a:\n\tb: 1\n", "not valid YAML"),
     ("a key twice", b"seed: 1\nseed: 2\n", "'seed' appears twice"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from blip3o_grpo.rewards.geneval.records import parse_record
-from blip3o_grpo.warmstart.data import WarmstartData
+from blip3o_grpo.warmstart import read_captions
 from tests.robustness.case import Case, World
 
 GOOD = {"prompt": 'a sign that says "OK"'}
@@ -35,6 +35,7 @@ FILES = [
     ("a line twice", "a.txt", b"a\nb\na\n", ":3: prompt id"),
     ("NaN", "a.jsonl", b'{"prompt": "a", "x": NaN}\n', "NaN is no number in JSON"),
     ("infinity", "a.jsonl", b'{"prompt": "a", "x": -Infinity}\n', "-Infinity is no number"),
+    ("a number beyond floats", "a.jsonl", b'{"prompt": "a", "x": 1e999}\n', ":1: 1e999 is more than a number"),
     ("a number of 5000 digits", "a.jsonl", b'{"prompt": "a", "x": ' + b"1" * 5000 + b"}\n", ":1: "),
     ("very deep", "a.jsonl", b'{"prompt": "a", "x": ' + b"[" * 40000 + b"\n", ":1: "),
     ("a huge line", "a.txt", b"a" * 200_000 + b"\n", ":1: the line has 200000 characters"),
@@ -117,7 +118,7 @@ def _captions(content: bytes):
 
         captions = world.write("captions.jsonl", content)
         config = WarmstartConfig(run_dir="x", images=str(world.folder / "images"), captions=str(captions))
-        return world.call(WarmstartData.read_captions, config)
+        return world.call(read_captions, config)
 
     return act
 

@@ -44,7 +44,7 @@ DAMAGED = [
     ("config.yaml", "- a\n", "report", "not the configuration of a training run"),
     ("config.yaml", "trainer: {}\nrollout: {}\nrewards: []\n", "report", "not the configuration of a training run"),
     ("config.yaml", b"\xff\xfe", "report", "not UTF-8"),
-    ("config.yaml", "", "rescore", "found NoneType"),
+    ("config.yaml", "", "rescore", "found nothing"),
     ("summary.json", "{", "report", "summary.json: not valid JSON"),
     ("summary.json", "[]", "report", "summary.json: "),
     ("summary.json", '{"steps": "all"}', "report", "summary.json: steps"),

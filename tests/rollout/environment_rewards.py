@@ -38,6 +38,19 @@ class Picky(Brightness):
         return super().__call__(batch)
 
 
+class Ranks(Brightness):
+    """Compares siblings; notes the size of every call."""
+
+    kind = "group"
+    calls = []
+
+    def __call__(self, batch):
+        self.calls.append(len(batch))
+        assert len(set(batch.prompts)) == 1
+        means = super().__call__(batch)
+        return [float(sum(mean > other for other in means)) for mean in means]
+
+
 class Elsewhere(Brightness):
     """Needs a package that only its own interpreter has."""
 

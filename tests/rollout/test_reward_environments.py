@@ -19,7 +19,12 @@ from blip3o_grpo.rollout import Prompt, RolloutError, RolloutPipeline
 from blip3o_grpo.rollout.messages import DecodedChunk, GroupRequest, ScoreFailure, Work
 from blip3o_grpo.rollout.placement.pools import start_board, start_reward_workers
 from blip3o_grpo.rollout.placement.resources import WorkerResources, plan_resources
-from blip3o_grpo.rollout.workers.environments import check_environment, check_reward_interpreter, reward_environment
+from blip3o_grpo.rollout.workers.environments import (
+    check_environment,
+    check_reward_interpreter,
+    make_import_root,
+    reward_environment,
+)
 from blip3o_grpo.rollout.workers.reward import RewardWorker
 from blip3o_grpo.validate import check_rewards
 
@@ -236,6 +241,42 @@ def test_a_failure_in_a_batch_costs_only_its_own_group(picky):
     assert sizes == [9, 3, 3, 3]
     np.testing.assert_allclose([scores[0], scores[2]], [[0.0] * 3, [0.4] * 3])
     assert isinstance(scores[1], ScoreFailure) and scores[1].message == "OSError: a fault in this call"
+
+
+def test_a_group_reward_gets_each_group_whole_whatever_the_batch_size(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    from environment_rewards import Ranks
+
+    requests = tuple(GroupRequest(Prompt(f"p{i}", f"sign {i}", {}), [], 3, 0, ()) for i in range(3))
+    images = tuple(np.stack([np.full((4, 4, 3), 9 * i, np.uint8) for i in (2, 0, 1)]) for _ in requests)
+    decoded = DecodedChunk(requests, images, Work("decoder-0", 0.0, 0))
+    for batch_size in (None, 2, 4, 100):
+        monkeypatch.setattr(Ranks, "calls", [])
+        worker = RewardWorker("reward-ranks-0", "ranks", "environment_rewards:Ranks", {}, batch_size)
+        assert worker.score(decoded, None).scores == ([2.0, 0.0, 1.0],) * 3
+        assert Ranks.calls == [3, 3, 3]
+
+
+def test_a_worker_finds_a_function_in_the_folder_it_is_told(tmp_path):
+    (tmp_path / "mine.py").write_text("def half(images, prompts, metadata, to=0.5):\n    return [to] * len(images)\n")
+    worker = RewardWorker("reward-half-0", "half", "mine:half", {"to": 0.25}, None, str(tmp_path))
+    request = GroupRequest(Prompt("p", "a sign", {}), [], 2, 0, ())
+    decoded = DecodedChunk((request,), (np.zeros((2, 4, 4, 3), np.uint8),), Work("decoder-0", 0.0, 0))
+    assert worker.score(decoded, None).scores == ([0.25, 0.25],)
+
+
+def test_another_interpreter_finds_this_project_and_nothing_else_of_its_folder(tmp_path):
+    root = make_import_root(tmp_path)
+    assert [path.name for path in root.iterdir()] == ["blip3o_grpo"]
+    code = "import blip3o_grpo.rollout.workers.reward as m, sys; print(m.__file__)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True
+    )
+    assert found.stdout.startswith(str(root)), found.stderr
+    assert make_import_root(tmp_path) == root  # again, as on resume
+    own = section(runtime_env={"py_executable": "python", "env_vars": {"PYTHONPATH": "/theirs"}})
+    assert reward_environment(own, {}, root)["env_vars"]["PYTHONPATH"] == f"{root}:/theirs"
+    assert "PYTHONPATH" not in reward_environment(section(runtime_env={"env_vars": {"A": "1"}}), {}, root)["env_vars"]
 
 
 def test_explanations_are_given_on_request_and_stay_with_their_images(monkeypatch):

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from blip3o_grpo.policies.blip3o_next import released
 from blip3o_grpo.policies.blip3o_next.checkpoint import PREFIXES, part_of
-from scripts.make_full_size import layout, make, shapes, write_folder
+from blip3o_grpo.policies.blip3o_next.released import write_configs
+from scripts.make_full_size import layout, make, shapes
 
 DOCS = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
@@ -21,7 +22,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """Every tensor of the real size, on the meta device."""
     folder = tmp_path_factory.mktemp("real")
-    write_folder(folder, 1.0)
+    write_configs(folder, 1.0)
     return shapes(folder, 1.0)
 
 

@@ -10,12 +10,12 @@ from PIL import Image
 from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, RewardSection
-from blip3o_grpo.evaluation.geneval_results import check_results_path, write_results
 from blip3o_grpo.evaluation.heldout import paired_difference, summarise
-from blip3o_grpo.evaluation.published import PUBLISHED
-from blip3o_grpo.evaluation.suites import SuiteResult
+from blip3o_grpo.evaluation.suites import SuiteResult, scored_prompts
 from blip3o_grpo.evaluation.tables import suite_tables
 from blip3o_grpo.rewards.geneval import TAGS
+from blip3o_grpo.rewards.geneval.published import PUBLISHED
+from blip3o_grpo.rewards.geneval.results import check_results_path, write_results
 from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutGroup
 from tests.grpo.geneval_groups import IMAGES, REWARD, check_official_summary, drawn_groups
 
@@ -46,7 +46,7 @@ def printed(result: SuiteResult, width: int) -> list[str]:
 def test_the_official_summary_reads_the_same_numbers(groups, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = Path("scores/run.jsonl")
-    write_results(path, groups, "geneval")
+    write_results(path, scored_prompts(groups, "geneval"))
     values = result_of(groups).to_dict()
     check_official_summary(path, values)
     assert values["tags"]["geneval"]["single_object"][0] == 1
@@ -65,8 +65,8 @@ def test_the_official_summary_reads_the_same_numbers(groups, tmp_path, monkeypat
 
 def test_the_images_lie_as_the_official_evaluation_expects(groups, tmp_path):
     path = tmp_path / "run.jsonl"
-    write_results(path, groups, "geneval")
-    write_results(path, groups[:2], "geneval")  # older results are replaced, nothing of them stays
+    write_results(path, scored_prompts(groups, "geneval"))
+    write_results(path, scored_prompts(groups[:2], "geneval"))  # older results are replaced, nothing of them stays
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["00000", "00001"]
     record = json.loads((tmp_path / "run/00001/metadata.jsonl").read_text())
     assert record == {**groups[1].prompt.metadata, "prompt": groups[1].prompt.text}
@@ -86,7 +86,7 @@ def test_results_never_replace_anything_else(groups, tmp_path):
     (tmp_path / "policy").mkdir()
     (tmp_path / "policy/model.safetensors").touch()
     assert "model.safetensors is in the way" in refused(tmp_path / "policy.jsonl")
-    write_results(tmp_path / "run.jsonl", groups[:1], "geneval")
+    write_results(tmp_path / "run.jsonl", scored_prompts(groups[:1], "geneval"))
     check_results_path(tmp_path / "run.jsonl")
     check_results_path(tmp_path / "new/run.jsonl")
 
@@ -170,12 +170,12 @@ def test_published_overall_scores_are_the_means_of_their_tags():
 @pytest.mark.parametrize(
     ("options", "note"),
     [
-        ({}, "Detections count above .30, in counting above .90: the official ones."),
-        ({"detector": "mmdet", "detector_options": {"image_sides": [1333, 800]}}, "above .90: the official ones."),
+        ({}, "Detections count above 0.3, in counting above 0.9: the official ones."),
+        ({"detector": "mmdet", "detector_options": {"image_sides": [1333, 800]}}, "above 0.9: the official ones."),
         ({"detector": "ssd"}, "not the official verdict: another detector."),
         (
             {"detector": "ssd", "colors": "nearest", "threshold": 0.5, "counting_threshold": 0.25},
-            "above .50, in counting above .25: not the official verdict: another detector, other colours, other",
+            "above 0.5, in counting above 0.25: not the official verdict: another detector, other colours, other",
         ),
         ({"detector_options": {"image_sides": [640, 384]}}, "not the official verdict: images scaled to 640 x 384 px."),
     ],

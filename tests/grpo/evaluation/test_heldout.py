@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from transformers import TrainerState
 
 from blip3o_grpo.configs import RewardSection
 from blip3o_grpo.configs.schema import EvaluationSection
@@ -11,6 +12,7 @@ from blip3o_grpo.evaluation.grids import draw_grid, save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, save_evaluation, summarise
 from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutError, RolloutGroup
 from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.training import callbacks
 
 
 def group(name, scores):
@@ -62,3 +64,22 @@ def test_labels_stay_below_their_own_picture():
     assert many.shape[1] == few.shape[1] and many.shape[0] > few.shape[0]
     between = many[:, 8 + 168 + 1 : 8 + 168 + 7]  # right of the first picture and its label, where neighbours meet
     assert (between[30:] > 250).all()
+
+
+def test_every_rank_gives_its_weights_and_rank_0_evaluates_them(make_config, tmp_path, monkeypatch):
+    config = make_config(evaluation={"every_steps": 2}, trainer={"max_steps": 4})
+    done, logged = [], {}
+
+    def evaluated(pipeline, prompts, config, *, name, step, folder):
+        done.append(name)
+        return SimpleNamespace(means={"target": 0.5})
+
+    monkeypatch.setattr(callbacks, "evaluate", evaluated)
+    callback = callbacks.HeldoutCallback(
+        config, None, [], RunFolder(tmp_path), sync_weights=lambda: done.append("sync"), add_metrics=logged.update
+    )
+    for main in (True, False):
+        for step in range(1, 5):  # the last step's policy is evaluated when training is over
+            callback.on_step_end(None, TrainerState(global_step=step, is_world_process_zero=main), None)
+    assert done == ["sync", "step-2", "sync"]
+    assert logged == {"heldout/target": 0.5}

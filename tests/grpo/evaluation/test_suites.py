@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 import blip3o_grpo.cluster
 from blip3o_grpo.cli import app
 from blip3o_grpo.configs import dump_config
-from blip3o_grpo.evaluation.suites import strict_geneval, suite_config, suite_prompts
+from blip3o_grpo.evaluation.suites import suite_config, suite_prompts, suite_reward
 from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.rewards.suites import find_suite
 from tests.grpo.geneval_groups import check_official_summary
 
 PROMPTS = Path(__file__).parents[3] / "configs/prompts"
@@ -39,7 +40,8 @@ def test_the_official_detector_is_judged_with_the_official_thresholds(make_confi
     """Whatever a recipe trains with, whether it names the detector or not."""
     options = {"threshold": 0.5, "counting_threshold": 0.4, "detector_options": {"folder": "a"}}
     options |= {"detector": detector} if detector else {}
-    section = strict_geneval(make_config(rewards=[{"name": "parts", "type": "geneval", "options": options}]))
+    config = make_config(rewards=[{"name": "parts", "type": "geneval", "options": options}])
+    section = suite_reward(find_suite("geneval"), config)
     kept = {name: value for name, value in options.items() if "threshold" not in name}
     assert section.options == {**kept, "score": "strict"}
 

@@ -15,10 +15,10 @@ from blip3o_grpo.planning.footprint import _kept, footprints, kept_activations, 
 from blip3o_grpo.planning.plan import memory_of_gpu
 from blip3o_grpo.planning.times import measure_run, measured_times, predict
 from blip3o_grpo.policies import BLIP3oNext, load_config, resolve_policy_path
+from blip3o_grpo.policies.blip3o_next.released import write_configs
 from blip3o_grpo.rollout.placement.gpus import place
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.training.lora import peft_config
-from scripts.make_full_size import write_folder
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 EIGHT = {"trainers": 4, "samplers": 2, "decoders": 2, "gpus_per_trainer": 1, "gpus_per_sampler": 1}
@@ -28,7 +28,7 @@ EIGHT = {"trainers": 4, "samplers": 2, "decoders": 2, "gpus_per_trainer": 1, "gp
 def released(tmp_path_factory):
     """Configs of the released sizes, without weights."""
     folder = tmp_path_factory.mktemp("released")
-    write_folder(folder, 1)
+    write_configs(folder, 1)
     return folder
 
 

@@ -17,7 +17,7 @@ from blip3o_grpo.prompt_data.cli import app
 from blip3o_grpo.prompt_data.geneval_prompts import CHOICES, DEFAULT_SHARES, generate, make_record, render, split_count
 from blip3o_grpo.prompt_data.overlap import HeldOut, find_overlaps, meaning, normalised
 from blip3o_grpo.rewards.geneval.records import TAGS, parse_record
-from blip3o_grpo.rewards.ocr.text_score import quoted_spans
+from blip3o_grpo.rewards.ocr.quotes import quoted_spans
 from blip3o_grpo.rewards.types import RewardError
 from blip3o_grpo.rollout.prompts import load_prompts
 from blip3o_grpo.rollout.types import Prompt

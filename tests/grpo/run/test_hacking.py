@@ -7,7 +7,7 @@ from rich.console import Console
 
 from blip3o_grpo.configs import RewardSection, WarningsSection
 from blip3o_grpo.progress import print_warning
-from blip3o_grpo.run.hacking import HackingWatch, find_warnings, heldout_warnings
+from blip3o_grpo.run.hacking import HackingWatch, find_warnings, heldout_warnings, should_keep
 
 REWARDS = [
     RewardSection(name="ocr"),
@@ -68,6 +68,13 @@ def test_a_trained_reward_may_fall_and_one_odd_step_is_no_trend():
     metrics[13]["reward/guard"] = 0.6
     metrics[14]["kl/reference"] = None
     assert find_warnings(WarningsSection(), REWARDS, metrics) == []
+
+
+def test_a_guard_is_what_a_recipe_a_run_or_the_reward_itself_says_and_no_users_file_is_imported():
+    assert should_keep(RewardSection(name="guard", type="reference_guard"))
+    assert not should_keep(RewardSection(name="guard", type="reference_guard", guard=False))
+    assert should_keep(RewardSection(name="own", type="nowhere:Guard", guard=True))
+    assert not should_keep(RewardSection(name="own", type="nowhere:Guard"))
 
 
 def test_noise_from_step_to_step_is_no_fall():

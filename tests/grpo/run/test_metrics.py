@@ -3,7 +3,8 @@
 import json
 from types import SimpleNamespace
 
-from blip3o_grpo.run.metrics import MetricsFile, read_metrics, rename
+from blip3o_grpo.run.metrics import read_metrics, rename
+from blip3o_grpo.training.callbacks import MetricsFile
 
 
 def test_trl_names_become_ours():

@@ -35,6 +35,24 @@ def test_in_training_the_first_signal_asks_and_the_second_stops(tmp_path):
         pytest.fail("the second signal was not obeyed")
 
 
+def test_in_a_thread_of_a_program_signals_stay_with_the_program_and_the_file_stops(tmp_path):
+    request, outcome = tmp_path / ".stop", []
+
+    def run():
+        try:
+            with StopSignals() as signals, signals.graceful(request):
+                request.touch()
+        except BaseException as error:
+            outcome.append(error)
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert [type(error) for error in outcome] == [RunStopped]
+    assert signal.getsignal(signal.SIGINT) == before and not request.exists()
+
+
 def test_the_command_exits_with_128_and_the_signal():
     import typer
 

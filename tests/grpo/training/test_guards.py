@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from transformers import TrainerState
 
 from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.run.folder import RunFolder
@@ -16,6 +17,7 @@ from blip3o_grpo.training.guard_rules import (
     too_many_skips,
     unhealthy,
 )
+from blip3o_grpo.training.guards import Guards
 from blip3o_grpo.training.mismatch import MismatchError
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
@@ -48,6 +50,20 @@ def test_no_spread_needs_all_groups_for_the_whole_window():
     lines = [{"reward/mean": 0.5, "groups/without_spread": 1.0}] * 3
     assert "guards.no_spread" in unhealthy(lines, GuardsSection(window_steps=3))
     assert unhealthy(lines, GuardsSection(window_steps=3, no_spread="ignore")) is None
+
+
+def test_a_gradient_that_is_used_already_cannot_be_skipped(tmp_path):
+    """As with DeepSpeed, whose engine has taken it in when the optimiser is about to run."""
+    logged = {}
+    guards = Guards(
+        GuardsSection(), tmp_path, rank=3, can_skip=False, any_rank=lambda value: value, add_metrics=logged.update
+    )
+    guards.losses.append(torch.tensor(float("nan")))
+    with pytest.raises(GuardError, match="step 7: the loss is nan; DeepSpeed has used the gradient already"):
+        guards.on_pre_optimizer_step(None, TrainerState(global_step=7), None)
+    assert logged == {"guards/skipped": 1.0}
+    evidence = json.loads((tmp_path / "guard-step-7" / "rank-3" / "metrics.json").read_text())
+    assert evidence["reason"] == "the loss is nan"
 
 
 class Broken(ImageGRPOTrainer):

@@ -49,9 +49,7 @@ def test_log_probs_are_those_of_the_full_computation(trained, policy_path, promp
     image = torch.randint(tokens.start, tokens.stop, (4, tokens.num_tokens), generator=torch.Generator().manual_seed(0))
     ids, mask = torch.cat([ids, image], 1), torch.cat([mask, torch.ones_like(image)], 1)
     with torch.no_grad():
-        ours, entropy, _ = trainer._get_per_token_logps_and_entropies(
-            trainer.model, ids, mask, tokens.num_tokens, batch_size=3, compute_entropy=True
-        )
+        ours, entropy = trainer.logprobs(trainer.model, ids, mask, batch_size=3, entropy=True)
         for row in range(4):  # one by one, without padding, over the full vocabulary
             single = ids[row, mask[row].bool()][None]
             logits = model(single).logits[0, -tokens.num_tokens - 1 : -1, tokens.start : tokens.stop]

@@ -1,9 +1,152 @@
-"""The trainer starts without vLLM, which TRL would import."""
+"""Every private name of TRL that we use still means what we take it for: seen in one short run, or in its signature."""
 
+import inspect
+import os
 import subprocess
 import sys
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.training.trainer import ImageGRPOTrainer
+from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer, prepare_deepspeed
+
+GRPOTrainer = SeamedGRPOTrainer.__base__
+"""TRL's own, imported where it must be: after what the seams set."""
+STEPS = 2
+
+
+class Noted(ImageGRPOTrainer):
+    """Notes in which order TRL and transformers call what is behind the seams."""
+
+    events: list = []
+
+    def sync_weights(self):
+        self.events.append("sync_weights")
+        super().sync_weights()
+
+    def rollouts(self, places):
+        self.events.append("rollouts")
+        return super().rollouts(places)
+
+    def logprobs(self, model, ids, mask, batch_size, entropy):
+        asked = "reference" if model is self.ref_model else "policy"
+        self.events.append(f"logprobs of the {asked}{' with entropy' if entropy else ''}")
+        return super().logprobs(model, ids, mask, batch_size, entropy)
+
+    def check_rollouts(self, rollout_logprobs, old_logprobs, mask):
+        self.events.append("check_rollouts")
+        self.compared = (rollout_logprobs, old_logprobs, mask)
+        super().check_rollouts(rollout_logprobs, old_logprobs, mask)
+
+    def see_gradient_norm(self, norm):
+        self.events.append("see_gradient_norm")
+        self.norm = float(norm)
+        super().see_gradient_norm(norm)
+
+    def write_checkpoint(self, write):
+        self.events.append("write_checkpoint")
+        super().write_checkpoint(write)
+
+
+class BeforeOptimizer(TrainerCallback):
+    def on_pre_optimizer_step(self, *_, **__):
+        Noted.events.append("optimizer")
+
+
+@pytest.fixture(scope="module")
+def noted(make_config, run_toy):
+    """Trainer, events, metrics and warnings of a run of two steps with a checkpoint at its end."""
+    config = make_config(trainer={"max_steps": STEPS, "beta": 0.1}, checkpoint={"every_steps": STEPS})
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+
+        def build(*args, callbacks=(), **options):
+            return Noted(*args, callbacks=[*callbacks, BeforeOptimizer()], **options)
+
+        patch.setattr("blip3o_grpo.rank.ImageGRPOTrainer", build)
+        trainer, _, metrics = run_toy(config)
+    return SimpleNamespace(trainer=trainer, events=list(Noted.events), metrics=metrics, warned=warned, config=config)
 
 
 def test_a_trainer_does_not_import_vllm():
     code = "import sys, blip3o_grpo.rank; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_trl_is_silent_about_rollout_func(noted):
+    assert not [warning for warning in noted.warned if "rollout_func" in str(warning.message)]
+    assert os.environ["TRL_EXPERIMENTAL_SILENCE"] == "1"
+    assert "TRL_EXPERIMENTAL_SILENCE" in inspect.getsource(GRPOTrainer.__init__)  # else nothing is left to silence
+
+
+def test_trl_syncs_weights_before_each_rollout(noted):
+    step = [
+        "sync_weights",
+        "rollouts",
+        "logprobs of the policy",
+        "logprobs of the reference",
+        "check_rollouts",
+        "logprobs of the policy with entropy",
+        "see_gradient_norm",
+        "optimizer",
+    ]
+    assert noted.events == [*step * STEPS, "write_checkpoint"]
+    trainer = noted.trainer
+    trainer._last_loaded_step = trainer.state.global_step
+    trainer.sync_again()
+    assert trainer._last_loaded_step != trainer.state.global_step
+    body = inspect.getsource(GRPOTrainer._generate)
+    assert "self.state.global_step != self._last_loaded_step" in body and "vllm_generation.sync_weights()" in body
+
+
+def test_a_reference_can_be_set_after_init(noted):
+    assert noted.trainer.ref_model is not None and noted.trainer.beta == 0.1
+    assert noted.metrics[0]["kl/reference"] == pytest.approx(0, abs=1e-6)
+    assert noted.metrics[-1]["kl/reference"] > 0
+
+
+def test_log_probs_are_asked_for_by_these_names():
+    names = list(inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters)
+    wanted = ["self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy"]
+    assert names[: len(wanted)] == wanted
+
+
+def test_the_batch_holds_both_log_probs(noted):
+    rollout_logprobs, old_logprobs, mask = noted.trainer.compared
+    wanted = (8, noted.trainer.action_space.num_tokens)
+    assert rollout_logprobs.shape == old_logprobs.shape == mask.shape == wanted
+    assert mask.all()
+    torch.testing.assert_close(rollout_logprobs, old_logprobs, atol=1e-4, rtol=0)
+    assert rollout_logprobs is not old_logprobs and (rollout_logprobs < 0).all()
+
+
+def test_metrics_are_kept_by_mode_and_name(noted):
+    trainer = noted.trainer
+    assert not trainer.has_metrics()  # all was logged
+    trainer.add_metrics({"kept": 1.0, "dropped": 2.0})
+    trainer.add_metrics({"kept": 3.0})
+    trainer.rename_metrics({"kept": "renamed", "dropped": None}.get)
+    assert trainer._metrics["train"] == {"renamed": [1.0, 3.0]}
+    trainer._metrics["train"].clear()
+    assert {"guards/skipped", "mismatch/mean_abs", "time/step", "reward/mean"} <= noted.metrics[0].keys()
+
+
+def test_the_gradient_norm_is_seen_before_the_optimiser_runs(noted):
+    assert noted.events.index("see_gradient_norm") < noted.events.index("optimizer")
+    assert noted.trainer.norm == pytest.approx(noted.metrics[-1]["grad_norm"])
+
+
+def test_a_checkpoint_is_written_through_the_seam(noted):
+    assert noted.events.count("write_checkpoint") == 1
+    assert RunFolder(noted.config.run_dir).newest_step() == STEPS
+    noted.trainer.save_checkpoint()
+    assert Noted.events.count("write_checkpoint") == 2
+
+
+def test_trl_prepares_a_reference_for_deepspeed():
+    assert list(inspect.signature(prepare_deepspeed).parameters) == ["model", "accelerator"]

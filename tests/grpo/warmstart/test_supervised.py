@@ -1,159 +1,238 @@
-"""Warm start: losses fall, `sequential` trains one part at a time, a resumed run repeats an uninterrupted one."""
+"""A warm start keeps the promises of `train`: one process per folder, signals, full disks, resuming to the same end."""
 
 from __future__ import annotations
 
-import json
-import random
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from blip3o_grpo.configs.schema import PolicySection, WarmstartConfig
-from blip3o_grpo.policies import BLIP3oNext, CheckpointError
-from blip3o_grpo.policies.tiny_world import world
-from blip3o_grpo.warmstart.anchor import anchor_loss, make_probe
-from blip3o_grpo.warmstart.data import WarmstartData, WarmstartDataError
-from blip3o_grpo.warmstart.supervised import Warmstart, draw_batch, run, warmstart_loss
+from blip3o_grpo.configs import ConfigError, dump_config, load_warmstart_config
+from blip3o_grpo.configs.atomic import StorageError
+from blip3o_grpo.configs.schema import PolicySection
+from blip3o_grpo.run.folder import RunFolder, policy_folder
+from blip3o_grpo.run.locks import RunFolderInUseError, hold
+from blip3o_grpo.run.manifest import fault
+from blip3o_grpo.run.stopping import RunStopped
+from blip3o_grpo.warmstart import WarmstartError
+from blip3o_grpo.warmstart.training import Learner
+from tests.conftest import mounted
+from tests.grpo.warmstart.conftest import read_lines
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 drawn signs with captions."""
-    target = tmp_path_factory.mktemp("pictures")
-    rng, records = random.Random(0), []
-    for number in range(24):
-        scene = world.sample(rng, heldout=False, tag="sign")
-        Image.fromarray(world.render(scene)).save(target / f"{number}.png")
-        records.append({"file_name": f"{number}.png", "text": scene.prompt})
-    (target / "captions.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return target
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_end(run_dir: Path, other: Path) -> None:
+    """The same policy and metrics, every step once, and nothing else left than in the other run folder."""
+    ours, theirs = weights(run_dir / "policy"), weights(other / "policy")
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
+    lines, expected = read_lines(run_dir / "metrics.jsonl"), read_lines(other / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, len(expected) + 1))
+    for line, right in zip(lines, expected, strict=True):
+        assert line == pytest.approx(right, abs=1e-4)
+    assert names(run_dir) == names(other)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 @pytest.fixture
-def config(folder: Path, pictures: Path, tmp_path: Path) -> WarmstartConfig:
-    return WarmstartConfig(
-        run_dir=str(tmp_path / "run"),
-        policy=PolicySection(path=str(folder)),
-        images=str(pictures),
-        captions=str(pictures / "captions.jsonl"),
-        max_steps=6,
-        batch_size=8,
-        learning_rate=1e-3,
-        warmup_steps=2,
-        caption_swap=0.2,
-        checkpoint_every_steps=3,
-    )
+def during(monkeypatch):
+    """Does something in the middle of an optimiser step."""
+
+    def patch(step: int, act):
+        original = Learner.step
+
+        def acting(self, batch, done):
+            if done + 1 == step:
+                act()
+            return original(self, batch, done)
+
+        monkeypatch.setattr(Learner, "step", acting)
+        return lambda: monkeypatch.setattr(Learner, "step", original)
+
+    return patch
 
 
-def losses(config: WarmstartConfig) -> list[dict]:
-    return [json.loads(line) for line in (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_run_resumes_to_the_same_end(
+    config, run, during, tmp_path, number
+):
+    settings = {"anchor_weight": 1.0, "max_steps": 5, "checkpoint_every_steps": 100}
+    whole, _ = run(config, **settings)
+    undo = during(2, lambda: os.kill(os.getpid(), number))
+    stopped = RunFolder(tmp_path / "stopped")
+    with pytest.raises(RunStopped) as caught:
+        run(config, **settings, run_dir=str(stopped.path))
+    assert caught.value.exit_code == 128 + number
+    assert stopped.newest_step() == 2 and fault(stopped.newest_checkpoint(), 2, full=True) is None
+    assert [line["step"] for line in read_lines(stopped.metrics)] == [1, 2]
+    assert not stopped.stop.exists() and not stopped.policy.exists()
+    undo()
+    run(config, **settings, run_dir=str(stopped.path))
+    assert_same_end(stopped.path, whole.run_dir)
 
 
-def test_joint_training_lowers_both_losses(config):
-    run(config.model_copy(update={"max_steps": 25}))
-    seen = losses(config)
-    for name in ("cross_entropy", "flow_matching"):
-        assert seen[-1][name] < seen[0][name] - 0.1
+def test_a_signal_in_the_last_step_leaves_a_finished_run(config, run, during):
+    during(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(RunStopped):
+        run(config)
+    assert (Path(config.run_dir) / "policy" / "config.json").is_file()
 
 
-def test_the_anchor_loss_keeps_where_and_which_in_the_hidden_states(config, pictures, tmp_path):
-    """A probe fitted to the finished policy finds more after a warm start with the loss than after one without."""
-    found = []
-    for weight in (0.0, 1.0):
-        changes = {"max_steps": 40, "anchor_weight": weight, "strategy": "sequential", "ar_steps": 40}
-        finished = run(config.model_copy(update=changes | {"run_dir": str(tmp_path / f"anchor{weight}")}))
-        policy = BLIP3oNext.from_pretrained(finished, parts=("ar", "head", "vision"))
-        pairs = WarmstartData.read_captions(config)
-        data = WarmstartData.encode(policy, pairs, tmp_path / f"anchor{weight}" / "encoded.safetensors", Console())
-        batch = draw_batch(policy, data, config, 0)
-        with torch.no_grad():
-            hidden = policy.hidden_states(batch.ids, batch.mask)[:, 1:]
-            embeddings = policy.ar.model.embed_tokens(batch.ids[:, -policy.image_tokens.num_tokens :])
-            found.append(anchor_loss(make_probe(policy, batch.ids, batch.mask), hidden, embeddings)[1])
-    without, with_loss = found
-    assert with_loss["forgotten"] < 0.8 * without["forgotten"]
-    assert with_loss["place"] < without["place"]
+def test_a_second_signal_stops_at_once_and_leaves_nothing_half_written(config, run, during, tmp_path):
+    def twice():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-
-def test_noise_on_the_condition_reaches_the_head_alone(config):
-    policy = BLIP3oNext.from_pretrained(config.policy.path, parts=("ar", "head", "vision"))
-    Path(config.run_dir).mkdir()
-    pairs = WarmstartData.read_captions(config)
-    data = WarmstartData.encode(policy, pairs, Path(config.run_dir) / "encoded.safetensors", Console())
-    metrics = []
-    for noise in (0.0, 1.0):
-        batch = draw_batch(policy, data, config.model_copy(update={"condition_noise": noise}), 0)
-        metrics.append(warmstart_loss(policy, batch)[1])
-    assert metrics[0]["cross_entropy"] == pytest.approx(metrics[1]["cross_entropy"], abs=1e-6)
-    assert metrics[0]["flow_matching"] != metrics[1]["flow_matching"]
-
-
-def test_sequential_training_leaves_the_ar_part_as_it_was(config, folder):
-    finished = run(config.model_copy(update={"strategy": "sequential"}))
-    before, after = load_file(folder / "model.safetensors"), load_file(finished / "model.safetensors")
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all(name.startswith(("model.sana.", "model.diffusion_connector.")) for name in changed)
-    assert "cross_entropy" not in losses(config)[0]
-
-
-def test_sequential_training_learns_the_ar_part_first(config, folder):
-    finished = run(config.model_copy(update={"strategy": "sequential", "ar_steps": 6}))
-    before, after = load_file(folder / "model.safetensors"), load_file(finished / "model.safetensors")
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and not any("sana" in name or "connector" in name or "vision" in name for name in changed)
-    run(config.model_copy(update={"strategy": "sequential", "ar_steps": 2, "run_dir": config.run_dir + "2"}))
-    seen = [json.loads(line) for line in Path(config.run_dir + "2", "metrics.jsonl").read_text().splitlines()]
-    assert [("cross_entropy" in line, "flow_matching" in line) for line in seen] == 2 * [(True, False)] + 4 * [
-        (False, True)
-    ]
-
-
-@pytest.mark.parametrize(("strategy", "ar_steps"), [("joint", 1), ("sequential", 9)])
-def test_steps_of_the_ar_part_that_cannot_be_are_refused(config, strategy, ar_steps):
-    with pytest.raises(ValueError, match="ar_steps: "):
-        WarmstartConfig(**(config.model_dump() | {"strategy": strategy, "ar_steps": ar_steps, "max_steps": 6}))
-
-
-def test_a_resumed_run_repeats_the_uninterrupted_one(config, tmp_path, monkeypatch):
-    whole = load_file(run(config) / "model.safetensors")
+    whole, _ = run(config)
+    undo = during(5, twice)
     again = config.model_copy(update={"run_dir": str(tmp_path / "again")})
-    save = Warmstart._save
-
-    def stop_after_saving(self, policy, target, optimizer):
-        save(self, policy, target, optimizer)
-        if optimizer:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Warmstart, "_save", stop_after_saving)
+    with pytest.raises(RunStopped):
         run(again)
-    resumed = load_file(run(again) / "model.safetensors")
-    assert all(torch.allclose(whole[name], resumed[name], atol=1e-6) for name in whole)
-    assert [line["step"] for line in losses(again)] == list(range(6))
+    assert RunFolder(again.run_dir).newest_step() == 3
+    undo()
+    run(again)
+    assert_same_end(Path(again.run_dir), whole.run_dir)
 
 
-def test_a_run_folder_of_another_configuration_is_refused(config):
+def test_a_finished_run_answers_at_once(config, run, pictures, say, monkeypatch):
+    first, _ = run(config)
+    shutil.rmtree(pictures)  # nothing but its own folder is read
+    monkeypatch.setattr("blip3o_grpo.warmstart.training.train", pytest.fail)
+    before = names(first.run_dir)
+    again, _ = run(config)
+    assert again == first and again.steps == 6 and set(again.losses) == {"cross_entropy", "flow_matching"}
+    assert f"policy: {first.policy}" in say.export_text() and names(first.run_dir) == before
+    assert policy_folder(str(first.run_dir)) == first.policy
+
+
+def test_a_run_folder_of_another_configuration_is_refused(config, run, tmp_path):
     run(config)
-    with pytest.raises(CheckpointError, match="these keys differ: learning_rate"):
-        run(config.model_copy(update={"learning_rate": 1e-5}))
+    for changes, keys in (
+        ({"learning_rate": 1e-5}, "learning_rate"),
+        ({"preprocessing": "centre_crop", "trains": ("ar",)}, "preprocessing, trains"),
+        ({"policy": PolicySection()}, "policy.path"),
+    ):
+        with pytest.raises(ConfigError, match=rf"another configuration \(differs in {keys}\)"):
+            run(config, **changes)
+    run(config, checkpoint_every_steps=5, threads=2)  # these change no step
+    assert load_warmstart_config(tmp_path / "run" / "config.yaml") == config
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b'{"file_name": "0.png", "text": "\xff"}\n', "is not UTF-8"),
-        (b'{"file_name": "0.png"}\n', r"captions\.jsonl:1: each line"),
-        (b'{"file_name": "99.png", "text": "a"}\n', r"99\.png, which does not exist"),
-    ],
-)
-def test_bad_captions_are_named_before_a_model_loads(config, tmp_path, content, message):
-    captions = tmp_path / "captions.jsonl"
-    captions.write_bytes(content)
-    bad = config.model_copy(update={"captions": str(captions), "policy": PolicySection(path="/nowhere")})
-    with pytest.raises(WarmstartDataError, match=message):
-        run(bad)
+def test_relative_paths_mean_the_same_when_the_run_is_resumed(config, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changes = {"run_dir": "run", "images": "pictures", "captions": "pictures/captions.jsonl"}
+    first, _ = run(config, **changes)
+    assert run(config, **changes)[0] == first and run(config)[0] == first
+
+
+def test_a_folder_that_holds_something_else_is_refused(config, run, make_config, tmp_path):
+    training = make_config()
+    RunFolder(training.run_dir).prepare(training)
+    with pytest.raises(ConfigError, match="holds no run of `warmstart`"):
+        run(config, run_dir=training.run_dir)
+    warm = RunFolder(tmp_path / "warm")
+    warm.prepare(config)
+    with pytest.raises(ConfigError, match="holds no run of `train`"):
+        RunFolder(warm.path).check(make_config(run_dir=str(warm.path)))
+    (tmp_path / "other" / "policy").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="is no run folder .* would replace its policy"):
+        run(config, run_dir=str(tmp_path / "other"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        run(config, run_dir=str(tmp_path / "file"))
+
+
+def test_a_second_process_on_the_folder_is_refused_and_touches_nothing(config, run):
+    folder = RunFolder(config.run_dir)
+    with hold(folder.lock):
+        before = names(folder.path)
+        with pytest.raises(RunFolderInUseError, match=f"in use by process {os.getpid()}"):
+            run(config)
+        assert names(folder.path) == before
+    run(config)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_run_does_not_start_over(config, run, during, say):
+    during(4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(RunStopped):
+        run(config)
+    folder = RunFolder(config.run_dir)
+    state = folder.newest_checkpoint() / "optimizer.pt"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(ValueError, match=r"no complete checkpoint, only refused-checkpoint-4"):
+        run(config)
+    assert "checkpoint-4 is not resumed from: optimizer.pt is not what was written" in say.export_text()
+
+
+def test_a_loss_that_is_not_finite_is_one_line_and_reaches_no_weight(config, run, policy_path, tmp_path):
+    spoilt = shutil.copytree(policy_path, tmp_path / "spoilt")
+    values = weights(spoilt)
+    values["model.norm.weight"][0] = float("nan")
+    save_file(values, spoilt / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WarmstartError, match=r"step 1: the loss is nan; give a lower learning_rate"):
+        run(config, policy=PolicySection(path=str(spoilt)))
+    assert not read_lines(Path(config.run_dir) / "metrics.jsonl")
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_as_they_are(config, start, load):
+    from blip3o_grpo.warmstart.loss import draw_batch
+
+    learner = Learner(start, config)
+    batch = draw_batch(start, *load(start, config)[:2], config, 0)
+    learner.make_optimizer(batch)
+    start.connector[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = start.connector[2].weight.clone()
+    with pytest.raises(WarmstartError, match=r"step 1: the gradient is (inf|nan)"):
+        learner.step(batch, 0)
+    assert torch.equal(start.connector[2].weight, before)
+
+
+def test_what_a_run_needs_is_compared_with_what_is_free(config, run, tmp_path):
+    for disk in mounted(tmp_path / "disk", "4m"):
+        with pytest.raises(StorageError, match=r"GB are free, the run needs .* checkpoints of .* GB, the policy of"):
+            run(config, run_dir=str(disk / "run"))
+        assert not list(disk.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("megabytes", [1, 20, 45, 75], ids=["encoded", "staging", "optimizer", "second checkpoint"])
+def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(
+    config, run, remount, monkeypatch, tmp_path, policy_path, megabytes
+):
+    """Wherever it fills up: nothing half-written stays, and the last good checkpoint does."""
+    settings = {"checkpoint_every_steps": 2}
+    whole, _ = run(config, **settings)
+    monkeypatch.setattr("blip3o_grpo.warmstart.training.check_room", lambda *_: None)
+    size = sum(file.stat().st_size for file in policy_path.rglob("*") if file.is_file())
+    for disk in mounted(tmp_path / "disk", str(int(size * megabytes / 20))):
+        folder = RunFolder(disk / "run")
+        with pytest.raises(StorageError, match=r"cannot write .*: No space left on device \(0\.\d\d GB of ") as caught:
+            run(config, **settings, run_dir=str(folder.path))
+        assert "\n" not in str(caught.value)
+        assert not list(folder.staging.glob("*")) and not list(folder.path.glob(".*.tmp*"))
+        assert folder.newest_step() == (2 if megabytes == 75 else 0)
+        remount(disk, "size=1g")
+        run(config, **settings, run_dir=str(folder.path))
+        assert_same_end(folder.path, whole.run_dir)
+
+
+def test_a_read_only_disk_is_one_line(config, run, remount, small_disk):
+    remount(small_disk, "ro")
+    with pytest.raises(StorageError, match="cannot write .*Read-only file system"):
+        run(config, run_dir=str(small_disk / "run"))
+
+
+def test_the_saved_configuration_is_the_whole_one(config, run):
+    run(config)
+    text = (Path(config.run_dir) / "config.yaml").read_text()
+    assert text == dump_config(config) and "preprocessing: released" in text

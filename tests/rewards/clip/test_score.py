@@ -67,7 +67,7 @@ def test_scores_do_not_depend_on_the_batch_and_repeat(reward):
 
 
 def test_clip_score_keeps_the_promises_of_a_reward(reward):
-    assert len(check_reward(reward, RewardBatch(pictures(3), ["a cat", "a dog", "a " * 200], [{}] * 3))) == 3
+    assert len(check_reward(reward, RewardBatch(pictures(3), ["a cat", "a dog", "a " * 200], [{}] * 3)).scores) == 3
 
 
 def test_odd_images_have_a_score(reward):

@@ -9,7 +9,7 @@ import pytest
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.policies.tiny_world import world
-from blip3o_grpo.rewards import RewardBatch, RewardError, check_reward, explained_scores
+from blip3o_grpo.rewards import RewardBatch, RewardError, adapt, check_reward
 from blip3o_grpo.rewards.geneval.reward import GenEvalReward
 from blip3o_grpo.validate import check_rewards
 
@@ -29,7 +29,7 @@ def batch() -> RewardBatch:
 
 @pytest.mark.parametrize("score", ["strict", "dense"])
 def test_drawn_pictures_score_1_and_empty_ones_0(batch, score):
-    scores = check_reward(GenEvalReward, batch, options={**SHAPES, "score": score})
+    scores = check_reward(GenEvalReward, batch, options={**SHAPES, "score": score}).scores
     assert scores == [1.0] * 6 + [0.0] * 6 + [None]
 
 
@@ -39,7 +39,7 @@ def test_explanations_come_with_the_scores_they_explain(batch, monkeypatch):
     detector = reward._detector
     monkeypatch.setattr(reward, "_detector", lambda images: looks.append(len(images)) or detector(images))
     reward._detector.class_names = detector.class_names
-    pairs = explained_scores(reward, batch)
+    pairs = adapt(reward).explained_scores(batch)
     assert looks == [12]  # one look for both; the prompt without a record is not looked at
     assert [value for value, _ in pairs] == [1.0] * 6 + [0.0] * 6 + [None]
     assert pairs[-1][1] is None
@@ -55,7 +55,7 @@ def test_a_reward_that_explains_nothing_scores_all_the_same(batch):
         def __call__(self, batch):
             return [0.5] * len(batch)
 
-    assert explained_scores(Constant(), batch[:2]) == [(0.5, None)] * 2
+    assert adapt(Constant()).explained_scores(batch[:2]) == [(0.5, None)] * 2
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from blip3o_grpo.rewards import (
     check_options,
     check_reward,
     example_batch,
+    load_reward,
     score,
 )
 from blip3o_grpo.rewards.http import client, proxies
@@ -374,3 +375,22 @@ def test_metadata_that_json_cannot_hold_are_refused(good):
     remote = RemoteReward(good, token_env="REWARD_TOKEN")
     with pytest.raises(RewardError, match="metadata that JSON cannot hold"):
         remote(RewardBatch(*[[value] for value in (np.zeros((8, 8, 3), np.uint8), "a sign", {"size": {1, 2}})]))
+
+
+def test_a_service_of_a_group_reward_gets_whole_groups():
+    """It says that its reward compares siblings, and the client does not split them."""
+    sizes = []
+
+    class Ranks:
+        kind = "group"
+
+        def __call__(self, batch):
+            sizes.append(len(batch))
+            means = [float(image.mean()) for image in batch.images]
+            return [float(sorted(means).index(mean)) for mean in means]
+
+    with listening(create_app(Ranks(), "ranks")) as url:
+        remote = load_reward("remote", {"url": url, "max_batch": 2})
+        batch = RewardBatch([np.full((4, 4, 3), value, np.uint8) for value in (9, 1, 5)], ["a sign"] * 3, [{}] * 3)
+        assert remote.kind == "group" and remote.score(batch) == [2.0, 0.0, 1.0]
+    assert sizes == [3]

@@ -89,7 +89,7 @@ def test_scores_come_back_in_both_encodings(client):
     files = [("images", ("0.png", image, "image/png")) for image in images]
     assert client.post("/score", data=fields, files=files).json() == {"scores": [3.0, 200.0]}
     assert client.post("/score", json=body_of([])).json() == {"scores": []}
-    assert client.get("/health").json() == {"reward": "brightness"}
+    assert client.get("/health").json() == {"reward": "brightness", "kind": "pointwise"}
 
 
 @pytest.mark.parametrize(

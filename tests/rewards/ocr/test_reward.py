@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from blip3o_grpo.policies.tiny_world import world
-from blip3o_grpo.rewards import RewardBatch, RewardError, build_reward, check_reward, is_applicable, reward_class, score
+from blip3o_grpo.rewards import RewardBatch, RewardError, build_reward, check_reward, find_reward, score
 from blip3o_grpo.rewards.ocr.models import DETECTION, RECOGNITION, ensure_models
 from blip3o_grpo.rewards.ocr.reward import OCRReward
 from blip3o_grpo.rewards.ocr.text_score import score_lines
@@ -63,8 +63,8 @@ def test_prompts_without_text_are_not_applicable(ocr, draw_text):
         (image, "a photo of a bench", {}), (image, "a bench", {"target_text": "TAXI"}), (image, 'says ""', {})
     )
     assert score(ocr, batch) == [None, 1, None]
-    assert not is_applicable("ocr", "a photo of a bench", {})
-    assert is_applicable("ocr", "a bench", {"target_text": "TAXI"})
+    assert not find_reward("ocr").applies("a photo of a bench", {})
+    assert find_reward("ocr").applies("a bench", {"target_text": "TAXI"})
 
 
 def test_ocr_keeps_the_promises_of_a_reward(ocr, draw_text):
@@ -73,7 +73,7 @@ def test_ocr_keeps_the_promises_of_a_reward(ocr, draw_text):
         (draw_text("GATE", size=96), 'says "GATE 7"', {}),
         (draw_text("BUS"), "no text wanted", {}),
     )
-    assert check_reward(ocr, batch) == [1, 0.8, None]
+    assert check_reward(ocr, batch).scores == [1, 0.8, None]
 
 
 def test_images_are_read_as_rgb(ocr):
@@ -103,6 +103,8 @@ def test_images_are_read_as_rgb(ocr):
         ({"threads": 0}, "at least 1"),
         ({"detection_side": 8}, "at least 32"),
         ({"model_folder": "/does/not/exist"}, "does not exist"),
+        ({"recognizer": "PP-OCRv5_korean"}, "only PP-OCRv6_small_rec comes with rapidocr"),
+        ({"recognizer": 5}, "wrong type"),
         ({"varient": "exact"}, "did you mean 'variant'"),
     ],
 )
@@ -112,7 +114,7 @@ def test_bad_options_are_refused_before_the_models_load(options, message):
 
 
 def test_registered_under_its_name():
-    assert reward_class("ocr") is OCRReward
+    assert find_reward("ocr").target is OCRReward
 
 
 def test_models_are_laid_out_once_and_found_again(tmp_path):
@@ -121,6 +123,34 @@ def test_models_are_laid_out_once_and_found_again(tmp_path):
     assert {path.parent.name for path in stamps} == {DETECTION, RECOGNITION} and len(stamps) == 4
     ensure_models(folder)
     assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("inference.*")}
+
+
+def test_another_recogniser_is_loaded_from_its_folder(tmp_path, draw_text):
+    """Here the same network, with other letters for its first two classes."""
+    models = ensure_models()
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "inference.onnx").symlink_to(models / RECOGNITION / "inference.onnx")
+    settings = (models / RECOGNITION / "inference.yml").read_text(encoding="utf-8")
+    (folder / "inference.yml").write_text(settings.replace("- T\n", "- Т\n"), encoding="utf-8")  # a Cyrillic T
+    image = draw_text("TAXI")
+    mine = build_reward("ocr", {"recognizer": str(folder)})
+    assert mine.read(image)[0].text == "\u0422AXI"
+    assert score(mine, batch_of((image, 'says "\u0422AXI"', {}))) == [1]
+
+
+def test_panels_side_by_side_are_read_as_panels(ocr, draw_text):
+    panels = [draw_text("OPEN", "DAILY", size=256, font_px=40), draw_text("CLOSED", "SUNDAY", size=256, font_px=40)]
+    image = np.concatenate(panels, axis=1)
+    lines = ocr.read(image)
+    for variant in ("blip3o", "exact", "ned", "word"):
+        assert score_lines(lines, ["OPEN DAILY", "CLOSED SUNDAY"], variant) == 1
+    assert score(ocr, batch_of((image, 'left of a pair of doors: "OPEN DAILY"', {}))) == [1]
+
+
+def test_a_recogniser_that_drops_spaces_beside_symbols_costs_no_words(ocr, draw_text):
+    lines = ocr.read(draw_text("C++ & C#", size=512, font_px=60))
+    assert score_lines(lines, ["C++ & C#"], "word") == 1
 
 
 def test_the_recogniser_runs_without_torch():

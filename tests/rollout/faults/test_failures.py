@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import ray
 
 from blip3o_grpo.rewards import RewardError
 from blip3o_grpo.rollout import Prompt, RolloutError, RolloutPipeline
@@ -74,6 +75,9 @@ def test_reward_that_hangs_is_replaced_and_its_group_gets_its_scores(pipelines, 
     batch = skips.collect([hanging, prompt_with("fine")], step=1)
     assert [[rollout.rewards["faulty"] for rollout in group.rollouts] for group in batch.groups] == [[0.5] * 3] * 2
     assert batch.faults == {"retries": 1, "restarts": 1, "timeouts": 1}
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path()).glob("worker-*.err")
+    stacks = [text for log in logs if "Timeout (" in (text := log.read_text())]
+    assert any("toy_rewards.py" in text for text in stacks), "a hang leaves its stack in the worker's log"
 
 
 def test_reward_that_always_hangs_stops_the_run_with_its_prompt(pipelines):

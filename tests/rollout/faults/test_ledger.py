@@ -24,7 +24,8 @@ def test_only_the_running_call_is_charged_and_only_so_often(ledger):
     assert verdicts[3].refusal == (
         "3 attempts failed: its process died, then its process died, then its process died (faults.retries=2)"
     )
-    assert ledger.begins("sampler-0", "innocent", "sample", now=9) == Verdict()
+    limits = {"start": 100, "sample": 10, "decode": None, "score": 5, "sync": 20}
+    assert ledger.begins("sampler-0", "innocent", "sample", now=9) == Verdict(limits_s=limits)
     assert ledger.take_counts() == {"retries": 2, "restarts": 3, "timeouts": 0}
     assert ledger.take_counts() == {"retries": 0, "restarts": 0, "timeouts": 0}
 

@@ -20,8 +20,8 @@ from PIL import Image
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.configs.atomic import write_atomically
-from blip3o_grpo.evaluation.heldout import prompt_tag
-from blip3o_grpo.rollout import RolloutGroup
+from blip3o_grpo.rewards.geneval.records import TAG_TABLE
+from blip3o_grpo.rewards.suites import ScoredPrompt
 
 PROMPT_FOLDER = re.compile(r"\d{5}")
 
@@ -47,32 +47,32 @@ def image_folder(path: Path) -> Path:
     return path.with_suffix("")
 
 
-def write_results(path: Path, groups: Sequence[RolloutGroup], name: str) -> None:
-    """Write the results of scored and explained groups; older results there are replaced.
+def write_results(path: Path, prompts: Sequence[ScoredPrompt]) -> None:
+    """Write the results of prompts with strict scores and their explanations; older results there are replaced.
 
     Args:
         path: JSONL file; its images go to a folder of the same name without the suffix.
-        groups: in the order of their folders.
-        name: of the GenEval reward, whose scores are strict.
+        prompts: in the order of their folders.
     """
     folder = image_folder(path)
     path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     lines = []
-    for index, group in enumerate(groups):
+    for index, asked in enumerate(prompts):
+        tag = TAG_TABLE.tag(asked.metadata)
         samples = folder / f"{index:05d}" / "samples"
         samples.mkdir(parents=True)
-        metadata = json.dumps({**group.prompt.metadata, "tag": prompt_tag(group.prompt), "prompt": group.prompt.text})
+        metadata = json.dumps({**asked.metadata, "tag": tag, "prompt": asked.prompt})
         (samples.parent / "metadata.jsonl").write_text(metadata + "\n", encoding="utf-8")
-        for member, rollout in enumerate(group.rollouts):
+        columns = zip(asked.images, asked.scores, asked.explanations, strict=True)
+        for member, (image, score, explanation) in enumerate(columns):
             file = samples / f"{member:04d}.png"
-            Image.fromarray(rollout.image).save(file)
-            explanation = rollout.explanations[name]
+            Image.fromarray(image).save(file)
             result = {
                 "filename": str(file),
-                "tag": prompt_tag(group.prompt),
-                "prompt": group.prompt.text,
-                "correct": rollout.rewards[name] == 1,
+                "tag": tag,
+                "prompt": asked.prompt,
+                "correct": score == 1,
                 "reason": explanation["reason"],
                 "metadata": metadata,
                 "details": json.dumps(explanation["found"]),

@@ -6,21 +6,8 @@ prompts that a language model had made longer. A score that is not known is left
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from blip3o_grpo.rewards.geneval import TAGS
-
-
-@dataclass(frozen=True)
-class PublishedRow:
-    """One model's line."""
-
-    model: str
-    overall: float
-    tags: dict[str, float]
-    """By GenEval's tag; empty where only the overall score is known."""
-    rewritten: bool
-    source: str
+from blip3o_grpo.rewards.geneval.records import TAGS
+from blip3o_grpo.rewards.suites import PublishedRow
 
 
 def _row(

@@ -3,7 +3,7 @@
 import pytest
 
 from blip3o_grpo.configs.atomic import StorageError
-from blip3o_grpo.run.disk import check_room, checkpoint_bytes
+from blip3o_grpo.planning.disk import check_room, checkpoint_bytes
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.manifest import fault
 from tests.conftest import mounted

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.configs.atomic import StorageError
+from blip3o_grpo.configs.atomic import require_room
 from blip3o_grpo.configs.training import DeepSpeedSection, FSDP2Section
 from blip3o_grpo.planning.footprint import num_adapter_values
 from blip3o_grpo.policies import BLIP3oNext, load_config
@@ -47,10 +46,5 @@ def check_room(config: RunConfig, folder: RunFolder, policy_path: Path) -> None:
     stay = config.checkpoint.keep + config.checkpoint.keep_best + 1  # one more while it is written
     policy = sum(file.stat().st_size for file in policy_path.rglob("*") if file.is_file())
     needed = max(stay - existing, 1) * size + (0 if folder.policy.is_dir() else policy)
-    holder = next(path for path in (folder.path, *folder.path.parents) if path.is_dir())
-    free = shutil.disk_usage(holder).free
-    if needed > free:
-        raise StorageError(
-            f"{folder.path}: {free / 1e9:.2f} GB are free, the run needs {needed / 1e9:.2f} GB: up to {stay} "
-            f"checkpoints of {size / 1e9:.2f} GB and the policy; free some, or lower checkpoint.keep or keep_best"
-        )
+    what = f"up to {stay} checkpoints of {size / 1e9:.2f} GB and the policy"
+    require_room(folder.path, needed, f"{what}; free some, or lower checkpoint.keep or keep_best")

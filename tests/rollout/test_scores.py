@@ -3,7 +3,7 @@
 import numpy as np
 
 from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutGroup
-from blip3o_grpo.rollout.joining import Columns, with_scores
+from blip3o_grpo.rollout.scores import Columns, with_scores
 
 
 def test_new_scores_replace_their_own_only_and_a_group_without_any_is_dropped():

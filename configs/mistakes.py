@@ -1,0 +1,103 @@
+"""A validation error of pydantic in the words of somebody who writes YAML: key, value, and what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+PATTERNS = {
+    r"^[a-z][a-z0-9_]*$": "use lower-case letters, digits and _, a letter first",
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]*$": "use letters, digits, _, . and -, a letter or digit first",
+}
+"""What the patterns of our schemas ask for."""
+SECTION = "give a section (lines of `key: value`)"
+WORDS: Mapping[str, str] = {
+    "int_type": "give a whole number",
+    "int_parsing": "give a whole number",
+    "int_parsing_size": "give a smaller whole number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "float_parsing": "give a number",
+    "finite_number": "give a finite number",
+    "bool_type": "give true or false",
+    "bool_parsing": "give true or false",
+    "string_type": "give text",
+    "string_too_short": "give text of at least {min_length} character(s)",
+    "string_too_long": "give text of at most {max_length} characters",
+    "too_short": "give at least {min_length} item(s)",
+    "too_long": "give at most {max_length} items",
+    "greater_than": "give more than {gt}",
+    "greater_than_equal": "give {ge} or more",
+    "less_than": "give less than {lt}",
+    "less_than_equal": "give {le} or less",
+    "dict_type": SECTION,
+    "model_type": SECTION,
+    "model_attributes_type": SECTION,
+    "list_type": "give a list, such as [a, b]",
+    "tuple_type": "give a list, such as [a, b]",
+}
+"""By pydantic's kind of error; names in braces are of its context."""
+
+
+def mistake_in_words(error: Mapping[str, Any], fields_at: Callable[[Sequence[str | int]], list[str]]) -> str:
+    """One entry of `ValidationError.errors()` as a sentence.
+
+    Args:
+        error: the entry.
+        fields_at: known keys of the section at a location.
+    """
+    kind, context, location = error["type"], error.get("ctx", {}), error["loc"]
+    key = ".".join(str(part) for part in location)
+    if kind == "extra_forbidden":
+        known = fields_at(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {key!r}; {hint}"
+    if kind == "missing":
+        return f"{key!r} is required"
+    if kind == "value_error":  # our own validators name the key themselves
+        return str(context["error"])
+    if kind == "union_tag_not_found":
+        return f"{key!r} is {shown(error['input'])} that does not say its `type`"
+    if kind == "union_tag_invalid":
+        return f"'{key}.type' is {context['tag']!r}; allowed: {context['expected_tags']}"
+    return f"{key!r} is {shown(error['input'])}; {_asked(kind, context, error)}"
+
+
+def _asked(kind: str, context: Mapping[str, Any], error: Mapping[str, Any]) -> str:
+    if kind == "literal_error":
+        allowed = context["expected"]
+        words = [word.strip("'") for word in allowed.replace(" or ", ", ").split(", ")]
+        near = difflib.get_close_matches(str(error["input"]), words, n=1, cutoff=0.5)
+        return (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {allowed}"
+    if kind == "string_pattern_mismatch":
+        return PATTERNS.get(context["pattern"], f"it must match {context['pattern']}")
+    if kind in WORDS:
+        return WORDS[kind].format(**{name: _number(value) for name, value in context.items()})
+    message = error["msg"]
+    return message[:1].lower() + message[1:]
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def shown(value: Any) -> str:
+    """A value in a message, as YAML has it: texts and numbers, cut off if long; of all else only its kind."""
+    if value is None:
+        return "empty"
+    if isinstance(value, dict | list | tuple):
+        return kind_of(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def kind_of(value: Any) -> str:
+    """What a value of a YAML file is, in words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {dict: "a section", list: "a list", tuple: "a list", str: "text", int: "a number", float: "a number"}
+    return kinds.get(type(value), f"a {type(value).__name__}")

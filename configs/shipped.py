@@ -1,0 +1,38 @@
+"""The recipes and studies that come with the project, by name: `tiny_ocr` for `tiny_ocr.yaml` in this folder."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from blip3o_grpo.configs.loader import ConfigError
+
+RECIPES = Path(__file__).resolve().parent
+STUDIES = RECIPES / "studies"
+_NAME = re.compile(r"[\w-]+")
+
+
+def find_recipe(recipe: str | Path, folder: Path = RECIPES) -> Path:
+    """File of a recipe given by the name of a shipped one, or by its path, which need not exist.
+
+    A word without an ending that is no file here is a name, even if a folder (such as an old run's) is called so.
+
+    Args:
+        recipe: name or path.
+        folder: where the shipped ones lie: `RECIPES` or `STUDIES`.
+
+    Raises:
+        ConfigError: no shipped one has this name; the nearest is named.
+    """
+    name, path = str(recipe), Path(recipe)
+    if not _NAME.fullmatch(name) or path.is_file():
+        return path
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"shipped: {', '.join(known)}"
+        raise ConfigError(
+            f"no shipped file is called {name!r}; {hint} (one of your own is given with its ending, .yaml)"
+        )
+    return folder / f"{name}.yaml"

@@ -1,0 +1,333 @@
+"""What `import blip3o_grpo as bg` offers, and what the commands call: thin functions with typed results.
+
+Nothing heavy is imported before a function is called. Errors meant for the user are raised as themselves, also where a
+Ray worker raised them: `except bg.RewardError` works.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from blip3o_grpo import library_output  # noqa: F401
+from blip3o_grpo.configs import (
+    STUDIES,
+    ConfigError,
+    RunConfig,
+    WarmstartConfig,
+    find_recipe,
+    load_run_config,
+    load_warmstart_config,
+)
+from blip3o_grpo.configs.study import StudyConfig, load_study_config
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from rich.console import Console
+
+    from blip3o_grpo.evaluation.diffusion_steps import StepsResult
+    from blip3o_grpo.evaluation.suites import SuiteResult
+    from blip3o_grpo.planning.plan import Plan
+    from blip3o_grpo.policies import BLIP3oNext
+    from blip3o_grpo.result import TrainingResult
+    from blip3o_grpo.rollout import Prompt
+    from blip3o_grpo.study.ablate import StudyResult
+    from blip3o_grpo.study.rescore import Rescored
+    from blip3o_grpo.warmstart import WarmstartResult
+
+__version__ = importlib.metadata.version("blip3o-grpo")
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def _plain_errors(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Raise the error that was meant for the user in place of Ray's, which wraps it."""
+
+    @wraps(function)
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            from blip3o_grpo.errors import user_error
+
+            ours = user_error(error)
+            if ours is None or ours is error:
+                raise
+            raise ours from ours.__cause__  # which may be that memory or a disk was short
+
+    return wrapped
+
+
+def load_recipe(recipe: str | Path, *overrides: str) -> RunConfig:
+    """The configuration of a run, checked as far as the file alone can tell.
+
+    Args:
+        recipe: name of a shipped recipe (`tiny_ocr`), or path of a YAML file.
+        overrides: changes, `section.key=value`; list items by index: `rewards.0.weight=2`.
+
+    Raises:
+        ConfigError: unknown recipe or key, wrong value; names file, key and the nearest right value.
+    """
+    return load_run_config(find_recipe(recipe), overrides)
+
+
+def load_warmstart(recipe: str | Path, *overrides: str) -> WarmstartConfig:
+    """The configuration of a warm start; otherwise like `load_recipe`."""
+    return load_warmstart_config(find_recipe(recipe), overrides)
+
+
+def load_study(study: str | Path, *, smoke: bool = False) -> StudyConfig:
+    """The configuration of a study: name of a shipped one (`tiny_rewards`), or path of a YAML file.
+
+    Args:
+        study: name or path.
+        smoke: shrink it to a few minutes, in a folder of its own.
+
+    Raises:
+        ConfigError: as `load_recipe`.
+    """
+    return load_study_config(find_recipe(study, STUDIES), smoke=smoke)
+
+
+@_plain_errors
+def train(config: RunConfig, console: Console | None = None) -> TrainingResult:
+    """Fine-tune with GRPO; on a folder that holds checkpoints of the same configuration, resume.
+
+    Args:
+        config: from `load_recipe`.
+        console: where progress goes; default: the terminal or the notebook. `Console(quiet=True)` prints nothing.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: before any model loads, where that can be known.
+        RolloutError: a stage failed.
+        RunStopped: a `KeyboardInterrupt`: Ctrl-C, the notebook's stop button or SIGTERM; the same call resumes. In a
+            thread of yours signals are not ours to take: create the file `.stop` in the run folder to the same end.
+    """
+    _require(config, RunConfig, "train(load_recipe(...))")
+    from blip3o_grpo.result import finished_result
+
+    if (result := finished_result(config)) is not None:
+        return result
+    from blip3o_grpo.validate import check_inputs
+
+    run = check_inputs(config)  # what files can tell, before anything heavy is imported
+    from rich.console import Console
+
+    from blip3o_grpo.driver import train as run_training
+
+    return run_training(run, console or Console())
+
+
+@_plain_errors
+def warm_start(config: WarmstartConfig, console: Console | None = None) -> WarmstartResult:
+    """Train a policy on images and captions, before any reward is involved.
+
+    Args:
+        config: from `load_warmstart`.
+        console: as for `train`.
+    """
+    _require(config, WarmstartConfig, "warm_start(load_warmstart(...))")
+    from blip3o_grpo.warmstart import train_supervised
+
+    return train_supervised(config, console)
+
+
+@_plain_errors
+def sample(
+    policy: str | Path | BLIP3oNext,
+    prompts: str | Prompt | Sequence[str | Prompt],
+    *,
+    images: int = 4,
+    seed: int = 0,
+    temperature: float = 1.0,
+    steps: int = 30,
+    guidance: float = 2.0,
+) -> list[list[Image.Image]]:
+    """Draw images; starts no Ray.
+
+    Args:
+        policy: `tiny`, a folder in the released layout, a run folder, or a loaded policy.
+        prompts: captions, or what `load_prompts` read; one alone is a list of one.
+        images: per prompt.
+        seed: the same seed draws the same images.
+        temperature: divides the logits of the image tokens.
+        steps: diffusion steps.
+        guidance: scale of classifier-free guidance, from 1.
+
+    Returns:
+        For each prompt its RGB images.
+
+    Raises:
+        CheckpointError, ConfigError, PromptError: no such policy, a number out of range, a prompt that does not fit.
+    """
+    from blip3o_grpo.sampling import sample_images
+
+    listed = [prompts] if not isinstance(prompts, Sequence) or isinstance(prompts, str) else prompts
+    texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in listed]
+    return sample_images(
+        policy, texts, images=images, seed=seed, temperature=temperature, steps=steps, guidance=guidance
+    )
+
+
+@_plain_errors
+def evaluate(
+    policy: str | Path,
+    suite: str | None = None,
+    *,
+    compare: str | Path | None = None,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    prompts: str | Path | None = None,
+    num_prompts: int | None = None,
+    images: int | None = None,
+    grid: str | Path | None = None,
+    results: str | Path | None = None,
+) -> SuiteResult:
+    """Measure a policy, or two, on held-out prompts, with the seeds and settings that training uses.
+
+    Args:
+        policy: `tiny`, a folder in the released layout, or a run folder.
+        suite: name of what to measure, `ocr` or `geneval` or a plug-in's; default: `ocr`.
+        compare: a second policy, on the same prompts and noise.
+        recipe: the settings, as for `load_recipe`; default: those of the run.
+        overrides: changes of these settings, `section.key=value`.
+        prompts: prompt file, all of it; default: the settings' held-out file.
+        num_prompts: only so many prompts.
+        images: per prompt.
+        grid: PNG file for the pictures; those of `compare` go to `NAME-other.png`.
+        results: JSONL file for GenEval's official result format.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: before any model loads.
+    """
+    from blip3o_grpo.evaluation.suites import run_suite
+    from blip3o_grpo.rewards.suites import DEFAULT_SUITE
+
+    return run_suite(
+        suite or DEFAULT_SUITE,
+        str(policy),
+        compare=None if compare is None else str(compare),
+        recipe=None if recipe is None else find_recipe(recipe),
+        prompts=_path(prompts),
+        grid=_path(grid),
+        results=_path(results),
+        overrides=[
+            *overrides,
+            *_changes({"evaluation.num_prompts": num_prompts, "evaluation.images_per_prompt": images}),
+        ],
+    )
+
+
+@_plain_errors
+def compare_steps(
+    policy: str | Path,
+    steps: Sequence[int] | None = None,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    prompts: str | Path | None = None,
+    num_prompts: int | None = None,
+    images: int | None = None,
+) -> StepsResult:
+    """Do rewards judge images of few diffusion steps as those of many? Same tokens, same noise, rank correlations.
+
+    Args:
+        policy: as for `evaluate`, like the arguments not named here.
+        steps: numbers of diffusion steps; default: those of rollouts and of evaluations.
+        images: per prompt; default: the group size.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: before any model loads.
+    """
+    from blip3o_grpo.evaluation.diffusion_steps import compare_steps as run_comparison
+
+    return run_comparison(
+        str(policy),
+        steps,
+        recipe=None if recipe is None else find_recipe(recipe),
+        prompts=_path(prompts),
+        overrides=[*overrides, *_changes({"evaluation.num_prompts": num_prompts, "rollout.group_size": images})],
+    )
+
+
+def plan(config: RunConfig, measured: str | Path | None = None) -> Plan:
+    """Where a run's workers go, the memory of each GPU and the expected times; loads no weights.
+
+    Args:
+        config: from `load_recipe`.
+        measured: run folder to take measured times from.
+
+    Raises:
+        ConfigError, CheckpointError: the run cannot be placed, or does not fit.
+    """
+    _require(config, RunConfig, "plan(load_recipe(...))")
+    from blip3o_grpo.planning import make_plan
+
+    return make_plan(config, _path(measured))
+
+
+def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write a run's report, one HTML file with tables, curves and before/after pictures, and return its path.
+
+    Args:
+        run: run folder, finished or not.
+        out: HTML file; default: `report.html` in the run folder.
+    """
+    from blip3o_grpo.report import write_report as write
+
+    return write(run, out)
+
+
+@_plain_errors
+def ablate(study: StudyConfig, console: Console | None = None) -> StudyResult:
+    """Train with several reward sets, measure each on all rewards, and say what is better; resumes by itself.
+
+    Args:
+        study: from `load_study`.
+        console: as for `train`.
+
+    Raises:
+        ConfigError, PromptError, RewardError, CheckpointError: before the first run starts. A run that fails later
+            stops no other: `StudyResult.failed` names it.
+    """
+    _require(study, StudyConfig, "ablate(load_study(...))")
+    from rich.console import Console
+
+    from blip3o_grpo.study.ablate import run_study
+
+    return run_study(study, console or Console())
+
+
+def rescore(run: str | Path, rewards: Sequence[str] = (), sections: str | Path | None = None) -> Rescored:
+    """Score a run's recorded images with other rewards: what would they have taught? Trains nothing.
+
+    Args:
+        run: run folder with recorded rollouts.
+        rewards: the run's own rewards, registered names, or `module:Class`.
+        sections: YAML file with reward sections, as in a recipe.
+
+    Raises:
+        ConfigError, RewardError: unknown reward, or nothing recorded.
+    """
+    from blip3o_grpo.study.rescore import rescore as rescore_run
+
+    return rescore_run(run, rewards, _path(sections))
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _changes(values: dict[str, int | None]) -> list[str]:
+    """Overrides for the values that were given."""
+    return [f"{key}={value}" for key, value in values.items() if value is not None]
+
+
+def _require(config: object, kind: type, usage: str) -> None:
+    """The configuration is one: a recipe's name in its place would fail deep inside."""
+    if not isinstance(config, kind):
+        raise ConfigError(f"expected a {kind.__name__}, found {config!r:.100}; write {usage}")

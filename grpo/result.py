@@ -1,0 +1,82 @@
+"""What a run came to, read from its folder: nothing is loaded, started or written for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.evaluation.heldout import Evaluation
+from blip3o_grpo.run.files import SUMMARY, RunFileError, read_object
+from blip3o_grpo.run.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to. Held-out results hold means, 95 % intervals and numbers of prompts and images."""
+
+    run_dir: Path
+    steps: int
+    before: Evaluation
+    """Of the starting policy."""
+    after: Evaluation
+    """Of `policy`."""
+    seconds: float
+    """Of the process that finished the run; an earlier one that was stopped is not counted."""
+    peak_memory_gb: float
+    mismatch_max: float | None
+    """Largest mean |sampling log-prob - training log-prob| of a step (nats)."""
+    versions: dict[str, str] = field(repr=False)
+    """Package to version."""
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> TrainingResult:
+        """What a finished run left in its folder."""
+        summary = read_object(folder.summary, SUMMARY)
+        before, after = (Evaluation.load(folder.evaluations / f"{name}.json") for name in ("before", "after"))
+        return cls(
+            folder.path,
+            steps=summary["steps"],
+            before=before,
+            after=after,
+            seconds=summary["seconds"],
+            peak_memory_gb=summary["peak_memory_gb"],
+            mismatch_max=summary.get("mismatch_max"),
+            versions=summary.get("versions", {}),
+        )
+
+    @property
+    def policy(self) -> Path:
+        """Folder of the trained policy, in the released layout."""
+        return RunFolder(self.run_dir).policy
+
+    @property
+    def summary(self) -> Path:
+        """The result as JSON."""
+        return RunFolder(self.run_dir).summary
+
+    @property
+    def pictures(self) -> tuple[Path, Path]:
+        """PNG grids of the same held-out prompts, before and after."""
+        grids = RunFolder(self.run_dir).grids
+        return grids / "before.png", grids / "after.png"
+
+
+def finished_result(config: RunConfig) -> TrainingResult | None:
+    """Of a run of this configuration that has done all its steps and saved its policy, else None.
+
+    A result that cannot be read is made again by the run.
+
+    Raises:
+        ConfigError: the folder holds a run of another configuration.
+    """
+    folder = RunFolder(config.run_dir)
+    if not folder.config.is_file() or not folder.summary.is_file():
+        return None
+    folder.check(config.model_copy(update={"run_dir": str(folder.path)}))
+    complete = (folder.policy / "config.json").is_file() and folder.newest_step() >= config.trainer.max_steps
+    try:
+        result = TrainingResult.read(folder) if complete else None
+    except RunFileError:
+        return None
+    return result if result and result.steps >= config.trainer.max_steps else None

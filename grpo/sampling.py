@@ -1,0 +1,66 @@
+"""Images of prompts, drawn in this process with plain transformers: no Ray, no vLLM, no rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.policies import PromptEncoder, check_headers
+from blip3o_grpo.run.folder import policy_folder
+
+if TYPE_CHECKING:
+    from blip3o_grpo.policies import BLIP3oNext
+
+
+def sample_images(
+    policy: str | Path | BLIP3oNext,
+    prompts: Sequence[str],
+    *,
+    images: int,
+    seed: int,
+    temperature: float,
+    steps: int,
+    guidance: float,
+) -> list[list[Image.Image]]:
+    """For each prompt its images (`blip3o_grpo.sample` says what the arguments mean).
+
+    Prompt number n draws its tokens from `seed + n`; image number m of every prompt starts from the noise `seed + m`.
+
+    Raises:
+        ConfigError: a number out of range.
+        CheckpointError, PromptError: the policy cannot be loaded, a prompt does not fit it.
+    """
+    for name, value, least in (
+        ("images", images, 1),
+        ("seed", seed, 0),
+        ("steps", steps, 1),
+        ("guidance", guidance, 1),
+    ):
+        if not value >= least:
+            raise ConfigError(f"{name} is {value}; it must be at least {least}")
+    if not temperature > 0:
+        raise ConfigError(f"temperature is {temperature}; it must be above 0")
+    if isinstance(policy, str | Path):  # what files and prompts can tell, before torch is imported
+        folder = check_headers(policy_folder(str(policy)))
+        encoder = PromptEncoder.from_pretrained(folder, plain=True)
+        encoded = [encoder.encode(prompt) for prompt in prompts]
+        from blip3o_grpo.policies import BLIP3oNext
+
+        policy = BLIP3oNext.from_pretrained(folder)
+    else:
+        encoded = [policy.prompts.encode(prompt) for prompt in prompts]
+    from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
+    from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
+
+    drawn = []
+    for number, ids in enumerate(encoded):
+        batch = [ids] * images
+        tokens = sample_image_tokens(policy, batch, temperature=temperature, seed=seed + number)
+        noise_seeds = range(seed, seed + images)
+        pictures = decode_completions(policy, batch, tokens, noise_seeds, num_steps=steps, guidance_scale=guidance)
+        drawn.append([Image.fromarray(picture) for picture in pictures.numpy()])
+    return drawn

@@ -1,0 +1,116 @@
+"""Every private name of Ray that we use still means what we take it for."""
+
+import inspect
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from ray._private import ray_constants, services
+from ray._private.authentication import authentication_token_setup
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
+
+from blip3o_grpo.rollout import ray_seams
+from blip3o_grpo.rollout.ray_seams import (
+    CHANGED_BY_RAY,
+    DEATHS,
+    NEEDED_TO_JOIN,
+    QUIET_TUNE,
+    THIS_MACHINE_ONLY,
+    driver_variables,
+    inner_errors,
+    is_alive,
+    loopback,
+    own_settings,
+    protect_token,
+)
+
+
+def test_no_ray_is_imported_for_its_names():
+    code = "import sys, blip3o_grpo.rollout.ray_seams; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    with pytest.raises(AttributeError, match="has no attribute 'ProgressCallback'"):
+        _ = ray_seams.ProgressCallback
+
+
+def test_a_machine_alone_keeps_127_0_0_1(monkeypatch):
+    monkeypatch.setattr(ray._private.worker, "_global_node", None)
+    known = ray_constants.ENABLE_RAY_CLUSTER
+    with loopback():
+        assert services.get_node_ip_address() == "127.0.0.1"
+    assert known == ray_constants.ENABLE_RAY_CLUSTER
+    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == THIS_MACHINE_ONLY
+    code = "import sys; from ray._private import ray_constants; sys.exit(ray_constants.ENABLE_RAY_CLUSTER)"
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, THIS_MACHINE_ONLY: "0"}).returncode == 0
+
+
+def test_ray_takes_our_settings():
+    """A raylet ends at once on a setting that it does not know."""
+    assert '"_system_config"' in inspect.getsource(ray.init)
+    raylet = Path(ray.__file__).parent / "core" / "src" / "ray" / "raylet" / "raylet"
+    with raylet.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as binary:
+        assert all(binary.find(name.encode()) >= 0 for name in own_settings())
+
+
+def test_the_token_lies_where_ray_writes_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    protect_token()  # nothing there: nothing to do
+    token = authentication_token_setup._get_default_token_path()
+    token.parent.mkdir()
+    token.write_text("secret")
+    token.chmod(0o644)
+    protect_token()
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert authentication_token_setup.AUTH_MODE_ENV_VAR.startswith(NEEDED_TO_JOIN)
+
+
+def test_a_trial_is_a_driver_of_its_own():
+    worker = {"HOME": "/home/me", "RAY_JOB_ID": "1", "RAY_AUTH_MODE": "token", "TUNE_X": "1"}
+    worker |= dict.fromkeys(CHANGED_BY_RAY, "")
+    joined = {"HOME": "/home/me", "RAY_AUTH_MODE": "token"}
+    assert driver_variables(worker, "10.0.0.1:6379") == joined | {"RAY_ADDRESS": "10.0.0.1:6379"}
+    here = driver_variables(worker, "127.0.0.1:6379")
+    assert here == joined | {"RAY_ADDRESS": "127.0.0.1:6379", THIS_MACHINE_ONLY: "0"}
+
+
+def test_tune_prints_through_our_callback_only(monkeypatch):
+    from ray.tune.experimental.output import get_air_verbosity
+    from ray.tune.utils.callback import _create_default_callbacks
+
+    class Ours(ray_seams.TrialProgressCallback):
+        """The study's own lines."""
+
+    for name, value in QUIET_TUNE.items():
+        monkeypatch.setenv(name, value)
+    assert get_air_verbosity(0) is None
+    ours = Ours()
+    assert _create_default_callbacks([ours], air_verbosity=None) == [ours]
+
+
+def test_an_actor_is_alive_until_it_is_killed(cluster):
+    actor = ray.remote(num_cpus=0)(type("Idle", (), {"ping": lambda self: 1})).remote()
+    assert ray.get(actor.ping.remote()) == 1
+    assert is_alive(actor)
+    ray.kill(actor)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(actor.ping.remote())
+    assert not is_alive(actor)
+
+
+def test_errors_are_named_and_opened_as_ray_makes_them():
+    for name in DEATHS:
+        assert hasattr(ray.exceptions, name) or name == WorkerHealthCheckFailedError.__name__
+    lost = ValueError("lost")
+    for wrapped in (
+        WorkerGroupError("failed", {3: lost}),
+        ControllerError(lost),
+        WorkerHealthCheckFailedError("failed", lost),
+        UserExceptionWithTraceback(lost, "Traceback"),
+        ray.exceptions.RayTaskError("task", "Traceback", lost),
+    ):
+        assert lost in inner_errors(wrapped), type(wrapped).__name__
+    assert not any(inner_errors(lost))

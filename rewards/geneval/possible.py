@@ -7,12 +7,9 @@ same dog. A picture can hold what is asked for unless one of the rules below is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from blip3o_grpo.rewards.geneval.types import Clause, Record
 from blip3o_grpo.rewards.types import RewardError
-
-if TYPE_CHECKING:
-    from blip3o_grpo.rewards.geneval.records import Clause, Record
 
 MAX_OBJECTS = 16
 """Objects kept per class; more are not seen."""

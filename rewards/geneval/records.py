@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from blip3o_grpo.rewards.detectors.coco import nearest_class
 from blip3o_grpo.rewards.geneval.possible import check_possible
+from blip3o_grpo.rewards.geneval.types import Clause, Record
 from blip3o_grpo.rewards.hooks import TagTable
 from blip3o_grpo.rewards.types import RewardError
 
@@ -27,26 +27,6 @@ TAG_TABLE = TagTable(
 """What published tables call them."""
 COLOR_NAMES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("left of", "right of", "above", "below")
-
-
-@dataclass(frozen=True)
-class Clause:
-    """Objects of one class that the image must (`include`) or must not (`exclude`) hold."""
-
-    class_name: str
-    count: int
-    color: str | None = None
-    position: tuple[str, int] | None = None
-    """Relation, and the index of the earlier include clause it refers to."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What one prompt asks for: all of `include`, none of `exclude`."""
-
-    tag: str
-    include: tuple[Clause, ...]
-    exclude: tuple[Clause, ...] = ()
 
 
 def is_record(metadata: Mapping[str, Any]) -> bool:

@@ -11,8 +11,9 @@ import numpy as np
 from blip3o_grpo.rewards.detectors import build_detector, check_detector, detector_class
 from blip3o_grpo.rewards.detectors.colors import build_colors, check_colors, color_names
 from blip3o_grpo.rewards.detectors.detections import Detections
-from blip3o_grpo.rewards.geneval.records import TAG_TABLE, Record, is_record, parse_record, tag_warning
+from blip3o_grpo.rewards.geneval.records import TAG_TABLE, is_record, parse_record, tag_warning
 from blip3o_grpo.rewards.geneval.scoring import COUNTING_THRESHOLD, THRESHOLD, dense, keep_objects, strict
+from blip3o_grpo.rewards.geneval.types import Record
 from blip3o_grpo.rewards.images import as_rgb
 from blip3o_grpo.rewards.types import RewardBatch, RewardError
 

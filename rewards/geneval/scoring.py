@@ -13,7 +13,7 @@ import numpy as np
 
 from blip3o_grpo.rewards.detectors.detections import Detections
 from blip3o_grpo.rewards.geneval.possible import MAX_OBJECTS
-from blip3o_grpo.rewards.geneval.records import Clause, Record
+from blip3o_grpo.rewards.geneval.types import Clause, Record
 
 THRESHOLD = 0.3
 COUNTING_THRESHOLD = 0.9

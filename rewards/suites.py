@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -69,8 +69,8 @@ class Suite:
     """What a prompt must have to be scored, in words."""
     uses_run_options: bool = False
     """Take options and environment of a reward of this kind from the settings."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Options that hold whatever the settings say."""
+    options: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda given: given
+    """Options to measure with, from those of the settings' reward; of an empty mapping where there is none."""
     counts_correct: bool = False
     """A score above 0 is a correct image: also report the share of prompts with one."""
     published: tuple[PublishedRow, ...] = ()

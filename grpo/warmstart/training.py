@@ -20,7 +20,7 @@ from blip3o_grpo.run.stopping import RunStopped, StopSignals
 from blip3o_grpo.warmstart.anchor import make_probe
 from blip3o_grpo.warmstart.encoded import EncodedPictures, encode_captions, load_or_encode
 from blip3o_grpo.warmstart.loss import Batch, draw_batch, learning_rate, learns, warmstart_loss
-from blip3o_grpo.warmstart.supervised import CheckedWarmstart, WarmstartError
+from blip3o_grpo.warmstart.types import CheckedWarmstart, WarmstartError
 
 PARTS = ("ar", "head", "vision")
 ADAM_BYTES = 8

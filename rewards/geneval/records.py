@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from blip3o_grpo.rewards.detectors.coco import nearest_class
+from blip3o_grpo.rewards.geneval.possible import check_possible
+from blip3o_grpo.rewards.geneval.types import Clause, Record
 from blip3o_grpo.rewards.hooks import TagTable
 from blip3o_grpo.rewards.types import RewardError
 
@@ -24,26 +27,6 @@ TAG_TABLE = TagTable(
 """What published tables call them."""
 COLOR_NAMES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("left of", "right of", "above", "below")
-
-
-@dataclass(frozen=True)
-class Clause:
-    """Objects of one class that the image must (`include`) or must not (`exclude`) hold."""
-
-    class_name: str
-    count: int
-    color: str | None = None
-    position: tuple[str, int] | None = None
-    """Relation, and the index of the earlier include clause it refers to."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What one prompt asks for: all of `include`, none of `exclude`."""
-
-    tag: str
-    include: tuple[Clause, ...]
-    exclude: tuple[Clause, ...] = ()
 
 
 def is_record(metadata: Mapping[str, Any]) -> bool:
@@ -64,7 +47,7 @@ def parse_record(
         color_names: colours the classifier can tell.
 
     Raises:
-        RewardError: naming the key and the nearest right value.
+        RewardError: naming the key and the nearest right value; or no picture can satisfy the record.
     """
     include = _clauses(metadata, "include", class_names, color_names)
     if not include:
@@ -72,7 +55,23 @@ def parse_record(
     tag = metadata.get("tag", "")
     if not isinstance(tag, str):
         raise RewardError(f"`tag` must be text, found {tag!r}")
-    return Record(tag, include, _clauses(metadata, "exclude", class_names, color_names))
+    spelt = re.sub(r"[\s_-]+", "_", tag.strip().casefold())
+    if spelt in TAGS and tag not in TAGS:
+        raise RewardError(f"`tag` is {tag!r}; did you mean {spelt!r}?")
+    record = Record(tag, include, _clauses(metadata, "exclude", class_names, color_names))
+    check_possible(record)
+    return record
+
+
+def tag_warning(tag: str) -> str | None:
+    """What is odd about a tag: only `counting` has a threshold of its own, and a table shows the official six first."""
+    if tag in TAGS:
+        return None
+    if not tag:
+        return "a GenEval record has no `tag`: it is scored as all kinds of prompts but `counting`"
+    near = difflib.get_close_matches(tag.casefold(), TAGS, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}?" if near else f"the official ones are {', '.join(TAGS)}"
+    return f"unknown GenEval `tag` {tag!r}: it is scored as all kinds of prompts but `counting`; {hint}"
 
 
 def _clauses(
@@ -135,7 +134,8 @@ def _one_of(value: Any, known: Collection[str], place: str, what: str) -> str:
 
 
 def _nearest(value: Any, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    meant = nearest_class(value, known) if isinstance(value, str) else None
+    near = [meant] if meant else difflib.get_close_matches(str(value), known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(known)}" if len(known) <= 12 else ""

@@ -17,7 +17,7 @@ from blip3o_grpo.configs import ConfigError, RunConfig, load_run_config
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.rewards import RewardBatch, RewardError, score
-from blip3o_grpo.rewards.geneval.records import Record, parse_record
+from blip3o_grpo.rewards.geneval import Record, parse_record
 from blip3o_grpo.rewards.http.client import RemoteReward
 from blip3o_grpo.rewards.images import ImageFileError, open_rgb
 from blip3o_grpo.rollout import PromptError, load_prompts

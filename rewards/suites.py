@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.rewards.types import RewardError
 
 GROUP = "blip3o_grpo.suites"
@@ -91,13 +92,14 @@ def find_suite(name: str) -> Suite:
     """A registered suite.
 
     Raises:
-        RewardError: unknown name, with the nearest known one, or what is registered is no suite.
+        ConfigError: unknown name, with the nearest known one.
+        RewardError: what is registered is no suite.
     """
     known = available_suites()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known suites: {', '.join(known)}"
-        raise RewardError(f"unknown suite {name!r}; {hint}")
+        raise ConfigError(f"unknown suite {name!r}; {hint}")
     suite = known[name].load()
     if not isinstance(suite, Suite):
         raise RewardError(f"suite {name!r}: {known[name].value} is no Suite")

@@ -76,6 +76,9 @@ def test_a_reward_that_cannot_be_imported_here_declares_nothing(groups):
 
 def test_suites_are_found_by_name():
     assert {"ocr", "geneval"} <= set(available_suites())
-    assert find_suite("geneval").options == {"score": "strict"}
+    assert find_suite("geneval").options({"detector": "mmdet", "threshold": 0.5}) == {
+        "detector": "mmdet",
+        "score": "strict",
+    }
     with pytest.raises(ConfigError, match="unknown suite 'genevl'; did you mean 'geneval'?"):
         suite_config("genevl", ("tiny",), None, None, [])

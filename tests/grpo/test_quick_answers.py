@@ -42,7 +42,7 @@ WRONG = {
     "weights": (["train", RECIPE, "policy.path=cut"], "not a complete safetensors file"),
     "logger": (["train", RECIPE, "report_to=[wandb]"], "wandb is not installed"),
     "placement": (["train", RECIPE, "trainer.parallel.type=fsdp2"], "needs GPUs"),
-    "suite": (["eval", "tiny", "--suite", "genevall"], "known suites"),
+    "suite": (["eval", "tiny", "--suite", "genevall"], "did you mean 'geneval'?"),
     "evaluated policy": (["eval", "tinyy"], "no such folder"),
     "compared policy": (["eval", "tiny", "--compare", "tinyy"], "no such folder"),
     "sampled policy": (["sample", "a sign", "--policy", "tinyy"], "no such folder"),

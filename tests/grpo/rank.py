@@ -1,7 +1,8 @@
 """One trainer rank of `test_ranks.py`, started by it: `rank.py CONFIG`, with torch's RANK, WORLD_SIZE, ... set.
 
 Groups come from the in-process stand-in of `toy_pipeline.py`; rank 0 passes on the weights it was given. accelerate
-shards on accelerators only, so for FSDP2 on CPUs this process tells it otherwise; what shards and gathers is as on GPUs.
+shards on accelerators only, so for FSDP2 on CPUs this process tells it otherwise; what shards and gathers is as on
+GPUs.
 """
 
 from __future__ import annotations

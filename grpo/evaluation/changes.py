@@ -12,9 +12,11 @@ NO_CHANGE = "no change shown"
 def paired_changes(before: Evaluation, after: Evaluation) -> dict[str, Estimate]:
     """`after - before` by the names of `Evaluation.estimates`, over the prompts that both have a score for.
 
-    Tags of evaluations of older versions, which did not store their prompts, are left out.
+    Without an interval where no prompt is known to be in both: tags of evaluations of older versions, which did not
+    store their prompts.
     """
-    changes = {}
+    old, new = before.estimates(), after.estimates()
+    changes = {name: Estimate(new[name].mean - old[name].mean, None, None, None) for name in new if name in old}
     for name in after.means:
         if not name.endswith("/overall") and (values := list(_differences(before, after, name).values())):
             changes[name] = estimate(values, paired=True)

@@ -48,7 +48,8 @@ def heldout_table(result: TrainingResult) -> Table:
     title = f"{result.steps} steps, held-out prompts"
     table = Table("reward", "before", "after", "change", "95 % interval", "n", title=title)
     for name, before in result.before.means.items():
-        if name not in result.after.means or name not in result.changes:
+        if name not in result.after.means:
+            table.add_row(plain(name), f"{before:.3f}", *[UNKNOWN] * 4)
             continue
         change = result.changes[name]
         style = {1: "green", -1: "red", 0: "dim"}[change.direction]

@@ -205,10 +205,7 @@ def make_rows(
     changes = paired_changes(before, after) if before and after else {}
     rows = []
     for name, title in titles.items():
-        old, new, change = first.get(name), second.get(name), changes.get(name)
-        if change is None and old and new:  # of a version that did not store which prompts have a tag
-            change = Estimate(new.mean - old.mean, None, None, None)
-        rows.append(Row(title, old, new, change, (weights or {}).get(name)))
+        rows.append(Row(title, first.get(name), second.get(name), changes.get(name), (weights or {}).get(name)))
     return rows
 
 

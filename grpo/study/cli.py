@@ -28,8 +28,9 @@ def ablate(
 
     result = api.ablate(api.load_study(study, smoke=smoke), console)
     if result.matrix:
-        heads = (f"{column.name}, n={len(column.prompt_ids)}" for column in result.matrix.columns)
-        table = Table("arm", *map(plain, heads), title="held-out means")
+        table = Table("arm", title="held-out means")
+        for column in result.matrix.columns:
+            table.add_column(plain(f"{column.name}, n={len(column.prompt_ids)}"))
         for arm in result.matrix.arms:
             table.add_row(plain(arm), *(_cell(result.matrix, arm, column) for column in result.matrix.columns))
         console.print(table)

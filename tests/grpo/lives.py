@@ -6,7 +6,6 @@ it prints the life's process id, and its exit code when it is over.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import select
 import signal
@@ -64,15 +63,13 @@ def live(config_file: str) -> None:
     from blip3o_grpo.rank import run_training
     from blip3o_grpo.rollout import load_prompts
     from blip3o_grpo.run.folder import RunFolder
+    from tests.grpo.toy_pipeline import FakePipeline
 
     torch.set_num_threads(1)
-    spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("conftest.py"))
-    toy = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(toy)
     config = load_run_config(config_file)
     RunFolder(config.run_dir).prepare(config)
     prompts = load_prompts(config.prompts.train)
-    run_training(config, prompts, prompts, toy.FakePipeline(config.policy.path, config))
+    run_training(config, prompts, prompts, FakePipeline(config.policy.path, config))
 
 
 def main() -> None:

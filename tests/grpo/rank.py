@@ -1,14 +1,13 @@
 """One trainer rank of `test_ranks.py`, started by it: `rank.py CONFIG`, with torch's RANK, WORLD_SIZE, ... set.
 
-Groups come from the in-process stand-in of `conftest.py`; rank 0 passes on the weights it was given. accelerate shards
-on accelerators only, so for FSDP2 on CPUs this process tells it otherwise; what shards and gathers is as on GPUs.
+Groups come from the in-process stand-in of `toy_pipeline.py`; rank 0 passes on the weights it was given. accelerate
+shards on accelerators only, so for FSDP2 on CPUs this process tells it otherwise; what shards and gathers is as on
+GPUs.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import torch
 import torch.distributed
@@ -19,6 +18,7 @@ from blip3o_grpo.configs import load_run_config
 from blip3o_grpo.rank import run_training
 from blip3o_grpo.rollout import load_prompts
 from blip3o_grpo.run.folder import RunFolder
+from tests.grpo.toy_pipeline import FakePipeline
 
 
 def shard_on_cpus() -> None:
@@ -40,11 +40,8 @@ def main(config_file: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     shard_on_cpus()
-    spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("conftest.py"))
-    toy = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(toy)
 
-    class SharedPipeline(toy.FakePipeline):
+    class SharedPipeline(FakePipeline):
         """All ranks draw with the weights that rank 0 published."""
 
         def collect(self, *args, **kwargs):

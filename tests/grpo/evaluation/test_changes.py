@@ -1,6 +1,7 @@
 """Changes between two evaluations: paired by prompt, by tag, and nothing claimed where nothing is shown."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
 from blip3o_grpo.evaluation.tables import heldout_table
+from blip3o_grpo.result import TrainingResult
 
 TAGS = {"geneval": {"counting": ["a", "b", "c", "d"], "colors": ["e", "f", "g"]}}
 
@@ -38,18 +40,28 @@ def test_changes_of_tags_and_of_their_mean():
 
 
 def test_the_table_at_the_end_of_a_run_claims_only_what_is_shown():
-    heldout = {"before": {"ocr": 0.4, "x": 0.5, "old": 0.1}, "after": {"ocr": 0.52, "x": 0.6, "old": 0.2}}
-    heldout["change"] = {
-        "ocr": {"mean": 0.12, "low": -0.05, "high": 0.29, "n": 8},
-        "x": {"mean": 0.1, "low": 0.04, "high": 0.16, "n": 8},
+    means = [{"ocr": 0.4, "x": 0.5, "old": 0.1, "gone": 0.3}, {"ocr": 0.52, "x": 0.6, "old": 0.2}]
+    changes = {
+        "ocr": Estimate(0.12, -0.05, 0.29, 8),
+        "x": Estimate(0.1, 0.04, 0.16, 8),
+        "old": Estimate(0.1, None, None, None),
     }
+    before, after = (Evaluation(0, 8, 1, found, {}, {}) for found in means)
+    result = TrainingResult(Path("run"), 3, before, after, changes, 1.0, 1.0, None, {})
     console = Console(width=120, color_system=None)
     with console.capture() as capture:
-        console.print(heldout_table({"steps": 3, "heldout": heldout}))
+        console.print(heldout_table(result))
     text = " ".join(capture.get().replace("│", " ").split())
     assert "ocr 0.400 0.520 +0.120 -0.050 to +0.290 8 no change shown" in text
     assert "x 0.500 0.600 +0.100 +0.040 to +0.160 8 old" in text
     assert "old 0.100 0.200 +0.100 no interval – no change shown" in text
+    assert "gone 0.300 – – – –" in text
+
+
+def test_a_change_whose_prompts_were_not_stored_has_no_interval():
+    before = evaluation({"a": 0.0}, name="ocr")
+    after = evaluation({"b": 1.0}, name="ocr")
+    assert paired_changes(before, after) == {"ocr": Estimate(1.0, None, None, None)}
 
 
 def test_an_evaluation_of_an_older_version_is_read(tmp_path):

@@ -162,7 +162,7 @@ MISTAKES = {
     ),
     "margin of 0": (
         {"goals": [{"suite": "signs", "reward": "ocr", "margin": 0}]},
-        ["goals.0.margin", "greater than 0"],
+        ["goals.0.margin", "give more than 0"],
     ),
     "margin below 0": ({"goals": [{"suite": "signs", "reward": "ocr", "margin": -1}]}, ["goals.0.margin"]),
     "endless margin": ({"goals": [{"suite": "signs", "reward": "ocr", "margin": float("inf")}]}, ["goals.0.margin"]),

@@ -36,7 +36,7 @@ def _check_counts(record: Record) -> None:
             raise RewardError(
                 f"`include[{index}].count` is {clause.count}; at most {MAX_OBJECTS} objects of a class are counted"
             )
-        most[clause.class_name] = max(clause.count, most.get(clause.class_name, 0))
+        most[clause.class_name] = max(clause.count, most.get(clause.class_name, clause.count))
     for index, clause in enumerate(record.exclude):
         needed = most.get(clause.class_name, 0)
         if clause.count <= needed:

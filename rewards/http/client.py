@@ -30,7 +30,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from blip3o_grpo.rewards.http.failures import MayPassError, UnreachableError, translate
+from blip3o_grpo.rewards.http.failures import MayPassError, UnreachableError, one_line, translate
 from blip3o_grpo.rewards.http.proxies import PROXIES, find_proxy, without_user
 from blip3o_grpo.rewards.types import RewardBatch, RewardError, score
 
@@ -195,7 +195,7 @@ class RemoteReward:
             raise translate(error, url, where) from error
         if response.status_code == 200:
             return content
-        answer = f"answered {where}{response.status_code} {response.reason_phrase[:80]}: {_quoted(content)}"
+        answer = f"answered {where}{response.status_code} {one_line(response.reason_phrase[:80])}: {_quoted(content)}"
         if response.status_code in (502, 503, 504):  # a reverse proxy without its service, or a service that starts
             raise UnreachableError(answer)
         if response.status_code >= 500:
@@ -285,5 +285,5 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _quoted(content: bytes) -> str:
-    text = content[: 4 * QUOTED_CHARACTERS].decode("utf-8", "replace").strip()
+    text = one_line(content[: 4 * QUOTED_CHARACTERS].decode("utf-8", "replace"))
     return text[:QUOTED_CHARACTERS] + ("..." if len(text) > QUOTED_CHARACTERS else "") or "(empty)"

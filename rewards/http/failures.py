@@ -25,6 +25,11 @@ class UnreachableError(MayPassError):
     """Nobody is there: a service that starts, restarts or is gone."""
 
 
+def one_line(text: str) -> str:
+    """A stranger's words in one line that steers no terminal: a space for white space, `?` for control codes."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
 def translate(error: httpx.HTTPError, url: str, where: str) -> RewardError:
     """A transport's error as one of ours.
 
@@ -33,6 +38,7 @@ def translate(error: httpx.HTTPError, url: str, where: str) -> RewardError:
         where: names the proxy, if there is one; ends in a comma.
     """
     reason, kind = _reason(error)
+    reason = one_line(reason)
     if kind is RewardError:
         return RewardError(f"{url} did not answer: {where}{reason}")
     return kind(f"did not answer: {where}{reason}")

@@ -33,6 +33,7 @@ from PIL import Image
 from pydantic import Base64Bytes, BaseModel, ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from blip3o_grpo.rewards.http.failures import one_line
 from blip3o_grpo.rewards.http.png import PngHeader, read_header
 from blip3o_grpo.rewards.redaction import redact
 from blip3o_grpo.rewards.registry import build_reward
@@ -123,7 +124,7 @@ def create_app(
         if error.status_code < 500:  # what the reward raised has been written already
             who = request.client.host if request.client else "?"
             logger.warning(
-                _printable(f"refused {request.method} {request.url.path} of {who}: {error.status_code} {error.detail}")
+                one_line(f"refused {request.method} {request.url.path} of {who}: {error.status_code} {error.detail}")
             )
         return await http_exception_handler(request, error)
 
@@ -206,11 +207,6 @@ def _unpack(image: Image.Image, header: PngHeader, number: int) -> np.ndarray:
         return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise HTTPException(422, f"images.{number} is no readable PNG: {error}") from error
-
-
-def _printable(text: str) -> str:
-    """One line, whatever a client wrote into its path or its request."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def check_exposure(host: str, token: str | None) -> None:

@@ -11,10 +11,28 @@ from blip3o_grpo.prompt_data.geneval_prompts import generate
 from blip3o_grpo.rewards import RewardError
 from blip3o_grpo.rewards.detectors.coco import COCO_NAMES, GENEVAL_NAMES, SYNONYMS, nearest_class
 from blip3o_grpo.rewards.geneval import TAGS, is_record, parse_record
-from blip3o_grpo.rewards.geneval.records import tag_warning
+from blip3o_grpo.rewards.geneval.records import TAG_TABLE, tag_warning
 from blip3o_grpo.rewards.geneval.reward import GenEvalReward
 
 OFFICIAL = Path(__file__).parents[4] / "shared" / "data" / "geneval" / "evaluation_metadata.jsonl"
+
+
+def dog(count=1, name="dog", **more):
+    return {"class": name, "count": count, **more}
+
+
+def cat(*position, **more):
+    return dog(name="cat", **more, **({"position": list(position)} if position else {}))
+
+
+def test_metadata_with_one_of_both_keys_is_meant_as_a_record():
+    assert is_record({"include": []}) and is_record({"exclude": []}) and not is_record({"tag": "counting"})
+
+
+def test_tags_have_their_published_titles_in_order():
+    assert TAGS == ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+    titles = ["Single object", "Two objects", "Counting", "Colors", "Position", "Color attribution"]
+    assert [TAG_TABLE.title(tag) for tag in TAGS] == titles
 
 
 def test_a_record_is_read():
@@ -43,6 +61,26 @@ def test_every_official_record_is_read():
     [
         ({"include": []}, "`include` must hold at least one clause"),
         ({"include": "dog"}, "`include` must be a list"),
+        ({"include": 5}, "`include` must be a list of clauses, found 5"),
+        ({"include": [{"class": ["dog"], "count": 1}]}, r"`include\[0\].class`: a class must be text, found \['dog'\]"),
+        (
+            {"include": [{"class": "dog", "count": 1, "color": 3}]},
+            r"`include\[0\].color`: a colour must be text, found 3",
+        ),
+        (
+            {"include": [{"class": "dog", "count": 1, 3: 4}]},
+            r"`include\[0\]`: unknown key 3; known: class, count, color",
+        ),
+        ({"include": [dog(), cat(None, 0)]}, r"`include\[1\].position`: a relation must be text, found None"),
+        (
+            {"include": [dog(), cat(*"ab", "c")]},
+            r"must be \[relation, index of the target clause\], found \['a', 'b', 'c'",
+        ),
+        ({"include": [dog(), dog(position="ab")]}, r"must be \[relation, index of the target clause\], found 'ab'"),
+        ({"include": [dog(), dog(position=7)]}, r"must be \[relation, index of the target clause\], found 7"),
+        ({"include": [dog(), cat("left of", False)]}, "refers to clause False; it must refer to"),
+        ({"include": [dog(), cat("left of", 0.0)]}, "refers to clause 0.0; it must refer to"),
+        ({"include": [dog(), cat("left of", "0")]}, "refers to clause '0'; it must refer to"),
         ({"include": ["dog"]}, r"`include\[0\]` must be an object"),
         ({"include": [{"count": 1}]}, r"`include\[0\]`: the key 'class' is missing"),
         ({"include": [{"class": "dog"}]}, r"`include\[0\]`: the key 'count' is missing"),
@@ -54,7 +92,10 @@ def test_every_official_record_is_read():
         ({"include": [{"class": "dog", "count": 1, "color": "rde"}]}, "unknown colour 'rde'; did you mean 'red'?"),
         ({"include": [{"class": "dog", "count": 1, "colour": "red"}]}, "unknown key 'colour'; did you mean 'color'?"),
         ({"include": [{"class": "dog", "count": 1, "position": "left of"}]}, r"must be \[relation, index"),
-        ({"include": [{"class": "dog", "count": 1, "position": ["left of", 0]}]}, "refers to itself"),
+        (
+            {"include": [{"class": "dog", "count": 1, "position": ["left of", 0]}]},
+            "refers to itself; it must refer to an earlier clause, and there is none$",
+        ),
         (
             {"include": [{"class": "cat", "count": 1}, {"class": "dog", "count": 1, "position": ["left of", 1]}]},
             "refers to itself; it must refer to one of the clauses 0 to 0",
@@ -85,12 +126,16 @@ def test_mistakes_are_named(metadata, message):
         parse_record(metadata, class_names=("dog", "cat"))
 
 
-def dog(count=1, name="dog", **more):
-    return {"class": name, "count": count, **more}
+def test_any_class_is_one_where_none_are_named_but_it_must_be_text():
+    assert parse_record({"include": [dog(name="unicorn")]}).include[0].class_name == "unicorn"
+    with pytest.raises(RewardError, match="a class must be text, found 3"):
+        parse_record({"include": [dog(name=3)]})
 
 
-def cat(*position, **more):
-    return dog(name="cat", **more, **({"position": list(position)} if position else {}))
+@pytest.mark.parametrize(("number", "end"), [(12, "; known: " + ", ".join("abcdefghijkl")), (13, "'unicorn'")])
+def test_the_known_names_are_listed_where_they_are_few(number, end):
+    with pytest.raises(RewardError, match=f"{end}$"):
+        parse_record({"include": [dog(name="unicorn")]}, tuple("abcdefghijklm"[:number]))
 
 
 IMPOSSIBLE = [
@@ -186,7 +231,7 @@ def test_a_tag_in_another_spelling_is_refused(tag, meant):
         ("countng", "unknown GenEval `tag` 'countng': .* did you mean 'counting'?"),
         ("Colour", "did you mean 'colors'?"),
         ("shapes of mine", "the official ones are single_object, two_object, counting, colors, position, color_attr"),
-        (None, "a GenEval record has no `tag`: it is scored as all kinds of prompts but `counting`"),
+        (None, "a GenEval record has no `tag`: it is scored as all kinds of prompts but `counting`$"),
     ],
 )
 def test_an_unknown_tag_is_warned_of(tag, words):

@@ -232,7 +232,8 @@ def test_each_relation_has_its_own_border(relation):
     assert found(100) == found(8.01) == {relation}
     assert found(8) == found(4) == found(1) == found(0) == set()
     assert found(0.5, size=0.1) == {relation}  # no least distance in px
-    assert found(0.0009, size=0.0001) == set()  # but for rounding errors
+    assert found(0.0009, size=0.0001) == set()  # but for rounding errors,
+    assert found(0.001, size=0.0) == {relation}  # which end here
 
 
 NAMES = ("dog", "cat", "cow")

@@ -30,6 +30,7 @@ from tests.rewards.http.speaking import OK, speaking
 
 ANSWERS = {
     "text": lambda: Response("<h1>busy</h1>", media_type="text/html"),
+    "lines": lambda: Response("<h1>\r\n  busy \x1b[2J\n</h1>\n", media_type="text/html"),
     "shape": lambda: JSONResponse([0.5, 0.5]),
     "dictionary": lambda: JSONResponse({"scores": {"0": 0.5}}),
     "few": lambda: JSONResponse({"scores": [0.5]}),
@@ -160,6 +161,7 @@ def test_scores_are_those_of_the_local_reward(good, encoding):
     ("fault", "message"),
     [
         ("text", "answered no JSON: <h1>busy</h1>"),
+        ("lines", r"answered no JSON: <h1> busy \?\[2J </h1>"),
         ("shape", r'answered no {"scores": \[...\]}: \[0.5,0.5\]'),
         ("dictionary", "returned dict instead of a list"),
         ("few", "returned 1 scores for 3 images"),

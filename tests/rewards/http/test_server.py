@@ -216,7 +216,7 @@ def test_every_refused_request_is_a_line(caplog):
     lines = [record.getMessage() for record in caplog.records if record.name.endswith("http.server")]
     assert lines == [
         "refused GET /health of testclient: 401 the bearer token is missing or wrong",
-        "refused GET /other?forged line?[2J of testclient: 404 Not Found",
+        "refused GET /other forged line?[2J of testclient: 404 Not Found",
         "refused POST /score of testclient: 415 content type ''; send application/json or multipart/form-data",
     ]
 

@@ -232,7 +232,7 @@ def test_the_server_says_where_it_listens_and_whom_it_refused(tmp_path):
     ) as server:
         try:
             assert server.stderr.readline() == f"serving reward flat_reward:Flat on http://127.0.0.1:{port}\n"
-            assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 401
+            assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, timeout=60).status_code == 401
             line = server.stderr.readline()
             assert line.endswith("refused GET /health of 127.0.0.1: 401 the bearer token is missing or wrong\n")
         finally:

@@ -84,7 +84,7 @@ def read_settings(file: Path, section: str, key: str) -> Any:
         RewardError: the file cannot be read, or has no such value.
     """
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)[section][key]
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)[section][key]
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise RewardError(f"{file}: no {section}.{key} in it ({type(error).__name__}: {reason})") from error

@@ -20,7 +20,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[tuple]:
         calls.append((name, revision, allow_patterns))
         return str(folder)
 
-    monkeypatch.setattr("blip3o_grpo.policies.blip3o_next.hub.snapshot_download", answer)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", answer)
     return calls
 
 

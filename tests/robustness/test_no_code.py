@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("configs", "grpo", "policies", "rewards", "rollout", "scripts")
                  for path in (ROOT / folder).rglob("*.py"))  # fmt: skip
 FORBIDDEN = {"pickle.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "joblib.load", "dill.load"}
+RUNS_ITS_OWN_SOURCE = {"scripts/mutate.py"}
+"""A changed module of this checkout, to see whether its tests notice."""
 UNPICKLES_ITS_OWN_BYTES = {"rewards/conformance.py"}
 """Sends a plug-in's options through pickle as Ray will, in the same process."""
 
@@ -26,7 +28,9 @@ def calls(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_source_reads_what_could_run(path):
     for name, words in calls(path):
-        assert name not in FORBIDDEN and name not in ("eval", "exec", "os.system"), name
+        assert name not in FORBIDDEN and name not in ("eval", "os.system"), name
+        if name == "exec":
+            assert str(path.relative_to(ROOT)) in RUNS_ITS_OWN_SOURCE
         if name == "pickle.loads":
             assert str(path.relative_to(ROOT)) in UNPICKLES_ITS_OWN_BYTES
         if name == "torch.load":
@@ -34,7 +38,7 @@ def test_no_source_reads_what_could_run(path):
         if name == "np.load":
             assert words.get("allow_pickle", "False") == "False", words
         if name == "yaml.load":
-            assert words.get("Loader") == "_StrictLoader", words
+            assert words.get("Loader") in ("_StrictLoader", "yaml.CSafeLoader"), words
         assert words.get("trust_remote_code", "False") == "False", name
         assert words.get("shell", "False") == "False", name
         if name == "AutoTokenizer.from_pretrained":

@@ -6,7 +6,7 @@ import yaml
 
 from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config
 from blip3o_grpo.configs.secret_names import is_secret_name
-from blip3o_grpo.rewards import RewardBatch
+from blip3o_grpo.rewards import RewardBatch, adapt
 from blip3o_grpo.rewards.redaction import redact
 from blip3o_grpo.rollout.workers.reward import RewardWorker
 
@@ -68,7 +68,7 @@ def test_references_and_innocent_names_are_taken(changes):
 def test_a_reward_that_failed_leaves_no_secret_behind(monkeypatch):
     monkeypatch.setenv("MY_API_KEY", SECRET)
     worker = RewardWorker.__new__(RewardWorker)
-    worker._reward, worker._reward_name, worker._batch_size = Leaky(), "leaky", None
+    worker._reward, worker._reward_name, worker._batch_size = adapt(Leaky()), "leaky", None
     failure = worker._judge_group(RewardBatch([np.zeros((2, 2, 3), np.uint8)], ["a sign"], [{}]), False)
     for text in (failure.message, failure.traceback):
         assert SECRET not in text and "me:pass" not in text

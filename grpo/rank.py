@@ -17,12 +17,13 @@ from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig
 
 from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.evaluation.callback import HeldoutCallback
 from blip3o_grpo.policies import BLIP3oNext, resolve_policy_path
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, RolloutRecorder
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.stopping import StopRequested
-from blip3o_grpo.training.callbacks import HeldoutCallback, MetricsFile, ProgressReporter
+from blip3o_grpo.training.callbacks import MetricsFile, ProgressReporter
 from blip3o_grpo.training.parallel import parallel_arguments
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
 

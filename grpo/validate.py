@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import logging
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
+
+from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, RewardSection, RunConfig
 from blip3o_grpo.configs.loader import PATHS, exists
@@ -23,8 +25,7 @@ from blip3o_grpo.rewards import RewardError, RewardSpec, declared, find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.rollout.weights.path import check_builds
 from blip3o_grpo.run.folder import RunFolder
-
-logger = logging.getLogger(__name__)
+from blip3o_grpo.terminal import show
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def find_checked(reward: RewardSection) -> RewardSpec:
 @cache
 def _say_once(note: str) -> None:
     """However many runs of a study are checked."""
-    logger.warning("%s", note)
+    show(Console(stderr=True), ("warning: ", "bold yellow"), note)
 
 
 def with_guard(reward: RewardSection) -> RewardSection:
@@ -178,9 +179,19 @@ def with_guard(reward: RewardSection) -> RewardSection:
 def check_prompts(prompts: list[Prompt], file: str, encoder: PromptEncoder, config: RunConfig) -> None:
     """Every prompt fits the model's context, no reward refuses it, and at least one applies to it.
 
+    What rewards warn of is printed, each sentence once.
+
     Raises:
         PromptError: naming file and prompt.
     """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", category=UserWarning)
+        _check_each(prompts, file, encoder, config)
+    for warning in caught:
+        _say_once(f"{file}: {warning.message}")
+
+
+def _check_each(prompts: list[Prompt], file: str, encoder: PromptEncoder, config: RunConfig) -> None:
     here = {r.name: find_reward(r.target, r.folder) for r in config.rewards if not r.runtime_env}
     for prompt in prompts:
         try:

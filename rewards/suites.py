@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.rewards.types import RewardError
 
 GROUP = "blip3o_grpo.suites"
@@ -69,8 +70,8 @@ class Suite:
     """What a prompt must have to be scored, in words."""
     uses_run_options: bool = False
     """Take options and environment of a reward of this kind from the settings."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Options that hold whatever the settings say."""
+    options: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda given: given
+    """Options to measure with, from those of the settings' reward; of an empty mapping where there is none."""
     counts_correct: bool = False
     """A score above 0 is a correct image: also report the share of prompts with one."""
     published: tuple[PublishedRow, ...] = ()
@@ -91,13 +92,14 @@ def find_suite(name: str) -> Suite:
     """A registered suite.
 
     Raises:
-        RewardError: unknown name, with the nearest known one, or what is registered is no suite.
+        ConfigError: unknown name, with the nearest known one.
+        RewardError: what is registered is no suite.
     """
     known = available_suites()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known suites: {', '.join(known)}"
-        raise RewardError(f"unknown suite {name!r}; {hint}")
+        raise ConfigError(f"unknown suite {name!r}; {hint}")
     suite = known[name].load()
     if not isinstance(suite, Suite):
         raise RewardError(f"suite {name!r}: {known[name].value} is no Suite")

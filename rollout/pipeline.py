@@ -17,6 +17,7 @@ from ray.actor import ActorHandle
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.policies import PromptEncoder, load_config
+from blip3o_grpo.policies.blip3o_next.tied import shared_once
 from blip3o_grpo.rollout.faults.board import Published
 from blip3o_grpo.rollout.faults.calls import first_finished, result, submit, submit_to_all
 from blip3o_grpo.rollout.faults.failures import check_version
@@ -41,10 +42,11 @@ class RolloutPipeline:
     `launch` makes it, `sync_weights` must come before the first `collect`, `close` ends the workers.
     """
 
-    def __init__(self, config: RunConfig, board: ActorHandle, pools: Pools, encoder: PromptEncoder):
+    def __init__(self, config: RunConfig, board: ActorHandle, pools: Pools, encoder: PromptEncoder, tied: bool = False):
         self._config = config
         self._board = board
         self._pools = pools
+        self._tied = tied
         self._requests = Requests(config, encoder)
         self._published = Published(board)
         self._path = weight_path(config)
@@ -59,10 +61,10 @@ class RolloutPipeline:
             RolloutError: the cluster has too few GPUs, or a worker died.
         """
         policy_path = Path(policy_path).resolve()
-        load_config(policy_path)
+        tied = load_config(policy_path).tie_word_embeddings
         encoder = PromptEncoder.from_pretrained(policy_path)
         board, pools = start_pools(config, policy_path)
-        pipeline = cls(config, board, pools, encoder)
+        pipeline = cls(config, board, pools, encoder, tied)
         try:
             loading = submit_to_all(pools, "ready")
             while loading:  # the first failure counts: a reward's missing library shows before the engine is up
@@ -89,12 +91,14 @@ class RolloutPipeline:
         Unblocks `collect`, whose calls all name these weights from now on.
 
         Args:
-            state_dict: all of `Qwen3ForCausalLM`'s tensors.
+            state_dict: all of `Qwen3ForCausalLM`'s tensors; of tied embeddings one or both.
             version: optimiser steps behind them; every later completion carries it.
 
         Raises:
             RolloutError: a worker reports another version, or failed.
         """
+        if self._tied:
+            state_dict = shared_once(state_dict)
         snapshot = self._published.publish(POLICY, version, pack_weights(state_dict))
         fetching = submit_to_all({"decode": self._pools["decode"]}, "use", snapshot)
         if self._transfer is not None:

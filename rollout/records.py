@@ -50,6 +50,8 @@ def read_step(file: Path) -> list[dict[str, Any]]:
     Raises:
         RolloutError: naming file, line and key.
     """
+    if file.exists() and not file.is_file():  # reading a pipe would wait for its writer
+        raise RolloutError(f"{file}: not a regular file")
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -166,7 +166,7 @@ def suite_reward(suite: Suite, base: RunConfig) -> RewardSection:
     given = (reward for reward in base.rewards if reward.target == suite.reward) if suite.uses_run_options else ()
     section = next(iter(given), None) or RewardSection(name=suite.reward)
     fixed = {"name": suite.reward, "type": None, "weight": 1.0, "on_error": "stop"}
-    return section.model_copy(update={**fixed, "options": {**section.options, **suite.options}})
+    return section.model_copy(update={**fixed, "options": dict(suite.options(section.options))})
 
 
 def scored_prompts(groups: Sequence[RolloutGroup], name: str) -> list[ScoredPrompt]:

@@ -21,6 +21,7 @@ from blip3o_grpo.planning.sizes import Footprint
 from blip3o_grpo.policies import BLIP3oNext, load_config
 from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder
 from blip3o_grpo.policies.blip3o_next.logprobs import LOGITS_AT_ONCE
+from blip3o_grpo.policies.blip3o_next.tied import is_tied
 
 FLOAT, BFLOAT = 4, 2
 PROMPT_TOKENS = 256
@@ -38,13 +39,17 @@ def footprints(config: RunConfig, policy_path: Path) -> dict[str, Footprint]:
     wide = BFLOAT if config.policy.dtype == "bfloat16" else FLOAT
     parts = {name: sum(p.numel() for p in module.parameters()) for name, module in policy.parts().items()}
     num_tokens = policy.image_tokens.num_tokens
+    image_rows = policy.image_tokens.size * model_config.hidden_size if is_tied(policy.ar) else 0
     sequences = config.rollout.prompts_per_chunk * config.rollout.group_size
     per_token = 2 * model_config.num_hidden_layers * model_config.num_key_value_heads * model_config.head_dim
     length = min(model_config.max_position_embeddings, num_tokens + PROMPT_TOKENS)
     return {
         "trainer": trainer_footprint(config, policy, length),
         "sampler": Footprint(
-            {"weights": parts["ar"] * wide, "key-value cache of a chunk": sequences * length * per_token * wide},
+            {
+                "weights": (parts["ar"] + image_rows) * wide,  # the sampler's head is a copy of these rows
+                "key-value cache of a chunk": sequences * length * per_token * wide,
+            },
             "vLLM's workspace; on a GPU it takes 90 % of its share, and uses what is left as cache",
         ),
         "decoder": Footprint(

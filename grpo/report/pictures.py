@@ -11,13 +11,13 @@ from typing import Any
 
 from PIL import Image
 
-from blip3o_grpo.rewards.images import MAX_PIXELS
+from blip3o_grpo.rewards.images import ImageFileError, open_rgb
 from blip3o_grpo.rollout.records import read_step
 from blip3o_grpo.run.files import EVALUATION_PICTURES, read_objects
 from blip3o_grpo.run.folder import RunFolder
 
 MAX_SIDE = 384
-"""Larger pictures are shrunk to this many px and stored as JPEG; smaller ones are kept as they are."""
+"""Larger pictures are shrunk to this many px and stored as JPEG; smaller ones keep their pixels."""
 MAX_GRID_WIDTH = 1400
 PIXEL_ART = 128
 """Pictures up to this many px are enlarged without blur."""
@@ -93,27 +93,20 @@ def rollout_pictures(run: RunFolder) -> list[StepPictures]:
 
 
 def embed(path: Path, caption: str, max_side: int | None = MAX_SIDE) -> Picture:
-    """A picture file as a data URI.
+    """A picture file as a data URI, which holds its pixels and nothing else of it.
 
     Args:
         max_side: longest side in px; None: a grid, limited in width only.
     """
     try:
-        data = path.read_bytes()
-        with Image.open(BytesIO(data), formats=["PNG"]) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return Picture(None, caption)
-            image.load()
-            limit = max_side / max(image.size) if max_side else MAX_GRID_WIDTH / image.width
-            pixelated = max(image.size) <= PIXEL_ART
-            if limit < 1:
-                buffer = BytesIO()
-                size = (round(image.width * limit), round(image.height * limit))
-                image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
-                return Picture(_data_uri("jpeg", buffer.getvalue()), caption)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # missing, cut off by a crash, no PNG
+        image = open_rgb(path)
+    except ImageFileError:  # missing, cut off by a crash, no picture
         return Picture(None, caption)
-    return Picture(_data_uri("png", data), caption, pixelated)
+    limit = max_side / max(image.size) if max_side else MAX_GRID_WIDTH / image.width
+    if limit >= 1:
+        return Picture(_data_uri(image, "PNG"), caption, max(image.size) <= PIXEL_ART)
+    size = (max(1, round(image.width * limit)), max(1, round(image.height * limit)))
+    return Picture(_data_uri(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=90), caption)
 
 
 def scores(rewards: Mapping[str, float | None]) -> str:
@@ -151,5 +144,7 @@ def _member(folder: Path, line: Mapping[str, Any], kind: str) -> Picture:
     return embed(folder / chosen["image"], scores(line["rollouts"][chosen["member"]]["rewards"]))
 
 
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def _data_uri(image: Image.Image, kind: str, **options: Any) -> str:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -84,6 +84,8 @@ def read_reward_state(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():  # reading a pipe would wait for its writer
+        raise RunFileError(f"{path}: not a regular file")
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

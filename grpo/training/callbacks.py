@@ -1,21 +1,16 @@
-"""What rank 0 does with a step's numbers: write them, send them to the terminal, evaluate, and stop when asked to.
+"""What rank 0 does with a step's numbers: write them, send them to the terminal, and stop when asked to.
 
-Apart from `run/metrics.py`, `progress.py` and `evaluation/heldout.py`, which read and show the same numbers without
-transformers.
+Apart from `run/metrics.py` and `progress.py`, which read and show the same numbers without transformers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.evaluation.heldout import evaluate, heldout_metrics
-from blip3o_grpo.rollout import Prompt, RolloutPipeline
-from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.metrics import append_metrics, forget_later
 
 
@@ -44,43 +39,6 @@ class ProgressReporter(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
         if state.is_world_process_zero and "reward/mean" in logs:
             self.queue.put({"step": state.global_step, **logs})
-
-
-class HeldoutCallback(TrainerCallback):
-    """Evaluates every so many steps on rank 0, under the weights the step just made.
-
-    Args:
-        config: the run.
-        pipeline: draws and scores the held-out images.
-        prompts: held-out prompts.
-        folder: where evaluations and grids go.
-        sync_weights: gives the pipeline the weights that evaluations measure; every rank calls it.
-        add_metrics: logs the means with the step.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        pipeline: RolloutPipeline,
-        prompts: Sequence[Prompt],
-        folder: RunFolder,
-        *,
-        sync_weights: Callable[[], None],
-        add_metrics: Callable[[dict[str, float]], None],
-    ):
-        self.config, self.pipeline, self.prompts, self.folder = config, pipeline, prompts, folder
-        self.sync_weights, self.add_metrics = sync_weights, add_metrics
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        step, config = state.global_step, self.config
-        if step % config.evaluation.every_steps or step == config.trainer.max_steps:
-            return
-        self.sync_weights()
-        if state.is_world_process_zero:
-            evaluation = evaluate(
-                self.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder
-            )
-            self.add_metrics(dict(heldout_metrics(evaluation)))
 
 
 class StopAfterStep(TrainerCallback):

@@ -13,6 +13,7 @@ from transformers import Qwen3ForCausalLM
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, load_part
+from blip3o_grpo.policies.blip3o_next.tied import load_weights
 from blip3o_grpo.training.averaging import FILE as AVERAGED_FILE
 from blip3o_grpo.training.lora import load_adapter
 
@@ -29,5 +30,5 @@ def load_trained(ar: Qwen3ForCausalLM, checkpoint: Path, config: RunConfig) -> Q
         return load_adapter(ar, section.lora, checkpoint, averaged)
     load_part(Weights(checkpoint), "ar", ar)
     if averaged is not None:
-        ar.load_state_dict(load_file(averaged))
+        load_weights(ar, load_file(averaged))
     return ar

@@ -7,7 +7,6 @@ multi-GPU; the released model needs no warm start, only new data does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,35 +17,8 @@ from blip3o_grpo.run.folder import WARMSTART, RunFolder
 from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.stopping import StopSignals
-from blip3o_grpo.warmstart.captions import CaptionedPicture, digest_pictures, read_captions
-
-
-class WarmstartError(ValueError):
-    """A warm start that cannot go on: says at which step and why."""
-
-
-@dataclass(frozen=True)
-class WarmstartResult:
-    """A finished warm start."""
-
-    run_dir: Path
-    policy: Path
-    """Its policy, in the released layout."""
-    steps: int
-    """Optimiser steps of the whole run."""
-    losses: dict[str, float | None]
-    """Every loss at the last step that had it."""
-
-
-@dataclass(frozen=True)
-class CheckedWarmstart:
-    """A configuration whose folder, captions and pictures were found usable."""
-
-    config: WarmstartConfig
-    folder: RunFolder
-    pictures: list[CaptionedPicture]
-    content: str
-    """`digest_pictures` of the pictures."""
+from blip3o_grpo.warmstart.captions import digest_pictures, read_captions
+from blip3o_grpo.warmstart.types import CheckedWarmstart, WarmstartResult
 
 
 def train_supervised(config: WarmstartConfig, console: Console | None = None) -> WarmstartResult:

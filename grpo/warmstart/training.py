@@ -13,6 +13,7 @@ from torch import nn
 from blip3o_grpo.configs import WarmstartConfig
 from blip3o_grpo.configs.atomic import require_room, staged_folder, storage_errors
 from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, resolve_policy_path
+from blip3o_grpo.policies.blip3o_next.checkpoint import released_tensors
 from blip3o_grpo.progress import print_notice, training_bar
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
 from blip3o_grpo.run.metrics import append_metrics, forget_later
@@ -20,7 +21,7 @@ from blip3o_grpo.run.stopping import RunStopped, StopSignals
 from blip3o_grpo.warmstart.anchor import make_probe
 from blip3o_grpo.warmstart.encoded import EncodedPictures, encode_captions, load_or_encode
 from blip3o_grpo.warmstart.loss import Batch, draw_batch, learning_rate, learns, warmstart_loss
-from blip3o_grpo.warmstart.supervised import CheckedWarmstart, WarmstartError
+from blip3o_grpo.warmstart.types import CheckedWarmstart, WarmstartError
 
 PARTS = ("ar", "head", "vision")
 ADAM_BYTES = 8
@@ -214,8 +215,7 @@ def check_room(folder: RunFolder, learner: Learner, num_pictures: int) -> None:
         StorageError: naming what is needed and what is free.
     """
     policy, config = learner.policy, learner.config
-    states = [part.state_dict() for part in policy.parts().values()]
-    finished = sum(tensor.nbytes for state in states for tensor in state.values())
+    finished = sum(tensor.nbytes for tensor in released_tensors(policy.parts()).values())
     checkpoint = finished + ADAM_BYTES * learner.num_values()
     several = config.max_steps > 2 * config.checkpoint_every_steps  # the older one goes when the newer one is there
     peak = checkpoint + (checkpoint if several else finished)

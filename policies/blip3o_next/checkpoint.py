@@ -7,6 +7,7 @@ unexpected and misshapen keys are listed, never skipped silently.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from safetensors import SafetensorError, safe_open
 
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
+from blip3o_grpo.policies.blip3o_next.tied import EMBEDDING, HEAD, is_tied, shared_once, shared_twice
 
 if TYPE_CHECKING:  # headers are read without torch, so that a wrong file is told before it loads
     import torch
@@ -29,6 +31,8 @@ PREFIXES = {
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 NUM_LISTED = 10
 """Keys of a kind that a message names before it counts the others."""
+
+log = logging.getLogger(__name__)
 
 # transformers' Siglip2VisionModel lost this level of nesting after TA-Tok was published.
 _RENAMES = {"model.vision_tower.vision_tower.decoder.": "model.vision_tower.vision_tower.decoder.vision_model."}
@@ -108,6 +112,13 @@ class Weights:
                 handles = {file: _open(file, "pt")}
             yield name, handles[file].get_tensor(name)
 
+    def read_part(self, part: str, *, tied: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
+        """A part's tensors by released name, as `read`; of a tied AR part what it shares only once."""
+        named = {name: name for name in self.names(part)}
+        counts_for = {stored: name for name, stored in (shared_once(named) if tied else named).items()}
+        for stored, tensor in self.read(counts_for):
+            yield counts_for[stored], tensor
+
 
 def _open(file: Path, framework: Literal["np", "pt"] = "np") -> safe_open:
     """A file's header and, with "pt", its tensors."""
@@ -147,6 +158,8 @@ def check_parts(weights: Weights, parts: Mapping[str, nn.Module]) -> None:
     }
     expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     found = {name: weights.shapes[name] for part in parts for name in weights.names(part)}
+    if "ar" in parts and is_tied(parts["ar"]):
+        found = shared_twice(found)
     problems = shape_problems(expected, found)
     if problems:
         raise CheckpointError(f"{weights.folder}: the {', '.join(parts)} weights do not fit config.json; {problems}")
@@ -187,7 +200,7 @@ def load_part(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
 ) -> None:
-    """Fill `module` with the checkpoint's tensors of `part`, one after the other.
+    """Fill `module` with the checkpoint's tensors of `part`, one after the other; a tied AR part stays tied.
 
     Args:
         dtype: of tensors that replace those of a module on the meta device (default: as stored); a module with
@@ -200,17 +213,44 @@ def load_part(
     import torch
 
     check_parts(weights, {part: module})
+    tied = part == "ar" and is_tied(module)
+    if tied:
+        _warn_of_a_dropped_head(weights)
     names = {released_name(part, name): name for name in module.state_dict()}
     targets = module.state_dict(keep_vars=True)
     assigned = {}
     with torch.no_grad():
-        for key, tensor in weights.read(weights.names(part)):
+        for key, tensor in weights.read_part(part, tied=tied):
             if targets[names[key]].is_meta:
                 assigned[names[key]] = tensor.to(device=device, dtype=dtype or tensor.dtype, copy=True)
             else:
                 targets[names[key]].copy_(tensor)
     if assigned:
         module.load_state_dict(assigned, strict=False, assign=True)
+    if tied:
+        module.lm_head.weight = module.model.embed_tokens.weight  # assigning has made the latter a new parameter
+
+
+def _warn_of_a_dropped_head(weights: Weights) -> None:
+    stored = [tensor for _, tensor in weights.read(weights.files.keys() & {HEAD, EMBEDDING})]
+    if len(stored) == 2 and not stored[0].equal(stored[1]):
+        log.warning(
+            "%s: %s differs from %s and is not used, because config.json says tie_word_embeddings: true; a head of its "
+            "own needs false there",
+            weights.folder,
+            HEAD,
+            EMBEDDING,
+        )
+
+
+def released_tensors(parts: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
+    """What is saved of these parts, by released name; of a tied AR part what it shares only once."""
+    tensors = {
+        released_name(part, name): tensor.detach()
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+    return shared_once(tensors) if "ar" in parts and is_tied(parts["ar"]) else tensors
 
 
 def save_parts(folder: Path, parts: Mapping[str, nn.Module], dtype: torch.dtype | None = None) -> None:
@@ -218,8 +258,6 @@ def save_parts(folder: Path, parts: Mapping[str, nn.Module], dtype: torch.dtype 
     from huggingface_hub import save_torch_state_dict
 
     tensors = {
-        released_name(part, name): tensor.detach().to(dtype or tensor.dtype).cpu().contiguous()
-        for part, module in parts.items()
-        for name, tensor in module.state_dict().items()
+        name: tensor.to(dtype or tensor.dtype).cpu().contiguous() for name, tensor in released_tensors(parts).items()
     }
     save_torch_state_dict(tensors, folder)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from blip3o_grpo.configs.names import HUB_NAME
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError, read_json
+from blip3o_grpo.policies.blip3o_next.tied import TIE
 
 if TYPE_CHECKING:
     from transformers import Qwen3Config
@@ -106,6 +107,9 @@ def read_config(path: str | Path) -> dict:
             raise CheckpointError(f"{file}: {key} is {values[key]}, more than {MAX_SIZES[key]}")
     if not isinstance(values["diffusion_name_or_path"], str):
         raise CheckpointError(f"{file}: diffusion_name_or_path is {values['diffusion_name_or_path']!r}, expected text")
+    tied = values.get(TIE)
+    if not isinstance(tied, bool | None):
+        raise CheckpointError(f"{file}: {TIE} is {tied!r}, expected true or false")
     tower = values.get("vision_tower_config")
     if tower is not None and not (
         isinstance(tower, dict)
@@ -119,8 +123,6 @@ def read_config(path: str | Path) -> dict:
 def load_config(path: str | Path) -> Qwen3Config:
     """Qwen3 configuration with BLIP3o-NEXT's own keys as attributes.
 
-    `tie_word_embeddings` is off whatever the file says: the released class has a head of its own.
-
     Raises:
         CheckpointError: as `read_config`.
     """
@@ -129,7 +131,7 @@ def load_config(path: str | Path) -> Qwen3Config:
     values = read_config(path)
     model_type = values.pop("model_type")
     try:
-        config = Qwen3Config(**values | {"tie_word_embeddings": False})
+        config = Qwen3Config(**values | {TIE: bool(values.get(TIE))})
     except Exception as error:  # transformers checks types with errors of its own
         file = resolve_policy_path(path) / "config.json"
         raise CheckpointError(f"{file}: not a Qwen3 configuration ({one_line(error)})") from error

@@ -13,6 +13,7 @@ from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, shape_problems
 from blip3o_grpo.policies.blip3o_next.config import read_config, resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder, read_diffusion_configs
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
+from blip3o_grpo.policies.blip3o_next.tied import EMBEDDING, HEAD, TIE, shared_twice
 
 QWEN3_SIZES = (
     "vocab_size",
@@ -37,9 +38,10 @@ def check_headers(path: str | Path) -> Path:
     read_diffusion_configs(diffusion_folder(folder, values["diffusion_name_or_path"]))
     found = weights.part_shapes("ar")
     expected = ar_shapes(values)
-    if values.get("tie_word_embeddings") and "lm_head.weight" not in found:
-        expected.pop("lm_head.weight", None)
-    if expected and (problems := shape_problems(expected, found)):
+    tied = values.get(TIE)
+    if expected and (problems := shape_problems(expected, shared_twice(found) if tied else found)):
+        if not tied and HEAD in expected.keys() - found.keys():
+            problems += f" (a head that is the embedding itself needs {TIE}: true in config.json)"
         raise CheckpointError(f"{folder}: the ar weights do not fit config.json; {problems}")
     return folder
 
@@ -63,6 +65,5 @@ def ar_shapes(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     layer |= {"input_layernorm.weight": (width,), "post_attention_layernorm.weight": (width,)}
     if values.get("attention_bias"):
         layer |= {f"{name}.bias": shape[:1] for name, shape in projections.items() if name.startswith("self_attn")}
-    shapes = {"model.embed_tokens.weight": (vocabulary, width), "model.norm.weight": (width,)}
-    shapes["lm_head.weight"] = (vocabulary, width)
+    shapes = {EMBEDDING: (vocabulary, width), "model.norm.weight": (width,), HEAD: (vocabulary, width)}
     return shapes | {f"model.layers.{n}.{name}": shape for n in range(layers) for name, shape in layer.items()}

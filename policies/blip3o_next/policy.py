@@ -31,6 +31,7 @@ from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.policies.blip3o_next.logprobs import position_ids
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptEncoder
 from blip3o_grpo.policies.blip3o_next.ta_tok import load_ta_tok, named_file
+from blip3o_grpo.policies.blip3o_next.tied import TIE, is_tied
 from blip3o_grpo.policies.blip3o_next.vision import VQSigLIP2, empty_tokenizer
 
 
@@ -100,6 +101,8 @@ class BLIP3oNext(nn.Module):
             raise
         except Exception as error:  # whatever model classes make of sizes that cannot be
             raise CheckpointError(f"{folder}: no model can be built from its configs ({one_line(error)})") from error
+        if policy.ar is not None:
+            policy.ar.tie_weights()  # on the meta device, every assignment made a parameter of its own
         check_parts(weights, policy.parts())
         policy.released_config = read_config(folder)
         return policy
@@ -144,12 +147,15 @@ class BLIP3oNext(nn.Module):
     def save_pretrained(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write every loaded part, the configs and the tokenizer in the released layout.
 
-        A policy that was loaded keeps its `config.json` word by word, but for the dtype if that is another now. The
-        three configs of the diffusion head are written beside it, so the folder needs no network.
+        A policy that was loaded keeps its `config.json` word by word, but for the dtype if that is another now, and
+        for `tie_word_embeddings`, which says what the weights are: a tied policy has no `lm_head.weight`. The three
+        configs of the diffusion head are written beside it, so the folder needs no network.
         """
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         save_parts(folder, self.parts(), dtype)
+        if self.ar is not None:
+            self.config.tie_word_embeddings = is_tied(self.ar)
         if self.released_config is None:
             write_config(folder, self.config)
         else:
@@ -162,7 +168,10 @@ class BLIP3oNext(nn.Module):
 
     def _released_config(self, dtype: torch.dtype | None) -> dict:
         saved = str(dtype or next(self.parameters()).dtype).removeprefix("torch.")
-        return {key: saved if key in ("dtype", "torch_dtype") else value for key, value in self.released_config.items()}
+        changed = {key: saved for key in ("dtype", "torch_dtype") if key in self.released_config}
+        if bool(self.released_config.get(TIE)) != self.config.tie_word_embeddings:
+            changed[TIE] = self.config.tie_word_embeddings
+        return self.released_config | changed
 
     def parts(self) -> dict[str, nn.Module]:
         """Loaded modules under the names `checkpoint.py` uses."""

@@ -109,7 +109,9 @@ def make_tokenizer(
     return fast
 
 
-def make_config(tokenizer: PreTrainedTokenizerFast, num_image_tokens: int = NUM_IMAGE_TOKENS) -> Qwen3Config:
+def make_config(
+    tokenizer: PreTrainedTokenizerFast, num_image_tokens: int = NUM_IMAGE_TOKENS, tie: bool = False
+) -> Qwen3Config:
     """Configuration of the tiny policy for a tokenizer of `make_tokenizer`."""
     first_image = tokenizer.convert_tokens_to_ids("<I0>")
     first_scale = tokenizer.convert_tokens_to_ids("<S0>")
@@ -122,7 +124,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast, num_image_tokens: int = NUM_
         num_key_value_heads=3,
         head_dim=32,
         max_position_embeddings=256,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tie,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -143,7 +145,11 @@ def make_config(tokenizer: PreTrainedTokenizerFast, num_image_tokens: int = NUM_
 
 
 def random_policy(
-    folder: str | Path, seed: int = 0, corpus: list[str] | None = None, num_image_tokens: int = NUM_IMAGE_TOKENS
+    folder: str | Path,
+    seed: int = 0,
+    corpus: list[str] | None = None,
+    num_image_tokens: int = NUM_IMAGE_TOKENS,
+    tie: bool = False,
 ) -> Path:
     """Write a tiny policy with random weights in the released layout and return its folder.
 
@@ -152,11 +158,12 @@ def random_policy(
         seed: of the weights.
         corpus: captions whose lower-case words become tokens; by default a few of the tiny world's.
         num_image_tokens: size of the codebook.
+        tie: whether the head is the embedding.
     """
     folder = Path(folder)
     corpus = corpus or ['a red sign that says "TAXI"', "a photo of two blue circles"]
     tokenizer = make_tokenizer(corpus, num_image_tokens)
-    config = make_config(tokenizer, num_image_tokens)
+    config = make_config(tokenizer, num_image_tokens, tie)
     for name, values in (
         ("transformer/config.json", {"_class_name": "SanaTransformer2DModel", **TRANSFORMER}),
         ("vae/config.json", {"_class_name": "AutoencoderDC", **AUTOENCODER}),

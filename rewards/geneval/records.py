@@ -7,43 +7,32 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from blip3o_grpo.rewards.detectors.coco import nearest_class
+from blip3o_grpo.rewards.geneval.possible import check_possible
+from blip3o_grpo.rewards.geneval.types import Clause, Record
 from blip3o_grpo.rewards.hooks import TagTable
 from blip3o_grpo.rewards.types import RewardError
 
-TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-"""The official six, in the order of the published tables."""
 TAG_TABLE = TagTable(
-    dict(
-        zip(TAGS, ("Single object", "Two objects", "Counting", "Colors", "Position", "Color attribution"), strict=True)
-    )
+    {
+        "single_object": "Single object",
+        "two_object": "Two objects",
+        "counting": "Counting",
+        "colors": "Colors",
+        "position": "Position",
+        "color_attr": "Color attribution",
+    }
 )
-"""What published tables call them."""
+"""The official six, what published tables call them, in their order."""
+TAGS = tuple(TAG_TABLE.titles)
 COLOR_NAMES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+MOST_NAMES = 12
+"""More are not listed in an error."""
 RELATIONS = ("left of", "right of", "above", "below")
-
-
-@dataclass(frozen=True)
-class Clause:
-    """Objects of one class that the image must (`include`) or must not (`exclude`) hold."""
-
-    class_name: str
-    count: int
-    color: str | None = None
-    position: tuple[str, int] | None = None
-    """Relation, and the index of the earlier include clause it refers to."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What one prompt asks for: all of `include`, none of `exclude`."""
-
-    tag: str
-    include: tuple[Clause, ...]
-    exclude: tuple[Clause, ...] = ()
 
 
 def is_record(metadata: Mapping[str, Any]) -> bool:
@@ -64,7 +53,7 @@ def parse_record(
         color_names: colours the classifier can tell.
 
     Raises:
-        RewardError: naming the key and the nearest right value.
+        RewardError: naming the key and the nearest right value; or no picture can satisfy the record.
     """
     include = _clauses(metadata, "include", class_names, color_names)
     if not include:
@@ -72,7 +61,23 @@ def parse_record(
     tag = metadata.get("tag", "")
     if not isinstance(tag, str):
         raise RewardError(f"`tag` must be text, found {tag!r}")
-    return Record(tag, include, _clauses(metadata, "exclude", class_names, color_names))
+    spelt = re.sub(r"[\s_-]+", "_", tag.strip().casefold())
+    if spelt in TAGS and tag not in TAGS:
+        raise RewardError(f"`tag` is {tag!r}; did you mean {spelt!r}?")
+    record = Record(tag, include, _clauses(metadata, "exclude", class_names, color_names))
+    check_possible(record)
+    return record
+
+
+def tag_warning(tag: str) -> str | None:
+    """What is odd about a tag: only `counting` has a threshold of its own, and a table shows the official six first."""
+    if tag in TAGS:
+        return None
+    if not tag:
+        return "a GenEval record has no `tag`: it is scored as all kinds of prompts but `counting`"
+    near = difflib.get_close_matches(tag.casefold(), TAGS)
+    hint = f"did you mean {near[0]!r}?" if near else f"the official ones are {', '.join(TAGS)}"
+    return f"unknown GenEval `tag` {tag!r}: it is scored as all kinds of prompts but `counting`; {hint}"
 
 
 def _clauses(
@@ -100,12 +105,11 @@ def _clause(
         raise RewardError(f"`{place}` must be an object with `class` and `count`, found {value!r}")
     for name in value:
         if name not in allowed:
-            raise RewardError(f"`{place}`: unknown key {name!r}{_nearest(name, allowed)}")
+            raise RewardError(f"`{place}`: unknown key {name!r}{_nearest(str(name), allowed)}")
     for name in ("class", "count"):
         if name not in value:
             raise RewardError(f"`{place}`: the key {name!r} is missing")
-    known = class_names if class_names is not None else (value["class"],)
-    class_name = _one_of(value["class"], known, f"{place}.class", "class")
+    class_name = _one_of(value["class"], class_names, f"{place}.class", "class")
     count = value["count"]
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise RewardError(f"`{place}.count` is {count!r}; it must be a whole number of at least 1")
@@ -128,14 +132,17 @@ def _position(value: Any, place: str, index: int) -> tuple[str, int]:
     return relation, target
 
 
-def _one_of(value: Any, known: Collection[str], place: str, what: str) -> str:
-    if not isinstance(value, str) or value not in known:
+def _one_of(value: Any, known: Collection[str] | None, place: str, what: str) -> str:
+    if not isinstance(value, str):
+        raise RewardError(f"`{place}`: a {what} must be text, found {value!r}")
+    if known is not None and value not in known:
         raise RewardError(f"`{place}`: unknown {what} {value!r}{_nearest(value, known)}")
     return value
 
 
-def _nearest(value: Any, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+def _nearest(value: str, known: Collection[str]) -> str:
+    meant = nearest_class(value, known)
+    near = [meant] if meant else difflib.get_close_matches(value, known)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(known)}" if len(known) <= 12 else ""
+    return f"; known: {', '.join(known)}" if len(known) <= MOST_NAMES else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,8 +11,9 @@ import numpy as np
 from blip3o_grpo.rewards.detectors import build_detector, check_detector, detector_class
 from blip3o_grpo.rewards.detectors.colors import build_colors, check_colors, color_names
 from blip3o_grpo.rewards.detectors.detections import Detections
-from blip3o_grpo.rewards.geneval.records import TAG_TABLE, Record, is_record, parse_record
-from blip3o_grpo.rewards.geneval.scoring import COUNTING_THRESHOLD, MAX_OBJECTS, THRESHOLD, dense, keep_objects, strict
+from blip3o_grpo.rewards.geneval.records import TAG_TABLE, is_record, parse_record, tag_warning
+from blip3o_grpo.rewards.geneval.scoring import COUNTING_THRESHOLD, THRESHOLD, dense, keep_objects, strict
+from blip3o_grpo.rewards.geneval.types import Record
 from blip3o_grpo.rewards.images import as_rgb
 from blip3o_grpo.rewards.types import RewardBatch, RewardError
 
@@ -80,13 +82,21 @@ class GenEvalReward:
 
     @classmethod
     def check_prompt(cls, prompt: str, metadata: Mapping[str, Any], **options: Any) -> None:
-        """Refuse a record this detector or classifier could never satisfy; raises RewardError. Loads nothing."""
+        """Refuse a record that no picture, this detector or this classifier could ever satisfy, and warn of an odd tag.
+
+        Loads nothing.
+
+        Raises:
+            RewardError: as `parse_record`.
+        """
         if is_record(metadata):
-            parse_record(
+            record = parse_record(
                 metadata,
                 detector_class(options.get("detector", "transformers")).class_names,
                 color_names(options.get("colors", "clip"), **(options.get("color_options") or {})),
             )
+            if odd := tag_warning(record.tag):
+                warnings.warn(odd, stacklevel=2)
 
     def __call__(self, batch: RewardBatch) -> list[float | None]:
         """Scores in [0, 1]; None for prompts without a record (their images are not looked at)."""
@@ -112,7 +122,7 @@ class GenEvalReward:
 
     def _judge(self, image: np.ndarray, detections: Detections, record: Record) -> dict[str, Any]:
         threshold = self.counting_threshold if record.tag == "counting" else self.threshold
-        objects = keep_objects(detections, threshold, MAX_OBJECTS)
+        objects = keep_objects(detections, threshold)
 
         def colors(indices: Sequence[int]) -> list[str]:
             return self._colors(image, detections, indices)

@@ -1,7 +1,8 @@
 """GenEval scores as pure functions of what was detected: `strict`, the official benchmark, and `dense`, for training.
 
 Both look at the same objects: per class those above the score threshold, best first, at most 16. Ties in the score are
-broken by the box, so the order in which a detector lists them does not matter.
+broken by the box, so the order in which a detector lists them does not matter; a deviation from the official script,
+which keeps the detector's order among equal scores.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from blip3o_grpo.rewards.detectors.detections import Detections
-from blip3o_grpo.rewards.geneval.records import Clause, Record
+from blip3o_grpo.rewards.geneval.possible import MAX_OBJECTS
+from blip3o_grpo.rewards.geneval.types import Clause, Record
 
 THRESHOLD = 0.3
 COUNTING_THRESHOLD = 0.9
-MAX_OBJECTS = 16
-"""Objects kept per class."""
 POSITION_MARGIN = 0.1
 """Share of both objects' sizes by which centres may differ without counting as apart."""
 

@@ -14,8 +14,10 @@ import ipaddress
 import logging
 import os
 import secrets
+import socket
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,12 +25,16 @@ import numpy as np
 import typer
 import uvicorn
 import yaml
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from PIL import Image
 from pydantic import Base64Bytes, BaseModel, ValidationError
+from starlette.exceptions import HTTPException as AnyHTTPException
 
+from blip3o_grpo.rewards.http.failures import one_line
+from blip3o_grpo.rewards.http.png import PngHeader, read_header
 from blip3o_grpo.rewards.redaction import redact
 from blip3o_grpo.rewards.registry import build_reward
 from blip3o_grpo.rewards.spec import adapt
@@ -41,9 +47,6 @@ MAX_IMAGES = 1024
 REQUEST_TIMEOUT_S = 60
 """For a request's body to arrive."""
 MAX_CONNECTIONS = 64
-BIT_DEPTH = 24
-"""Where a PNG's header says it."""
-
 BEARER = HTTPBearer(auto_error=False)
 
 logger = logging.getLogger(__name__)
@@ -116,6 +119,15 @@ def create_app(
     app = FastAPI(title=f"reward {name}", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BodyLimit, max_bytes=max_request_bytes)
 
+    @app.exception_handler(AnyHTTPException)
+    async def refuse(request: Request, error: AnyHTTPException) -> Response:
+        if error.status_code < 500:  # what the reward raised has been written already
+            who = request.client.host if request.client else "?"
+            logger.warning(
+                one_line(f"refused {request.method} {request.url.path} of {who}: {error.status_code} {error.detail}")
+            )
+        return await http_exception_handler(request, error)
+
     @app.get("/health", dependencies=[Depends(authorise)])
     async def health() -> dict[str, str]:
         return {"reward": name, "kind": loaded.kind}
@@ -169,24 +181,28 @@ def _decode(asked: ScoreRequest, pngs: list[bytes], max_pixels: int) -> RewardBa
     opened = []
     for number, png in enumerate(pngs):
         try:
-            opened.append(Image.open(io.BytesIO(png), formats=["PNG"]))
+            opened.append((Image.open(io.BytesIO(png), formats=["PNG"]), read_header(png)))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise HTTPException(422, f"images.{number} is no readable PNG: {error}") from error
-    pixels = sum(image.width * image.height for image in opened)
+    pixels = sum(header.width * header.height for _, header in opened)
     if pixels > max_pixels:
         raise HTTPException(413, f"the images have {pixels} pixels in all, more than {max_pixels}; send fewer images")
     try:
-        images = [_unpack(image, png, i) for i, (image, png) in enumerate(zip(opened, pngs, strict=True))]
+        images = [_unpack(image, header, number) for number, (image, header) in enumerate(opened)]
         return RewardBatch(images, asked.prompts, asked.metadata)
     except RewardError as error:
         raise HTTPException(422, str(error)) from error
 
 
-def _unpack(image: Image.Image, png: bytes, number: int) -> np.ndarray:
+def _unpack(image: Image.Image, header: PngHeader, number: int) -> np.ndarray:
     if image.mode != "RGB":
         raise HTTPException(422, f"images.{number} has mode {image.mode}; send 8-bit RGB")
-    if png[BIT_DEPTH] != 8:  # Pillow would cut 16 bits down without a word
-        raise HTTPException(422, f"images.{number} has {png[BIT_DEPTH]} bits per channel; send 8-bit RGB")
+    if header.bit_depth != 8:  # Pillow would cut 16 bits down without a word
+        raise HTTPException(422, f"images.{number} has {header.bit_depth} bits per channel; send 8-bit RGB")
+    if header.transparent:
+        raise HTTPException(422, f"images.{number} has a transparent colour; send 8-bit RGB without one")
+    if header.animated:
+        raise HTTPException(422, f"images.{number} is an animation; send one picture")
     try:
         return np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
@@ -221,11 +237,29 @@ def serve(
             raise RewardError(f"the environment variable {token_env} is not set, or empty")
         check_exposure(host, token)
         options = dict(_option(text) for text in option or [])
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
         app = create_app(build_reward(target, options, Path.cwd()), target, token=token)
     except RewardError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
-    uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=MAX_CONNECTIONS, server_header=False)
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", limit_concurrency=MAX_CONNECTIONS, server_header=False
+    )
+    server = _Server(config, f"serving reward {target} on http://{f'[{host}]' if ':' in host else host}:{port}")
+    with suppress(KeyboardInterrupt):  # how a server is ended
+        server.run()
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        typer.echo(self._ready, err=True)
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -11,6 +11,7 @@ import torch
 
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.decoding import decode_completions, prepare_head
+from blip3o_grpo.policies.blip3o_next.tied import load_weights
 from blip3o_grpo.rollout.messages import DecodedChunk, SampledChunk, Snapshot
 from blip3o_grpo.rollout.weights.packing import unpack_weights
 from blip3o_grpo.rollout.workers.base import Worker
@@ -56,7 +57,7 @@ class Decoder(Worker):
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Replace the AR part's weights."""
-        self._policy.ar.load_state_dict(dict(unpack_weights(values)))
+        load_weights(self._policy.ar, dict(unpack_weights(values)))
 
     def decode(self, sampled: SampledChunk, part: slice, num_steps: int, snapshot: Snapshot) -> DecodedChunk:
         """Images of the groups `part` of a sampled chunk, all in one batch, in `num_steps` Euler steps."""

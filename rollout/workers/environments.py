@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import ray
 
-import blip3o_grpo
 from blip3o_grpo.configs import ConfigError, RewardSection
 from blip3o_grpo.rollout.types import RolloutError
 from blip3o_grpo.rollout.workers.reward import RewardWorker
@@ -62,7 +61,8 @@ def make_import_root(folder: Path) -> Path:
     """
     package = folder / "blip3o_grpo"
     package.mkdir(parents=True, exist_ok=True)
-    places = [*Path(blip3o_grpo.__file__).parent.iterdir()]
+    (project,) = importlib.util.find_spec("blip3o_grpo").submodule_search_locations
+    places = [*Path(project).iterdir()]
     for room in ("configs", "policies", "rewards", "rollout"):  # an editable install may keep them elsewhere
         places += [Path(place) for place in importlib.util.find_spec(f"blip3o_grpo.{room}").submodule_search_locations]
     wanted = {place.name: str(place.resolve()) for place in places if place.name != "__pycache__"}

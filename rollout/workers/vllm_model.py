@@ -3,7 +3,8 @@
 A sampler needs logits of the image tokens only, 65,536 of about 217,000 at full size. vLLM takes the column of a
 logit for its token id, so here the vocabulary is turned until the image tokens come first: engine id = (id - first
 image token) mod vocabulary. The embedding's rows are turned alike when weights are read, the head keeps the image
-rows, and the support needs no mask. `blip3o_grpo.rollout.workers.engine.EngineIds` translates at the border.
+rows, and the support needs no mask. With tied embeddings these rows are the embedding's, taken again from every
+embedding that is loaded. `blip3o_grpo.rollout.workers.engine.EngineIds` translates at the border.
 
 `register` tells this process's vLLM about the folder layout and the model; vLLM's own Qwen3 does all the rest.
 """
@@ -22,6 +23,7 @@ from vllm.config import ModelConfig, VllmConfig
 
 from blip3o_grpo.policies import CheckpointError, image_tokens, load_config
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights
+from blip3o_grpo.policies.blip3o_next.tied import EMBEDDING, HEAD
 from blip3o_grpo.rollout.vllm_seams import (
     BaseModelLoader,
     ConfigParserBase,
@@ -55,12 +57,14 @@ class ImageTokenQwen3(Qwen3ForCausalLM):
         return super().load_weights(self._turned(weights))
 
     def _turned(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        tied, image = self.config.image_rows_are_tied, slice(self.tokens.start, self.tokens.stop)
         for name, tensor in weights:
-            if name == "lm_head.weight":
-                tensor = tensor[self.tokens.start : self.tokens.stop]
-            elif name == "model.embed_tokens.weight":
-                tensor = tensor.roll(-self.tokens.start, 0)
-            yield name, tensor
+            if name == EMBEDDING:
+                yield name, tensor.roll(-self.tokens.start, 0)
+            elif name != HEAD:
+                yield name, tensor
+            if name == (EMBEDDING if tied else HEAD):
+                yield HEAD, tensor[image]
 
 
 class ReleasedConfig(ConfigParserBase):
@@ -70,6 +74,8 @@ class ReleasedConfig(ConfigParserBase):
         """The configuration as a dictionary and as an object."""
         config = load_config(model)
         config.architectures = [ARCHITECTURE]
+        # vLLM would tie the whole head to the turned embedding; ours has the image rows, wherever they come from.
+        config.image_rows_are_tied, config.tie_word_embeddings = config.tie_word_embeddings, False
         return config.to_dict(), config
 
 
@@ -81,8 +87,8 @@ class ReleasedWeights(BaseModelLoader):
 
     def get_all_weights(self, model_config: ModelConfig, model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         """The AR part's tensors, one at a time."""
-        weights = Weights(Path(model_config.model))
-        yield from weights.read(weights.names("ar"))
+        tied = model_config.hf_config.image_rows_are_tied
+        yield from Weights(Path(model_config.model)).read_part("ar", tied=tied)
 
     def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
         """Fill a new model.

@@ -277,13 +277,3 @@ def test_a_context_without_room_for_a_prompt_is_refused(broken, monkeypatch):
     nothing_is_allocated(monkeypatch)
     edit_config(broken, max_position_embeddings=49)
     refused(broken, "max_position_embeddings=49 leaves no room for a prompt beside the 49 tokens of an image")
-
-
-def test_tied_embeddings_in_the_config_do_not_tie(broken, tmp_path):
-    """The released class has a head of its own whatever Qwen3's configuration says."""
-    edit_config(broken, tie_word_embeddings=True)
-    policy = BLIP3oNext.from_pretrained(broken, dtype=None, parts=("ar", "head", "vision"))
-    assert not torch.equal(policy.ar.lm_head.weight, policy.ar.model.embed_tokens.weight)
-    policy.save_pretrained(tmp_path / "saved")
-    assert torch.equal(stored(tmp_path / "saved")["lm_head.weight"], stored(broken)["lm_head.weight"])
-    assert json.loads((tmp_path / "saved" / "config.json").read_text())["tie_word_embeddings"] is True

@@ -7,8 +7,8 @@ import io
 import struct
 import zlib
 
+import httpx
 import numpy as np
-import requests
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -122,24 +122,14 @@ ANSWERS = [
 ]
 
 
-class Bytes(requests.adapters.BaseAdapter):
-    """A transport that answers everything with the same bytes."""
+class Body(httpx.AsyncByteStream):
+    """An answer's bytes."""
 
     def __init__(self, content: bytes):
-        super().__init__()
         self.content = content
 
-    def send(self, request: requests.PreparedRequest, **_: object) -> requests.Response:
-        response = requests.Response()
-        healthy = request.url.endswith("/health")
-        response.status_code, response.url, response.request = 200, request.url, request
-        stream = io.BytesIO(b"{}" if healthy else self.content)
-        stream.read1 = lambda amount, decode_content, read=stream.read: read(amount)  # as urllib3 calls it
-        response.raw = stream
-        return response
-
-    def close(self) -> None:
-        """Nothing is open."""
+    async def __aiter__(self):
+        yield self.content
 
 
 def _open(content: bytes):
@@ -160,15 +150,18 @@ def _request(request: dict, status: int | tuple[int, ...]):
 
 
 def _answer(content: bytes):
+    async def answer(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Body(b"{}" if request.url.path.endswith("/health") else content))
+
     def act(world: World) -> str:
-        real = requests.Session.get_adapter
-        requests.Session.get_adapter = lambda self, url: Bytes(content)
+        real = httpx.AsyncHTTPTransport.handle_async_request
+        httpx.AsyncHTTPTransport.handle_async_request = answer
         try:
-            reward = RemoteReward("http://reward.example", timeout=5, retries=0)
+            reward = RemoteReward("http://reward.example", timeout=5, retries=0, patience_s=0)
             images = [np.zeros((4, 4, 3), np.uint8)] * 2
             return world.call(reward, RewardBatch(images, ["a", "b"], [{}, {}]))
         finally:
-            requests.Session.get_adapter = real
+            httpx.AsyncHTTPTransport.handle_async_request = real
 
     return act
 

@@ -17,7 +17,7 @@ from blip3o_grpo.configs import ConfigError, RunConfig, load_run_config
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.rewards import RewardBatch, RewardError, score
-from blip3o_grpo.rewards.geneval.records import Record, parse_record
+from blip3o_grpo.rewards.geneval import Record, parse_record
 from blip3o_grpo.rewards.http.client import RemoteReward
 from blip3o_grpo.rewards.images import ImageFileError, open_rgb
 from blip3o_grpo.rollout import PromptError, load_prompts
@@ -153,12 +153,13 @@ def test_anything_a_reward_may_return(value):
 @given(st.binary(max_size=40) | plain.map(lambda v: json.dumps({"scores": v}).encode()))
 def test_anything_a_service_may_answer(content):
     reward = RemoteReward.__new__(RemoteReward)
-    reward.url, reward.max_batch, reward._encode = "http://reward.example", 32, lambda batch: {}
+    reward.url, reward.kind, reward.max_batch = "http://reward.example", "pointwise", 32
+    reward._encode = lambda batch: {}
     reward._ask = lambda method, path, **body: content
     try:
         checked(reward(BATCH))
     except RewardError as error:
-        assert "http://reward.example/score" in str(error)
+        assert "http://reward.example/score" in str(error) and str(error).isprintable()
 
 
 @often

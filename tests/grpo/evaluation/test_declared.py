@@ -6,11 +6,10 @@ from rich.console import Console
 
 import blip3o_grpo.evaluation.suites as suites_module
 import blip3o_grpo.evaluation.tables as tables_module
-from blip3o_grpo.configs import RewardSection
+from blip3o_grpo.configs import ConfigError, RewardSection
 from blip3o_grpo.evaluation.heldout import summarise
 from blip3o_grpo.evaluation.suites import SuiteResult, suite_config
 from blip3o_grpo.evaluation.tables import suite_tables
-from blip3o_grpo.rewards import RewardError
 from blip3o_grpo.rewards.suites import PublishedRow, Suite, available_suites, find_suite
 from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutGroup
 
@@ -77,6 +76,9 @@ def test_a_reward_that_cannot_be_imported_here_declares_nothing(groups):
 
 def test_suites_are_found_by_name():
     assert {"ocr", "geneval"} <= set(available_suites())
-    assert find_suite("geneval").options == {"score": "strict"}
-    with pytest.raises(RewardError, match="unknown suite 'genevl'; did you mean 'geneval'?"):
+    assert find_suite("geneval").options({"detector": "mmdet", "threshold": 0.5}) == {
+        "detector": "mmdet",
+        "score": "strict",
+    }
+    with pytest.raises(ConfigError, match="unknown suite 'genevl'; did you mean 'geneval'?"):
         suite_config("genevl", ("tiny",), None, None, [])

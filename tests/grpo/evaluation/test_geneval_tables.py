@@ -1,6 +1,7 @@
 """GenEval's table, paired differences and official files, from images drawn right or wrong and really scored."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,21 @@ def test_published_overall_scores_are_the_means_of_their_tags():
     for row in PUBLISHED:
         if row.tags:
             assert np.mean(list(row.tags.values())) == pytest.approx(row.overall, abs=0.0101), row.model
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({}, "Detections count above 0.3, in counting above 0.9: the official ones."),
+        ({"detector": "mmdet", "detector_options": {"image_sides": [1333, 800]}}, "above 0.9: the official ones."),
+        ({"detector": "ssd"}, "not the official verdict: another detector."),
+        (
+            {"detector": "ssd", "colors": "nearest", "threshold": 0.5, "counting_threshold": 0.25},
+            "above 0.5, in counting above 0.25: not the official verdict: another detector, other colours, other",
+        ),
+        ({"detector_options": {"image_sides": [640, 384]}}, "not the official verdict: images scaled to 640 x 384 px."),
+    ],
+)
+def test_the_table_says_how_its_verdicts_depart_from_the_official_ones(groups, options, note):
+    result = replace(result_of(groups), reward=RewardSection(name="geneval", options=options))
+    assert note in " ".join(" ".join(printed(result, 200)).split())

@@ -8,11 +8,11 @@ from transformers import TrainerState
 
 from blip3o_grpo.configs import RewardSection
 from blip3o_grpo.configs.schema import EvaluationSection
+from blip3o_grpo.evaluation import callback
 from blip3o_grpo.evaluation.grids import draw_grid, save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, save_evaluation, summarise
 from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutError, RolloutGroup
 from blip3o_grpo.run.folder import RunFolder
-from blip3o_grpo.training import callbacks
 
 
 def group(name, scores):
@@ -74,12 +74,12 @@ def test_every_rank_gives_its_weights_and_rank_0_evaluates_them(make_config, tmp
         done.append(name)
         return SimpleNamespace(means={"target": 0.5})
 
-    monkeypatch.setattr(callbacks, "evaluate", evaluated)
-    callback = callbacks.HeldoutCallback(
+    monkeypatch.setattr(callback, "evaluate", evaluated)
+    reporter = callback.HeldoutCallback(
         config, None, [], RunFolder(tmp_path), sync_weights=lambda: done.append("sync"), add_metrics=logged.update
     )
     for main in (True, False):
         for step in range(1, 5):  # the last step's policy is evaluated when training is over
-            callback.on_step_end(None, TrainerState(global_step=step, is_world_process_zero=main), None)
+            reporter.on_step_end(None, TrainerState(global_step=step, is_world_process_zero=main), None)
     assert done == ["sync", "step-2", "sync"]
     assert logged == {"heldout/target": 0.5}

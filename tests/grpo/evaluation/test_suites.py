@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 import blip3o_grpo.cluster
 from blip3o_grpo.cli import app
 from blip3o_grpo.configs import dump_config
-from blip3o_grpo.evaluation.suites import suite_config, suite_prompts
+from blip3o_grpo.evaluation.suites import suite_config, suite_prompts, suite_reward
 from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.rewards.suites import find_suite
 from tests.grpo.geneval_groups import check_official_summary
 
 PROMPTS = Path(__file__).parents[3] / "configs/prompts"
@@ -32,6 +33,17 @@ def test_settings_come_from_the_run_its_comparison_the_recipe_or_the_suite(make_
         assert reward.options == {**options, "score": "strict"}
     assert suite_config("geneval", ("tiny",), None, None, []).rewards[0].options["detector"] == "shapes"
     assert suite_config("ocr", ("tiny",), str(run / "config.yaml"), None, ["seed=8"]).seed == 8
+
+
+@pytest.mark.parametrize("detector", ["mmdet", "transformers", None])
+def test_the_official_detector_is_judged_with_the_official_thresholds(make_config, detector):
+    """Whatever a recipe trains with, whether it names the detector or not."""
+    options = {"threshold": 0.5, "counting_threshold": 0.4, "detector_options": {"folder": "a"}}
+    options |= {"detector": detector} if detector else {}
+    config = make_config(rewards=[{"name": "parts", "type": "geneval", "options": options}])
+    section = suite_reward(find_suite("geneval"), config)
+    kept = {name: value for name, value in options.items() if "threshold" not in name}
+    assert section.options == {**kept, "score": "strict"}
 
 
 def test_a_given_prompt_file_counts_whole_unless_told_otherwise():

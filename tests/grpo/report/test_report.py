@@ -1,6 +1,7 @@
 """The report of a run: what it shows of finished, unfinished and broken runs."""
 
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -11,6 +12,8 @@ import pytest
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.report import charts, write_report
 from blip3o_grpo.report.build import duration
+from blip3o_grpo.rollout import RolloutError
+from blip3o_grpo.run.files import RunFileError
 
 
 class Resources(HTMLParser):
@@ -110,6 +113,22 @@ def test_interrupted_run_shows_the_latest_evaluation_and_what_is_missing(tmp_pat
     assert "step-12" in text and "0.500" in text
     assert text.count("this picture is missing") == 2
     assert text.count("Not evaluated yet.") == 3
+
+
+def test_pipes_in_a_run_folder_are_refused_not_waited_for(tmp_path, builder):
+    run = builder.run(tmp_path / "run")
+    picture, step = run / "evaluations/before-images/000-0.png", run / "rollouts/step-000000/rollouts.jsonl"
+    picture.unlink()
+    os.mkfifo(picture)
+    assert Resources(write_report(run).read_text()).text.count("this picture is missing") == 1
+    for path, error in ((run / "evaluations/before.json", RunFileError), (step, RolloutError)):
+        saved = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(error, match=f"{path.name}: not a regular file"):
+            write_report(run)
+        path.unlink()
+        path.write_bytes(saved)
 
 
 def test_before_evaluation_only(tmp_path, builder):

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 import zlib
 from collections import Counter
 from contextlib import contextmanager
@@ -22,12 +23,14 @@ from blip3o_grpo.rewards import (
     load_reward,
     score,
 )
-from blip3o_grpo.rewards.http import client
+from blip3o_grpo.rewards.http import client, proxies
 from blip3o_grpo.rewards.http.client import RemoteReward
 from blip3o_grpo.rewards.http.server import create_app
+from tests.rewards.http.speaking import OK, speaking
 
 ANSWERS = {
     "text": lambda: Response("<h1>busy</h1>", media_type="text/html"),
+    "lines": lambda: Response("<h1>\r\n  busy \x1b[2J\n</h1>\n", media_type="text/html"),
     "shape": lambda: JSONResponse([0.5, 0.5]),
     "dictionary": lambda: JSONResponse({"scores": {"0": 0.5}}),
     "few": lambda: JSONResponse({"scores": [0.5]}),
@@ -64,10 +67,31 @@ class Fingerprint:
         ]
 
 
+def reply(connection, answer):
+    """What was asked, answered."""
+    asked = connection.recv(2**16)
+    connection.sendall(answer)
+    return asked
+
+
+def dawdle(connection, step):
+    """Never ends, though something comes ten times a second."""
+    begin, piece = {
+        "headers": (b"HTTP/1.1 200 OK\r\n", b"A: b\r\n"),
+        "body": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        "silence": (b"", b""),
+        "upload": (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    }[step]
+    connection.sendall(begin)
+    for _ in range(50):
+        time.sleep(0.1)
+        connection.sendall(piece)
+
+
 @contextmanager
-def listening(app):
+def listening(app, port=0):
     """A real HTTP server on a free port of this machine; gives its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -137,6 +161,7 @@ def test_scores_are_those_of_the_local_reward(good, encoding):
     ("fault", "message"),
     [
         ("text", "answered no JSON: <h1>busy</h1>"),
+        ("lines", r"answered no JSON: <h1> busy \?\[2J </h1>"),
         ("shape", r'answered no {"scores": \[...\]}: \[0.5,0.5\]'),
         ("dictionary", "returned dict instead of a list"),
         ("few", "returned 1 scores for 3 images"),
@@ -149,8 +174,8 @@ def test_scores_are_those_of_the_local_reward(good, encoding):
         ("deep", "answered no JSON"),
         ("huge", "answered more than 1048576 bytes"),
         ("digits", "returned inf for prompt"),
-        ("slow", "did not answer: .*[Tt]ime"),
-        ("endless", "did not finish its answer in time"),
+        ("slow", r"did not answer: it took longer than 0.2 s \(3 attempts in .* s\); raise timeout \(now 0.2\)"),
+        ("endless", "did not answer: it took longer than 0.2 s"),
     ],
 )
 def test_every_wrong_answer_is_an_error_that_names_the_service(faulty, fault, message):
@@ -179,11 +204,128 @@ def test_a_request_that_is_too_large_says_so_over_a_real_connection():
 
 def test_a_service_that_is_gone_is_named():
     with listening(create_app(Fingerprint(), "fingerprint")) as url:
-        remote = RemoteReward(url, retries=1)
+        remote = RemoteReward(url, patience_s=0.05)
         assert remote(batch_of(0)) == []
-    for action in (lambda: remote(batch_of(1)), lambda: RemoteReward(url, retries=1)):
-        with pytest.raises(RewardError, match=f"{url}/.* did not answer: .*refused"):
+    for action in (lambda: remote(batch_of(1)), lambda: RemoteReward(url, patience_s=0.05)):
+        words = rf"{url}/.* did not answer: connection refused \(\d+ attempts in 0.\d s\); .* patience_s \(now 0.05\)"
+        with pytest.raises(RewardError, match=words):
             action()
+
+
+@pytest.mark.parametrize("slow_step", ["headers", "body", "silence", "upload"])
+def test_an_attempt_ends_at_its_deadline_however_the_service_spends_it(slow_step):
+    """Each piece comes in time; all of them together never do."""
+    with speaking(lambda connection: dawdle(connection, slow_step)) as url:
+        start = time.monotonic()
+        with pytest.raises(RewardError, match="it took longer than 0.3 s .1 attempt"):
+            RemoteReward(url, timeout=0.3, retries=0)
+        assert time.monotonic() - start < 2
+
+
+def test_tls_that_never_begins_ends_at_the_deadline():
+    error = pytest.raises(RewardError, match="it took longer than 0.3 s")
+    with speaking(lambda connection: time.sleep(2)) as url, error:
+        RemoteReward(url.replace("http", "https"), timeout=0.3, retries=0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"hello there\r\n\r\n", "what came is no HTTP"),
+        (b"", "closed before the answer was complete|connection reset"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "closed before the answer was complete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", "closed before the answer was complete"),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "answered 503 Busy: .*patience_s"),
+        (b"HTTP/1.1 307 Moved\r\nLocation: /health\r\nContent-Length: 0\r\n\r\n", "answered 307 Moved"),
+    ],
+)
+def test_what_is_no_answer_is_told_in_plain_words(answer, message):
+    with speaking(lambda connection: reply(connection, answer)) as url:
+        with pytest.raises(RewardError, match=message) as error:
+            RemoteReward(url, retries=0, patience_s=0.01)
+        assert "http" not in str(error.value).replace(url, "").replace("HTTP", "")
+        with pytest.raises(RewardError, match="a service without TLS is written http://|TLS began|reset"):
+            RemoteReward(url.replace("http", "https"), retries=0, patience_s=0.01)
+
+
+def test_a_service_that_restarts_costs_patience_only(caplog):
+    """Nobody listens for a while; the port is the same afterwards."""
+    with listening(create_app(Fingerprint(), "fingerprint")) as url:
+        remote = RemoteReward(url, retries=0)
+    port = int(url.rpartition(":")[2])
+
+    def restart():
+        time.sleep(0.3)
+        back.append(listening(create_app(Fingerprint(), "fingerprint"), port))
+        back[0].__enter__()
+
+    back = []
+    thread = threading.Thread(target=restart)
+    thread.start()
+    try:
+        assert remote(batch_of(2)) == Fingerprint()(batch_of(2))
+    finally:
+        thread.join()
+        back[0].__exit__(None, None, None)
+    assert [record.getMessage() for record in caplog.records if "asked again for 60 s" in record.getMessage()]
+
+
+def test_it_answers_where_an_event_loop_runs_already(good):
+    """As in a notebook, or in an asynchronous actor."""
+
+    async def ask():
+        return RemoteReward(good, token_env="REWARD_TOKEN")(batch_of(2))
+
+    assert asyncio.run(ask()) == Fingerprint()(batch_of(2))
+
+
+VARIABLES = ("http_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_a_service_of_this_machine_is_not_asked_through_a_proxy(good, monkeypatch, variable):
+    monkeypatch.setenv(variable, "http://me:pa55@127.0.0.1:9")
+    assert RemoteReward(good, token_env="REWARD_TOKEN")(batch_of(1)) == Fingerprint()(batch_of(1))
+
+
+@pytest.mark.parametrize(
+    ("host", "straight"),
+    [
+        ("127.0.0.1:80", True), ("[::1]", True), ("[::ffff:127.0.0.1]:80", True), ("localhost", True),
+        ("10.1.2.3", True), ("192.168.0.4", True), ("172.20.0.1", True), ("100.64.0.1", True), ("169.254.1.1", True),
+        ("gpu-node-3:8000", True), ("scores.internal", True), ("scores.local.", True), ("127.1", True),
+        ("[fd00::1]", True), ("8.8.8.8", False), ("[2001:4860:4860::8888]", False), ("rewards.invalid", False),
+    ],
+)  # fmt: skip
+def test_proxies_are_for_public_hosts(monkeypatch, host, straight):
+    monkeypatch.setenv("all_proxy", "proxy.example:3128")
+    found = {when: asyncio.run(proxies.find_proxy(f"http://{host}/a", when, 1)) for when in proxies.PROXIES}
+    assert found == {
+        "never": None,
+        "always": "http://proxy.example:3128",
+        "public": None if straight else found["always"],
+    }
+    monkeypatch.setenv("no_proxy", "*")
+    assert asyncio.run(proxies.find_proxy(f"http://{host}/a", "always", 1)) is None
+
+
+def test_a_proxy_that_fails_is_named_without_its_password(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://me:pa55@127.0.0.1:9")
+    for options in ({"url": "http://8.8.8.8"}, {"url": "http://127.0.0.1:8", "proxy": "always"}):
+        with pytest.raises(RewardError, match="through the proxy http://127.0.0.1:9, connection refused") as error:
+            RemoteReward(**options, patience_s=0)
+        assert "pa55" not in str(error.value)
+    monkeypatch.setenv("http_proxy", "socks5://me:pa55@127.0.0.1:9")
+    with pytest.raises(RewardError, match="'socks5://127.0.0.1:9'; only http:// and https:// proxies"):
+        RemoteReward("http://8.8.8.8")
+
+
+def test_a_proxy_passes_the_request_on_when_asked_to(monkeypatch):
+    seen = []
+    with speaking(lambda connection: seen.append(reply(connection, OK))) as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        RemoteReward("http://127.0.0.1:8", proxy="always", patience_s=0)
+    assert seen[0].startswith(b"GET http://127.0.0.1:8/health HTTP/1.1")
 
 
 def test_the_token_is_asked_for_at_the_start_and_never_shown(good, monkeypatch):
@@ -191,6 +333,10 @@ def test_the_token_is_asked_for_at_the_start_and_never_shown(good, monkeypatch):
         RemoteReward(good)
     monkeypatch.setenv("REWARD_TOKEN", "gu3ss")
     with pytest.raises(RewardError, match="answered 401") as error:
+        RemoteReward(good, token_env="REWARD_TOKEN")
+    assert "gu3ss" not in str(error.value)
+    monkeypatch.setenv("REWARD_TOKEN", "gu3ss\nX-Other: 1")
+    with pytest.raises(RewardError, match="the value of REWARD_TOKEN holds") as error:
         RemoteReward(good, token_env="REWARD_TOKEN")
     assert "gu3ss" not in str(error.value)
     monkeypatch.delenv("REWARD_TOKEN")
@@ -207,7 +353,13 @@ def test_the_token_is_asked_for_at_the_start_and_never_shown(good, monkeypatch):
         ({"url": "http://host/score?token=abc"}, "must look like"),
         ({"url": "http://me:secret@host"}, "user name or password"),
         ({"url": "http://host", "timeout": 0}, "timeout is 0"),
+        ({"url": "http://host/score?token=abc"}, r"'http://host/score\?...'"),
+        ({"url": "http://me:sec/ret@host"}, "remote url is 'http://host'"),
+        ({"url": "http://" + "a" * 64 + ".example"}, "must look like"),
         ({"url": "http://host", "retries": -1}, "retries is -1"),
+        ({"url": "http://host", "patience_s": -1}, "patience_s is -1"),
+        ({"url": "http://host", "patience_s": float("nan")}, "patience_s is nan"),
+        ({"url": "http://host", "proxy": "system"}, "unknown remote proxy 'system'"),
         ({"url": "http://host", "max_batch": 0}, "max_batch is 0"),
         ({"url": "http://host", "encoding": "pickle"}, "unknown remote encoding 'pickle'"),
         ({"url": "http://host", "token_env": "hf-abc/def"}, "not the token itself"),

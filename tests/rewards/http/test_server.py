@@ -4,7 +4,11 @@ import asyncio
 import base64
 import io
 import json
+import os
+import socket
 import struct
+import subprocess
+import sys
 import zlib
 
 import httpx
@@ -42,12 +46,25 @@ def png(size=8, value=7, mode="RGB"):
 
 def bomb(side=50_000):
     """A PNG of a hundred bytes that unpacks to 7.5 GB."""
+    return SIGNATURE + ihdr(side, 8, 2) + chunk(b"IDAT", zlib.compress(b"")) + END
 
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+def chunk(kind, data, checksum=None):
+    sum_ = zlib.crc32(kind + data) if checksum is None else checksum
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", sum_)
+
+
+def ihdr(side, depth, colour, interlaced=0):
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, interlaced))
+
+
+FLAT = "class Flat:\n    def __call__(self, batch):\n        return [0.5] * len(batch)\n"
+
+SIGNATURE, END = b"\x89PNG\r\n\x1a\n", chunk(b"IEND", b"")
+DEEP = chunk(b"IDAT", zlib.compress(bytes(4 * 25)))
+"""4 x 4 px of 16-bit RGB."""
+PLAIN = chunk(b"IDAT", zlib.compress(bytes(4 * 13)))
+TEXT = chunk(b"tEXt", b"a\0b")
 
 
 def body_of(images, prompts=None):
@@ -86,10 +103,41 @@ def test_scores_come_back_in_both_encodings(client):
         (png(size=200), 413, "40000 pixels in all, more than 16384"),
         (bomb(), 422, "could be decompression bomb"),
         (bomb(9_000), 413, "81000000 pixels in all"),
+        (SIGNATURE + ihdr(4, 16, 2) + DEEP + END, 422, "16 bits per channel"),
+        (SIGNATURE + TEXT + ihdr(4, 16, 2) + DEEP + END, 422, "its first chunk, and no other, must be IHDR"),
+        (SIGNATURE + TEXT + ihdr(4, 8, 2) + PLAIN + END, 422, "its first chunk, and no other, must be IHDR"),
+        (SIGNATURE + ihdr(4, 8, 2) + ihdr(4, 16, 2) + DEEP + END, 422, "its first chunk, and no other"),
+        (SIGNATURE + ihdr(4, 16, 0) + DEEP + END, 422, "has mode I;16"),
+        (SIGNATURE + ihdr(4, 16, 6) + DEEP + END, 422, "has mode RGBA"),
+        (SIGNATURE + ihdr(4, 8, 2) + chunk(b"tRNS", bytes(6)) + PLAIN + END, 422, "has a transparent colour"),
+        (SIGNATURE + ihdr(4, 8, 2) + chunk(b"acTL", bytes(7) + b"\1" + bytes(4)) + PLAIN + END, 422, ""),
+        (SIGNATURE + ihdr(4, 8, 2) + PLAIN, 422, "it is cut off"),
+        (SIGNATURE + ihdr(4, 8, 2) + PLAIN[:-1], 422, ""),
+        (
+            SIGNATURE + ihdr(4, 8, 2) + chunk(b"IDAT", zlib.compress(bytes(52)), 7) + END,
+            422,
+            "IDAT has a wrong check sum",
+        ),
+        (SIGNATURE + ihdr(4, 8, 2) + chunk(b"IDAT", zlib.compress(bytes(40))) + END, 422, "no readable PNG"),
+        (SIGNATURE + ihdr(4, 8, 2) + END, 422, "no readable PNG"),
     ],
 )
 def test_images_it_cannot_take(client, image, status, words):
     refused(client.post("/score", json=body_of([image])), status, words)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        SIGNATURE + ihdr(4, 8, 2) + PLAIN + END,
+        SIGNATURE + ihdr(4, 8, 2) + TEXT + PLAIN[:8] + PLAIN[8:] + TEXT + END + b"what follows the end",
+        SIGNATURE + ihdr(4, 8, 2, 1) + chunk(b"IDAT", zlib.compress(bytes(52 + 8))) + END,
+        SIGNATURE + ihdr(4, 8, 2) + chunk(b"PLTE", bytes(3)) + PLAIN + END,
+    ],
+)
+def test_images_it_can_take(client, image):
+    """Interlaced ones, and those with chunks that change no pixel."""
+    assert client.post("/score", json=body_of([image])).json() == {"scores": [0.0]}
 
 
 def test_requests_it_cannot_take(client):
@@ -157,6 +205,38 @@ def test_the_token_is_required_everywhere():
         refused(client.get("/health", headers=headers), 401, "token is missing or wrong")
         refused(client.post("/score", json=body_of([png()]), headers=headers), 401, "token is missing or wrong")
     assert client.get("/health", headers={"Authorization": "Bearer s3cret"}).status_code == 200
+
+
+def test_every_refused_request_is_a_line(caplog):
+    """With its reason, without the token, and whatever is in the path."""
+    client = TestClient(create_app(Brightness(), "brightness", token="s3cret"), raise_server_exceptions=False)
+    client.get("/health", headers={"Authorization": "Bearer gu3ss"})
+    client.get("/other%0Bforged line%1b[2J", headers={"Authorization": "Bearer gu3ss"})
+    client.post("/score", headers={"Authorization": "Bearer s3cret"})
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("http.server")]
+    assert lines == [
+        "refused GET /health of testclient: 401 the bearer token is missing or wrong",
+        "refused GET /other forged line?[2J of testclient: 404 Not Found",
+        "refused POST /score of testclient: 415 content type ''; send application/json or multipart/form-data",
+    ]
+
+
+def test_the_server_says_where_it_listens_and_whom_it_refused(tmp_path):
+    (tmp_path / "flat_reward.py").write_text(FLAT)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "blip3o_grpo.rewards.http.server", "flat_reward:Flat", "--port", str(port)]
+    environment = {**os.environ, "TOKEN": "s3cret", "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(
+        [*command, "--token-env", "TOKEN"], stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        try:
+            assert server.stderr.readline() == f"serving reward flat_reward:Flat on http://127.0.0.1:{port}\n"
+            assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 401
+            line = server.stderr.readline()
+            assert line.endswith("refused GET /health of 127.0.0.1: 401 the bearer token is missing or wrong\n")
+        finally:
+            server.terminate()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.9.1"])

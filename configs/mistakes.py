@@ -51,7 +51,9 @@ def mistake_in_words(error: Mapping[str, Any], fields_at: Callable[[Sequence[str
     key = ".".join(str(part) for part in location)
     if kind == "extra_forbidden":
         known = fields_at(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        given = str(location[-1])
+        short = [name for name in known if "_" in name and given == "".join(part[:1] for part in name.split("_"))]
+        near = short or difflib.get_close_matches(given, known, n=1, cutoff=0.5)  # `lr` is no misspelt `lora`
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {key!r}; {hint}"
     if kind == "missing":

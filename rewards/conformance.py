@@ -266,7 +266,9 @@ def _groups(batch: RewardBatch) -> list[RewardBatch]:
 
 def _take(batch: RewardBatch, order: Sequence[int]) -> RewardBatch:
     return RewardBatch(
-        *([column[index] for index in order] for column in (batch.images, batch.prompts, batch.metadata))
+        [batch.images[index] for index in order],
+        [batch.prompts[index] for index in order],
+        [batch.metadata[index] for index in order],
     )
 
 

@@ -54,7 +54,7 @@ class RewardBase:
     """Whether images of one prompt should differ under it; `doctor` says so where they do not. False for guards."""
 
     @staticmethod
-    def check_options(**options: Any) -> None:
+    def check_options(*_: Any, **options: Any) -> None:
         """Raise RewardError for values out of range, before any model loads; takes the constructor's parameters."""
 
     @staticmethod

@@ -10,6 +10,7 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Mapping
@@ -54,6 +55,8 @@ def find_reward(target: str, folder: str | Path | None = None) -> RewardSpec:
     module_name, _, attribute = location.partition(":")
     if module_name.endswith(".py") or "/" in module_name:
         raise RewardError(f"reward {target!r}: write {Path(module_name).stem}:{attribute}, a module's name and no path")
+    if not module_name or not attribute:
+        raise RewardError(f"reward {target!r}: write module:name, the file without .py and what it defines")
     beside = folder is not None and has_module(folder, module_name)
     module = _import(target, module_name, folder if beside else None, folder)
     found = vars(module).get(attribute)
@@ -136,7 +139,7 @@ def _twin(target: str, name: str, module: ModuleType) -> str | None:
     except (ImportError, ValueError):
         return None
     places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
-    mine = Path(module.__file__).resolve()
+    mine = Path(inspect.getfile(module)).resolve()
     others = [Path(place) for place in places if place]
     if not others or any(mine == place.resolve() or place.resolve() in mine.parents for place in others):
         return None

@@ -72,7 +72,8 @@ class RewardSpec:
 class LoadedReward:
     """A reward that was built, with what it offers."""
 
-    instance: Reward
+    instance: Any
+    """A `Reward`; which hooks of `RewardBase` it has besides stands in `spec.hooks`."""
     spec: RewardSpec
 
     @property

@@ -79,7 +79,8 @@ def _importer(package: str) -> Any:
     ) -> ModuleType:
         own = f"{package}.{name}"
         itself = globals is not None and globals.get("__name__") == own and "__path__" not in globals
-        if level or itself or not _lies_beside(folder, name):  # no file imports itself: `random.py` means Python's
+        compiled = isinstance(fromlist, list)  # compiled code that the module calls imports for itself: NumPy, late
+        if level or itself or compiled or not _lies_beside(folder, name):  # no file imports itself: `random.py`
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         if fromlist:
             return builtins.__import__(own, globals, locals, fromlist, 0)

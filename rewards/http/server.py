@@ -1,4 +1,4 @@
-"""Serves a reward over HTTP for `rewards.remote`, whose protocol it implements.
+"""Serves a reward over HTTP for `RemoteReward` of `client.py`, whose protocol it implements.
 
     python -m blip3o_grpo.rewards.http.server ocr --option variant=ned --port 8000
 

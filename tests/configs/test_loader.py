@@ -92,6 +92,7 @@ def test_relative_paths_belong_to_the_file_and_overridden_ones_to_the_shell(reci
     ("override", "parts"),
     [
         ("trainer.learning_rte=1", ["run.yaml", "'trainer.learning_rte'", "did you mean 'learning_rate'"]),
+        ("trainer.lr=1", ["'trainer.lr'", "did you mean 'learning_rate'"]),
         ("trainr.beta=1", ["'trainr'", "did you mean 'trainer'"]),
         ("rewards.0.wieght=1", ["'rewards.0.wieght'", "did you mean 'weight'"]),
         ("trainer.zzzz=1", ["known keys: max_steps"]),

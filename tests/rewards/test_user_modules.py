@@ -62,6 +62,12 @@ def test_files_named_like_other_modules_shadow_nothing(tmp_path):
     assert yaml.safe_load("1") == 1 and sys.modules["random"] is random
 
 
+def test_what_compiled_code_imports_is_not_looked_for_beside_the_recipe(tmp_path):
+    mine = "import time\n" + REWARD.format("time.strptime('7', '%d').tm_mday")
+    write(tmp_path, mine=mine, _strptime="raise RuntimeError('not meant')\n")
+    assert value("mine:constant", tmp_path) == 7
+
+
 def test_two_folders_with_files_of_one_name_stay_apart(tmp_path):
     for number in (1, 2):
         write(tmp_path / str(number), mine="from helper import N\n" + REWARD.format("N"), helper=f"N = {number}\n")

@@ -7,6 +7,7 @@ from .loader import expand_user as expand_user
 from .loader import load_run_config as load_run_config
 from .loader import load_warmstart_config as load_warmstart_config
 from .loader import read_yaml as read_yaml
+from .loader import whole_path as whole_path
 from .schema import RewardSection as RewardSection
 from .schema import RunConfig as RunConfig
 from .schema import WarmstartConfig as WarmstartConfig
@@ -30,4 +31,5 @@ __all__ = [
     "load_run_config",
     "load_warmstart_config",
     "read_yaml",
+    "whole_path",
 ]

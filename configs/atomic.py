@@ -134,6 +134,19 @@ def describe_refusal(path: Path, reason: str) -> str:
     return f"cannot write {path}: {reason} ({usage.free / 1e9:.2f} GB of {usage.total / 1e9:.2f} GB free there)"
 
 
+def require_writable(path: Path) -> None:
+    """Refuse a file or folder that could not be written, before the work whose result it is to hold.
+
+    Raises:
+        StorageError: naming the file that stands where a folder must be, or the folder that may not be written to.
+    """
+    holder = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if holder.is_file() and holder != path.absolute():
+        raise StorageError(f"cannot write {path}: {holder} is a file")
+    if not os.access(holder, os.W_OK):
+        raise StorageError(describe_refusal(path, os.strerror(errno.EACCES)))
+
+
 def require_room(folder: Path, needed: int, what: str) -> None:
     """Refuse to start what the disk cannot hold.
 

@@ -122,22 +122,22 @@ def _differences(first: Any, second: Any, prefix: str) -> list[str]:
 
 def _load(schema: type[Config], path: str | Path, overrides: Iterable[str]) -> Config:
     path = expand_user(path)
-    values = _read_yaml(path)
+    values = read_section(path)
     _resolve_paths(values, path.resolve().parent)
     for override in overrides:
-        _apply_override(values, override)
+        apply_override(values, override)
     _resolve_paths(values, Path.cwd())
     find_reward_folders(values.get("rewards"), path.resolve().parent)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_describe(schema, error)}") from None
+        raise ConfigError(f"{path}: {describe_mistakes(schema, error)}") from None
 
 
 def exists(text: str) -> bool:
     """Whether a text that may be anything (a prompt, an override) is the path of something on this machine."""
     try:
-        return Path(text).exists()
+        return bool(text) and Path(text).exists()
     except (OSError, ValueError):  # too long for a path, for example
         return False
 
@@ -152,6 +152,22 @@ def expand_user(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(f"{path}: there is no user {str(path).partition('/')[0]!r} on this machine") from None
+
+
+def whole_path(path: str | Path) -> Path:
+    """A path from the root on, `~` replaced and links followed; need not exist.
+
+    Raises:
+        ConfigError: empty, no such user, links in a circle, or longer than the file system allows.
+    """
+    if not str(path):
+        raise ConfigError("the path is empty")
+    try:
+        return expand_user(path).resolve()
+    except RuntimeError:  # pathlib's word for ELOOP
+        raise ConfigError(f"{path}: its symbolic links run in a circle") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
 
 
 def read_yaml(path: Path) -> Any:
@@ -194,7 +210,8 @@ def _parse(text: str) -> Any:
         raise yaml.YAMLError(str(error)) from None
 
 
-def _read_yaml(path: Path) -> dict:
+def read_section(path: Path) -> dict:
+    """As `read_yaml`, of a file that must hold `key: value` lines."""
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected `key: value` lines at the top level, found {kind_of(values)}")
@@ -212,7 +229,12 @@ def _resolve_paths(values: dict, folder: Path) -> None:
                 holder[key] = str(path)
 
 
-def _apply_override(values: dict, override: str) -> None:
+def apply_override(values: dict, override: str) -> None:
+    """Set one `section.key=value` in plain values, before they are checked.
+
+    Raises:
+        ConfigError: not of this form, not YAML, or nothing can be set there.
+    """
     key, separator, text = override.partition("=") if isinstance(override, str) else ("", "", "")
     if not separator or not key:
         raise ConfigError(f"override {override!r}: expected `section.key=value`, for example `trainer.max_steps=10`")
@@ -240,7 +262,7 @@ def _index(holder: Any, part: str, override: str) -> str | int:
     return int(part)
 
 
-def _describe(schema: type[BaseModel], error: ValidationError) -> str:
+def describe_mistakes(schema: type[BaseModel], error: ValidationError) -> str:
     """The first mistake in words, and how many more there are."""
     errors = error.errors()
     first: dict[str, Any] = dict(errors[0])

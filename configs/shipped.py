@@ -6,7 +6,8 @@ import difflib
 import re
 from pathlib import Path
 
-from blip3o_grpo.configs.loader import ConfigError
+from blip3o_grpo.configs.loader import ConfigError, exists
+from blip3o_grpo.configs.mistakes import shown
 
 RECIPES = Path(__file__).resolve().parent
 STUDIES = RECIPES / "studies"
@@ -26,13 +27,15 @@ def find_recipe(recipe: str | Path, folder: Path = RECIPES) -> Path:
         ConfigError: no shipped one has this name; the nearest is named.
     """
     name, path = str(recipe), Path(recipe)
-    if not _NAME.fullmatch(name) or path.is_file():
+    if not name:
+        raise ConfigError("the recipe's name is empty; give the name of a shipped one or the path of a YAML file")
+    if not _NAME.fullmatch(name) or (exists(name) and path.is_file()):
         return path
     known = sorted(file.stem for file in folder.glob("*.yaml"))
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"shipped: {', '.join(known)}"
         raise ConfigError(
-            f"no shipped file is called {name!r}; {hint} (one of your own is given with its ending, .yaml)"
+            f"no shipped file is called {shown(name)}; {hint} (one of your own is given with its ending, .yaml)"
         )
     return folder / f"{name}.yaml"

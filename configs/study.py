@@ -18,11 +18,12 @@ from pydantic import Field, ValidationError, model_validator
 from blip3o_grpo.configs.loader import (
     PATH_KEYS,
     ConfigError,
-    _apply_override,
-    _describe,
-    _read_yaml,
+    apply_override,
+    describe_mistakes,
     expand_user,
     load_run_config,
+    read_section,
+    whole_path,
 )
 from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RewardSection, RunConfig
@@ -172,8 +173,8 @@ def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
     Raises:
         ConfigError: naming file and key, with the nearest known key.
     """
-    path = Path(path).expanduser()
-    values = _read_yaml(path)
+    path = expand_user(path)
+    values = read_section(path)
     folder = path.resolve().parent
     _resolve(values, "base", folder)
     find_reward_folders(values.get("rewards"), folder)
@@ -188,8 +189,8 @@ def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
     try:
         study = StudyConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_describe(StudyConfig, error)}") from None
-    study = study.model_copy(update={"study_dir": str(expand_user(study.study_dir).resolve())})
+        raise ConfigError(f"{path}: {describe_mistakes(StudyConfig, error)}") from None
+    study = study.model_copy(update={"study_dir": str(whole_path(study.study_dir))})
     return shrink(study) if smoke else study
 
 
@@ -265,10 +266,10 @@ def arm_config(base: RunConfig, arm: ArmSection, **fixed: Any) -> RunConfig:
         reward["weight"] = arm.weights.get(reward["name"], 0.0)
     try:
         for override in as_overrides({**arm.overrides, **{key.replace("__", "."): v for key, v in fixed.items()}}):
-            _apply_override(values, override)
+            apply_override(values, override)
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"arm {arm.name!r}: {_describe(RunConfig, error)}") from None
+        raise ConfigError(f"arm {arm.name!r}: {describe_mistakes(RunConfig, error)}") from None
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name!r}: {error}") from None
 
@@ -301,4 +302,4 @@ def _items(values: Any) -> list[dict]:
 
 def _resolve(values: dict, key: str, folder: Path) -> None:
     if isinstance(values.get(key), str) and "\0" not in values[key]:  # validation refuses that
-        values[key] = str((folder / expand_user(values[key])).resolve())
+        values[key] = str(whole_path(folder / expand_user(values[key])))

@@ -18,10 +18,10 @@ from blip3o_grpo.configs import (
     ConfigError,
     RunConfig,
     WarmstartConfig,
-    expand_user,
     find_recipe,
     load_run_config,
     load_warmstart_config,
+    whole_path,
 )
 from blip3o_grpo.configs.study import StudyConfig, load_study_config
 
@@ -209,7 +209,7 @@ def evaluate(
     from blip3o_grpo.rewards.suites import DEFAULT_SUITE
 
     return run_suite(
-        suite or DEFAULT_SUITE,
+        DEFAULT_SUITE if suite is None else suite,
         str(policy),
         compare=None if compare is None else str(compare),
         recipe=None if recipe is None else find_recipe(recipe),
@@ -281,7 +281,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         ConfigError, PromptError, RunFileError: it is neither, or a file in it is not what it should be.
     """
-    if (expand_user(run) / "study.yaml").is_file():
+    if (whole_path(run) / "study.yaml").is_file():
         from blip3o_grpo.study.finished import report_study
 
         return report_study(run, out)

@@ -80,7 +80,7 @@ def _recipe(config: str | None, overrides: list[str] | None) -> RunConfig:
     if config and "=" in config and not exists(config):
         overrides.insert(0, config)
         config = None
-    return api.load_recipe(config or DEFAULT_RECIPE, *overrides)
+    return api.load_recipe(DEFAULT_RECIPE if config is None else config, *overrides)
 
 
 @app.command(cls=SettingsCommand)
@@ -149,11 +149,13 @@ def sample(
 
     from blip3o_grpo import api
     from blip3o_grpo.configs import ConfigError
+    from blip3o_grpo.configs.atomic import require_writable
     from blip3o_grpo.configs.loader import exists
     from blip3o_grpo.rollout import load_prompts
 
     if out.suffix.lower() != ".png" or out.is_dir():
         raise ConfigError(f"--out {out}: pictures are written as a .png file")
+    require_writable(out)
     texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if exists(text) else [text])]
     drawn = api.sample(policy, texts, images=images, seed=seed, temperature=temperature, steps=steps, guidance=guidance)
     from blip3o_grpo.evaluation.grids import draw_grid

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.evaluation.variance import SpreadShares, spread_shares
-from blip3o_grpo.rewards import RewardBatch, build_reward, score
+from blip3o_grpo.rewards import RewardBatch, load_reward
 from blip3o_grpo.rollout import RolloutGroup, noise_seed
 from blip3o_grpo.run.folder import policy_folder
 from blip3o_grpo.terminal import plain, show
@@ -82,7 +82,7 @@ def self_test(run: CheckedRun, console: Console, num_prompts: int) -> bool:
     show(console, found, verdict)
     images = decode_again(model, groups, config)
     for section in config.rewards:
-        _show_reward(section, groups, images, console)
+        show_reward(section, groups, images, console)
     return agrees
 
 
@@ -91,7 +91,7 @@ def agreement_bound(config: RunConfig) -> float:
     return AGREEMENT if config.policy.dtype == "float32" else config.trainer.mismatch_bound
 
 
-def _show_reward(
+def show_reward(
     section: RewardSection, groups: tuple[RolloutGroup, ...], images: list[np.ndarray], console: Console
 ) -> None:
     if section.runtime_env:
@@ -161,17 +161,17 @@ def reward_spread(
     Args:
         images: of `decode_again`.
     """
-    reward = build_reward(section.target, section.options)
-    if hasattr(reward, "fit_reference"):
+    reward = load_reward(section.target, section.options, section.folder)
+    if reward.fits_reference:
         pairs = [(group.prompt, rollout.image) for group in groups for rollout in group.rollouts]
-        reward.fit_reference(
+        reward.instance.fit_reference(
             RewardBatch([i for _, i in pairs], [p.text for p, _ in pairs], [p.metadata for p, _ in pairs])
         )
     tables = []
     for group, drawn in zip(groups, images, strict=True):
         prompts, metadata = [group.prompt.text] * len(drawn), [group.prompt.metadata] * len(drawn)
         columns = [
-            score(reward, RewardBatch(list(drawn[:, noise]), prompts, metadata), section.name)
+            reward.score(RewardBatch(list(drawn[:, noise]), prompts, metadata), section.name)
             for noise in range(drawn.shape[1])
         ]
         table = np.array(columns, dtype=np.float64).T  # None becomes NaN

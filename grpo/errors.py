@@ -19,6 +19,8 @@ from blip3o_grpo.rollout.ray_seams import DEATHS, OUT_OF_MEMORY, inner_errors
 from blip3o_grpo.terminal import show
 
 PACKAGE = __name__.split(".")[0]
+READABLE = 500
+"""Characters of each end of a line that is longer than two such ends."""
 RESUMES = "the same command resumes from the last checkpoint, if there is one"
 
 
@@ -60,6 +62,11 @@ def last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
+def shortened(text: str) -> str:
+    """The text without its middle where that is longer than anybody reads; the reason stands at the end."""
+    return text if len(text) <= 2 * READABLE else f"{text[:READABLE]} ... {text[-READABLE:]}"
+
+
 def file_error(error: BaseException) -> OSError | None:
     """The error itself if the file system refused a path that it names."""
     return error if isinstance(error, OSError) and error.filename is not None else None
@@ -86,14 +93,15 @@ def one_line_errors(command: Callable[..., None] | None = None, *, resumes: bool
             ours = user_error(error) or file_error(error)
             if ours is None:
                 raise
-            lines = [line.strip() for line in str(ours).splitlines() if line.strip()] or [type(ours).__name__]
+            said = f"{ours.filename}: {ours.strerror}" if isinstance(ours, OSError) else str(ours)
+            lines = [line.strip() for line in said.splitlines() if line.strip()] or [type(ours).__name__]
             text = lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"  # between them: a worker's traceback
             shortage = next((found for link in _chain(error) if (found := _shortage(link))), None)
             if shortage and shortage is not ours and isinstance(shortage, OutOfMemory):
                 text = f"{lines[0]}: {shortage}"
             if resumes and isinstance(ours, WorkerDiedError):
                 text = f"{text}; {RESUMES}"
-            show(Console(stderr=True), ("error:", "bold red"), f" {redact(text)}")
+            show(Console(stderr=True), ("error:", "bold red"), f" {shortened(redact(text))}")
             raise typer.Exit(2) from None
 
     return wrapped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,10 +41,10 @@ def sample_images(
         ("steps", steps, 1),
         ("guidance", guidance, 1),
     ):
-        if not value >= least:
-            raise ConfigError(f"{name} is {value}; it must be at least {least}")
-    if not temperature > 0:
-        raise ConfigError(f"temperature is {temperature}; it must be above 0")
+        if not least <= value < math.inf:
+            raise ConfigError(f"{name} is {value}; it must be at least {least}, and finite")
+    if not 0 < temperature < math.inf:
+        raise ConfigError(f"temperature is {temperature}; it must be above 0, and finite")
     if isinstance(policy, str | Path):  # what files and prompts can tell, before torch is imported
         folder = check_headers(policy_folder(str(policy)))
         encoder = PromptEncoder.from_pretrained(folder, plain=True)

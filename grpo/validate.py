@@ -118,7 +118,11 @@ def prompts_of(config: RunConfig, kind: Literal["train", "heldout"]) -> list[Pro
         if exists(file):
             raise
         folder = Path(file).parent
-        names = [path.name for path in folder.iterdir()] if exists(str(folder)) and folder.is_dir() else []
+        names = (
+            [path.name for path in folder.iterdir() if path.is_file()]
+            if exists(str(folder)) and folder.is_dir()
+            else []
+        )
         near = difflib.get_close_matches(Path(file).name, names, n=1)
         hint = f"did you mean {near[0]}?" if near else PATHS
         raise PromptError(f"prompts.{kind}: {error}; {hint}") from None

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunConfig, load_run_config
+from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunConfig, load_run_config, whole_path
+from blip3o_grpo.configs.atomic import require_writable
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, paired_difference, summarise
 from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
@@ -90,6 +91,11 @@ def run_suite(
     paths = [check_policy(name, chosen, config) for name in policies]
     if grid is not None and grid.suffix.lower() != ".png":
         raise ConfigError(f"{grid}: pictures are written as .png, not {grid.suffix!r}")
+    if grid is not None and grid.is_dir():
+        raise ConfigError(f"{grid} is a folder; pictures are written as a .png file")
+    for file in (grid, results):
+        if file is not None:
+            require_writable(file)
     if results is not None:
         if find_suite(suite).results is None:
             raise ConfigError(f"results are in a benchmark's own format; suite {suite!r} has none")
@@ -152,7 +158,7 @@ def measuring_config(
     file = base.prompts.heldout if prompts is None else str(prompts)
     return base.model_copy(
         update={
-            "run_dir": str(Path(base.run_dir).expanduser().resolve() / "eval" / name),  # of failures
+            "run_dir": str(whole_path(base.run_dir) / "eval" / name),  # of failures
             "policy": base.policy.model_copy(update={"path": str(policy_folder(policies[0]))}),
             "prompts": base.prompts.model_copy(update={"train": file, "heldout": file}),
             "rollout": base.rollout.model_copy(update={"prompts_per_step": 1}),

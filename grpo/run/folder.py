@@ -38,11 +38,11 @@ from blip3o_grpo.configs import (
     ConfigError,
     differing_keys,
     dump_config,
-    expand_user,
     load_run_config,
     load_warmstart_config,
+    whole_path,
 )
-from blip3o_grpo.configs.atomic import storage_errors, sync, write_atomically
+from blip3o_grpo.configs.atomic import require_writable, storage_errors, sync, write_atomically
 from blip3o_grpo.run.manifest import fault, read_manifest, write_manifest
 from blip3o_grpo.run.retention import superfluous
 
@@ -92,7 +92,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, program: Program = TRAIN):
-        self.path = expand_user(path).resolve()
+        self.path = whole_path(path)
         self.program = program
         self.config = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
@@ -114,9 +114,11 @@ class RunFolder:
 
         Raises:
             ConfigError: naming every key that differs from the run's own `config.yaml`, or what is in the way.
+            StorageError: the folder cannot be made or written to.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"run_dir: {self.path} is a file")
+        require_writable(self.path)
         if not self.config.is_file():
             in_the_way = [name for name in self.program.own if (self.path / name).exists()]
             if in_the_way:
@@ -226,6 +228,8 @@ def policy_folder(name: str | Path) -> Path:
     """
     from blip3o_grpo.policies import resolve_policy_path
 
+    if not str(name):
+        raise ConfigError("the policy's name is empty; give `tiny`, a folder or a hub repository")
     run = RunFolder(name)
     if run.config.is_file() and not run.policy.is_dir():
         raise ConfigError(f"{run.path} is a run that has not finished: it has no policy yet")

@@ -6,6 +6,7 @@ The released layout is Qwen3's configuration plus the ids of the image tokens an
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,9 @@ def resolve_policy_path(name: str | Path) -> Path:
                 "project with its data files, or give a folder or a hub repository"
             )
         if not HUB_NAME.fullmatch(str(name)):
-            raise CheckpointError(f"policy {str(name)!r}: no such folder; give `tiny`, a folder or a hub repository")
+            near = difflib.get_close_matches(path.name.lower(), ["tiny"], n=1)  # a recipe makes any name a whole path
+            hint = "did you mean `tiny`?" if near else "give `tiny`, a folder or a hub repository"
+            raise CheckpointError(f"policy {str(name)!r}: no such folder; {hint}")
         from blip3o_grpo.policies.blip3o_next.hub import fetch
 
         path = fetch(str(name), CHECKPOINT_FILES, f"policy {str(name)!r}")

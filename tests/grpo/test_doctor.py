@@ -11,13 +11,14 @@ from blip3o_grpo.cli import app
 from blip3o_grpo.configs import RewardSection
 from blip3o_grpo.doctor import (
     AGREEMENT,
-    _show_reward,
     agreement_bound,
     decode_again,
     logprob_difference,
     reward_spread,
+    show_reward,
 )
 from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.rewards.spec import adapt
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_spread_separates_tokens_from_noise(fake_pipeline, make_config, policy, 
             calls.append(len(batch))
             return [float(i) for i in range(len(batch))]
 
-    monkeypatch.setattr(blip3o_grpo.doctor, "build_reward", lambda name, options: NumberInBatch())
+    monkeypatch.setattr(blip3o_grpo.doctor, "load_reward", lambda *_: adapt(NumberInBatch()))
     groups = collect(fake_pipeline, make_config, policy, prompts)
     config = make_config(rollout={"num_diffusion_steps": 1})
     images = decode_again(policy, groups, config)
@@ -66,7 +67,7 @@ def test_every_reward_is_examined_by_its_own_name_and_options(fake_pipeline, mak
         (RewardSection(name="far", runtime_env={"pip": ["x"]}), "far: has an environment of its own"),
         (RewardSection(name="order", type=f"{module}:Position"), "spread of order"),
     ):
-        _show_reward(section, groups, images, Console(width=200))
+        show_reward(section, groups, images, Console(width=200))
         assert words in capsys.readouterr().out
 
 

@@ -43,7 +43,7 @@ WRONG = {
     "logger": (["train", RECIPE, "report_to=[wandb]"], "wandb is not installed"),
     "placement": (["train", RECIPE, "trainer.parallel.type=fsdp2"], "needs GPUs"),
     "suite": (["eval", "tiny", "--suite", "genevall"], "did you mean 'geneval'?"),
-    "evaluated policy": (["eval", "tinyy"], "no such folder"),
+    "evaluated policy": (["eval", "tinyy"], "did you mean `tiny`?"),
     "compared policy": (["eval", "tiny", "--compare", "tinyy"], "no such folder"),
     "sampled policy": (["sample", "a sign", "--policy", "tinyy"], "no such folder"),
     "token in a prompt": (["sample", "a sign <I3>"], "reads as a token"),
@@ -58,6 +58,20 @@ WRONG = {
     "doctor's reward": (["doctor", RECIPE, "rewards.0.type=ocrr"], "did you mean 'ocr'?"),
     "test prompts": (["prompts", "check", "nope.jsonl", "nope.jsonl"], "no such prompt file"),
     "setting as an option": (["train", "--seed", "1"], "did you mean seed=1?"),
+    "recipe without a name": (["train", ""], "name is empty"),
+    "policy without a name": (["sample", "a sign", "--policy", ""], "name is empty"),
+    "prompt without words": (["sample", ""], "a prompt is empty"),
+    "suite without a name": (["eval", "tiny", "--suite", ""], "suite"),
+    "guidance without end": (["sample", "a sign", "--guidance", "inf"], "finite"),
+    "nearly tiny": (["train", RECIPE, "policy.path=tinny"], "did you mean `tiny`?"),
+    "run folder below a file": (["train", RECIPE, "run_dir=plain.txt/run"], "plain.txt is a file"),
+    "run folder in a circle": (["train", RECIPE, "run_dir=circle/run"], "links run in a circle"),
+    "policy in a circle": (["sample", "a sign", "--policy", "circle"], "links run in a circle"),
+    "study of nobody": (["ablate", "~nobody-here/study.yaml"], "there is no user"),
+    "pictures below a file": (["sample", "a sign", "--out", "plain.txt/x.png"], "plain.txt is a file"),
+    "evaluation below a file": (["eval", "tiny", "--out", "plain.txt/x.png"], "plain.txt is a file"),
+    "long recipe": (["plan", "x" * 5000], "no shipped file is called 'xxx"),
+    "long path": (["train", RECIPE, f"prompts.train={'x' * 5000}.txt"], "File name too long"),
 }
 
 
@@ -65,6 +79,7 @@ WRONG = {
 def test_a_wrong_input_is_told_before_anything_large_is_imported(name, tmp_path):
     args, words = WRONG[name]
     (tmp_path / "plain.txt").write_text("a red circle\na blue circle\n")
+    (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "cut").mkdir()
     tiny = Path(RECIPE).parents[1] / "policies/tiny"
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
@@ -77,6 +92,7 @@ def test_a_wrong_input_is_told_before_anything_large_is_imported(name, tmp_path)
     seconds = _cpu_seconds() - before
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and words in lines[0], done.stderr
+    assert len(lines[0]) < 1200
     assert done.returncode == 2
     assert done.stdout.strip().splitlines()[-1] == "LARGE []"
     assert seconds < CPU_SECONDS

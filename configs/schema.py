@@ -1,8 +1,8 @@
 """The typed form of a run's YAML file: one pydantic model per section, strict, with vetted defaults.
 
 A recipe states only what differs from these defaults. Nothing here imports torch, Ray or vLLM, so a typo is
-reported before any model loads. Prices of options nobody uses were not paid: there is, for example, no top-k or
-top-p, because the trainer must compute log-probabilities over exactly the support the sampler draws from.
+reported before any model loads. Rollouts have no top-k or top-p, evaluations do: the trainer must compute
+log-probabilities over exactly the support the sampler draws from.
 """
 
 from __future__ import annotations
@@ -183,6 +183,13 @@ class EvaluationSection(Section):
     """Also evaluate every so many steps (0: only before and after)."""
     num_diffusion_steps: int | None = Field(default=None, ge=1)
     """None: as in rollouts."""
+    temperature: float | None = Field(default=None, gt=0)
+    """None: as in rollouts."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw from the fewest image tokens that together have this probability. The released demo names 0.95. Only
+    evaluations may cut the distribution: the loss needs that of all image tokens."""
+    top_k: int = Field(default=0, ge=0)
+    """Draw from so many of the likeliest image tokens; 0: all. The released demo names 1200."""
     grid_prompts: int = Field(default=8, ge=1)
     """Prompts shown in the before/after picture grids."""
 

@@ -145,6 +145,8 @@ def sample(
     images: int = 4,
     seed: int = 0,
     temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
     steps: int = 30,
     guidance: float = 2.0,
 ) -> list[list[Image.Image]]:
@@ -156,6 +158,8 @@ def sample(
         images: per prompt.
         seed: the same seed draws the same images.
         temperature: divides the logits of the image tokens.
+        top_p: draw from the fewest image tokens that together have this probability; the released demo names 0.95.
+        top_k: draw from so many of the likeliest; 0: all. The released demo names 1200.
         steps: diffusion steps.
         guidance: scale of classifier-free guidance, from 1.
 
@@ -170,7 +174,15 @@ def sample(
     listed = [prompts] if not isinstance(prompts, Sequence) or isinstance(prompts, str) else prompts
     texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in listed]
     return sample_images(
-        policy, texts, images=images, seed=seed, temperature=temperature, steps=steps, guidance=guidance
+        policy,
+        texts,
+        images=images,
+        seed=seed,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        steps=steps,
+        guidance=guidance,
     )
 
 
@@ -185,6 +197,9 @@ def evaluate(
     prompts: str | Path | None = None,
     num_prompts: int | None = None,
     images: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
     grid: str | Path | None = None,
     results: str | Path | None = None,
 ) -> SuiteResult:
@@ -199,6 +214,7 @@ def evaluate(
         prompts: prompt file, all of it; default: the settings' held-out file.
         num_prompts: only so many prompts.
         images: per prompt.
+        temperature, top_p, top_k: of the draws, as for `sample`; default: those of the settings.
         grid: PNG file for the pictures; those of `compare` go to `NAME-other.png`.
         results: JSONL file for GenEval's official result format.
 
@@ -218,7 +234,15 @@ def evaluate(
         results=_path(results),
         overrides=[
             *overrides,
-            *_changes({"evaluation.num_prompts": num_prompts, "evaluation.images_per_prompt": images}),
+            *_changes(
+                {
+                    "evaluation.num_prompts": num_prompts,
+                    "evaluation.images_per_prompt": images,
+                    "evaluation.temperature": temperature,
+                    "evaluation.top_p": top_p,
+                    "evaluation.top_k": top_k,
+                }
+            ),
         ],
     )
 
@@ -330,7 +354,7 @@ def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _changes(values: dict[str, int | None]) -> list[str]:
+def _changes(values: dict[str, float | None]) -> list[str]:
     """Overrides for the values that were given."""
     return [f"{key}={value}" for key, value in values.items() if value is not None]
 

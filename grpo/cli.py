@@ -141,6 +141,8 @@ def sample(
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("sample.png"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
     temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Likeliest image tokens with this probability; the demo's: 0.95.")] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="So many likeliest; 0: all; the demo's: 1200.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Diffusion steps.")] = 30,
     guidance: Annotated[float, typer.Option(min=1)] = 2.0,
 ) -> None:
@@ -157,7 +159,17 @@ def sample(
         raise ConfigError(f"--out {out}: pictures are written as a .png file")
     require_writable(out)
     texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if exists(text) else [text])]
-    drawn = api.sample(policy, texts, images=images, seed=seed, temperature=temperature, steps=steps, guidance=guidance)
+    drawn = api.sample(
+        policy,
+        texts,
+        images=images,
+        seed=seed,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        steps=steps,
+        guidance=guidance,
+    )
     from blip3o_grpo.evaluation.grids import draw_grid
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +188,9 @@ def evaluate(
     prompts: Annotated[Path | None, typer.Option(help="Prompt file, all of it; default: the run's held-out.")] = None,
     num_prompts: Annotated[int | None, typer.Option(min=1, help="Only so many prompts.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Images per prompt.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the draws; default: the settings'.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Likeliest image tokens with this probability.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="So many likeliest image tokens; 0: all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also save pictures as a PNG grid.")] = None,
     results: Annotated[Path | None, typer.Option(help="Also save a benchmark's own results (.jsonl, images).")] = None,
@@ -194,6 +209,9 @@ def evaluate(
         prompts=prompts,
         num_prompts=num_prompts,
         images=images,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
         grid=out,
         results=results,
     )

@@ -24,6 +24,8 @@ def sample_images(
     images: int,
     seed: int,
     temperature: float,
+    top_p: float,
+    top_k: int,
     steps: int,
     guidance: float,
 ) -> list[list[Image.Image]]:
@@ -40,11 +42,14 @@ def sample_images(
         ("seed", seed, 0),
         ("steps", steps, 1),
         ("guidance", guidance, 1),
+        ("top_k", top_k, 0),
     ):
         if not least <= value < math.inf:
             raise ConfigError(f"{name} is {value}; it must be at least {least}, and finite")
     if not 0 < temperature < math.inf:
         raise ConfigError(f"temperature is {temperature}; it must be above 0, and finite")
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"top_p is {top_p}; it must be above 0 and at most 1")
     if isinstance(policy, str | Path):  # what files and prompts can tell, before torch is imported
         folder = check_headers(policy_folder(str(policy)))
         encoder = PromptEncoder.from_pretrained(folder, plain=True)
@@ -60,7 +65,9 @@ def sample_images(
     drawn = []
     for number, ids in enumerate(encoded):
         batch = [ids] * images
-        tokens = sample_image_tokens(policy, batch, temperature=temperature, seed=seed + number)
+        tokens = sample_image_tokens(
+            policy, batch, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed + number
+        )
         noise_seeds = range(seed, seed + images)
         pictures = decode_completions(policy, batch, tokens, noise_seeds, num_steps=steps, guidance_scale=guidance)
         drawn.append([Image.fromarray(picture) for picture in pictures.numpy()])

@@ -18,6 +18,16 @@ BOARD = "board"
 
 
 @dataclass(frozen=True)
+class Draw:
+    """How image tokens are drawn from the logits; training draws from all of them."""
+
+    temperature: float
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: all."""
+
+
+@dataclass(frozen=True)
 class GroupRequest:
     """One group to draw."""
 
@@ -28,6 +38,8 @@ class GroupRequest:
     """Of member 0; member k's is `seed + k`."""
     noise_seeds: tuple[int, ...]
     """One per member."""
+    draw: Draw | None = None
+    """None: as in training."""
 
 
 @dataclass(frozen=True)

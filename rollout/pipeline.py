@@ -22,7 +22,7 @@ from blip3o_grpo.rollout.faults.board import Published
 from blip3o_grpo.rollout.faults.calls import first_finished, result, submit, submit_to_all
 from blip3o_grpo.rollout.faults.failures import check_version
 from blip3o_grpo.rollout.flow import Flow
-from blip3o_grpo.rollout.messages import Snapshot
+from blip3o_grpo.rollout.messages import Draw, Snapshot
 from blip3o_grpo.rollout.placement.pools import Pools, start_pools
 from blip3o_grpo.rollout.requests import Requests
 from blip3o_grpo.rollout.types import Completion, Prompt, RolloutBatch, RolloutError, RolloutGroup
@@ -118,6 +118,7 @@ class RolloutPipeline:
         *,
         group_size: int | None = None,
         num_diffusion_steps: int | None = None,
+        draw: Draw | None = None,
         explain: bool = False,
         turn: int = 0,
     ) -> RolloutBatch:
@@ -130,6 +131,7 @@ class RolloutPipeline:
             step: training step, or a name such as "eval"; part of every seed.
             group_size: rollouts per prompt (default: the configuration's).
             num_diffusion_steps: Euler steps (default: the configuration's).
+            draw: how tokens are drawn (default: as in training); what is cut by it must not be trained on.
             explain: have the rewards that can explain their scores do so.
             turn: which worker gets the first chunk; trainer ranks, which collect at once, give their own numbers.
 
@@ -138,7 +140,9 @@ class RolloutPipeline:
             RolloutError: a stage failed, or a reward did and its `on_error` is `stop`.
         """
         num_steps = num_diffusion_steps or self._config.rollout.num_diffusion_steps
-        return self.collect_each(prompts, step, (num_steps,), group_size=group_size, explain=explain, turn=turn)[0]
+        return self.collect_each(
+            prompts, step, (num_steps,), group_size=group_size, draw=draw, explain=explain, turn=turn
+        )[0]
 
     def collect_each(
         self,
@@ -147,6 +151,7 @@ class RolloutPipeline:
         num_diffusion_steps: Sequence[int],
         *,
         group_size: int | None = None,
+        draw: Draw | None = None,
         explain: bool = False,
         turn: int = 0,
     ) -> list[RolloutBatch]:
@@ -156,7 +161,7 @@ class RolloutPipeline:
         """
         started = perf_counter()
         size = group_size or self._config.rollout.group_size
-        requests = self._requests.make(prompts, step, size)
+        requests = self._requests.make(prompts, step, size, draw)
         flow = self._flow(step, explain, turn)
         sampled = flow.sample(requests)
         decoded = [flow.decode(sampled, num_steps) for num_steps in num_diffusion_steps]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.policies import PromptEncoder
-from blip3o_grpo.rollout.messages import GroupRequest
+from blip3o_grpo.rollout.messages import Draw, GroupRequest
 from blip3o_grpo.rollout.placement.pools import images_per_chunk
 from blip3o_grpo.rollout.seeds import completion_seed, noise_seed
 from blip3o_grpo.rollout.types import Prompt
@@ -20,13 +20,15 @@ class Requests:
     config: RunConfig
     encoder: PromptEncoder
 
-    def make(self, prompts: Sequence[Prompt], step: int | str, size: int) -> list[GroupRequest]:
+    def make(
+        self, prompts: Sequence[Prompt], step: int | str, size: int, draw: Draw | None = None
+    ) -> list[GroupRequest]:
         """One group of `size` members per prompt.
 
         Raises:
             PromptError: a prompt is longer than the policy's context.
         """
-        return [self._request(prompt, step, size) for prompt in prompts]
+        return [self._request(prompt, step, size, draw) for prompt in prompts]
 
     def chunks(self, requests: Sequence[GroupRequest]) -> list[Sequence[GroupRequest]]:
         """Requests of one size by engine call: the same number of completions whatever the size, no idle sampler."""
@@ -41,8 +43,8 @@ class Requests:
         per_part = max(1, self.config.rollout.images_per_decode // chunk[0].group_size)
         return [slice(start, start + per_part) for start in range(0, len(chunk), per_part)]
 
-    def _request(self, prompt: Prompt, step: int | str, size: int) -> GroupRequest:
+    def _request(self, prompt: Prompt, step: int | str, size: int, draw: Draw | None) -> GroupRequest:
         run = self.config
         noise = tuple(noise_seed(run.seed, step, prompt.id, member, run.rollout.noise) for member in range(size))
         seed = completion_seed(run.seed, step, prompt.id, 0)
-        return GroupRequest(prompt, self.encoder.encode(prompt.text), size, seed, noise)
+        return GroupRequest(prompt, self.encoder.encode(prompt.text), size, seed, noise, draw)

@@ -28,6 +28,7 @@ from blip3o_grpo.policies.blip3o_next.checkpoint import INDEX, released_name
 from blip3o_grpo.policies.blip3o_next.config import image_tokens, load_config
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext, write_json
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptEncoder
+from blip3o_grpo.policies.blip3o_next.tokenizer_files import make_readable
 from blip3o_grpo.policies.blip3o_next.vision import VQSigLIP2
 from blip3o_grpo.policies.tiny_world.architecture import make_tokenizer
 
@@ -117,6 +118,7 @@ def make(folder: Path, scale: float = 1.0, seed: int = 0, shard_gb: float = 2.0)
     folder.mkdir(parents=True, exist_ok=True)
     released.write_configs(folder, scale)
     make_tokenizer(CORPUS, released.num_image_tokens(scale), released.num_text_tokens(scale)).save_pretrained(folder)
+    make_readable(folder)
     write_weights(folder, shapes(folder, scale), seed, int(shard_gb * 1e9))
     return folder
 

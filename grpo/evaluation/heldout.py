@@ -23,6 +23,7 @@ from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
 from blip3o_grpo.rewards import TagTable, declared
 from blip3o_grpo.rollout import Prompt, RolloutError, RolloutGroup
+from blip3o_grpo.rollout.messages import Draw
 from blip3o_grpo.run.files import read_object
 from blip3o_grpo.run.folder import RunFolder
 
@@ -183,9 +184,17 @@ def collect_heldout(
         step=HELDOUT_STEP,
         group_size=section.images_per_prompt,
         num_diffusion_steps=section.num_diffusion_steps,
+        draw=evaluation_draw(config),
         explain=explain,
     )
     return _some(batch.groups)
+
+
+def evaluation_draw(config: RunConfig) -> Draw | None:
+    """How evaluations draw tokens; None: as in training."""
+    section = config.evaluation
+    draw = Draw(section.temperature or config.rollout.temperature, section.top_p, section.top_k)
+    return None if draw == Draw(config.rollout.temperature) else draw
 
 
 def _some(groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:

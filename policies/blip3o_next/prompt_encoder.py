@@ -6,7 +6,6 @@ The rendered text is tokenised without added special tokens; batches are padded 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from blip3o_grpo.policies.blip3o_next.config import (
 )
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.policies.blip3o_next.plain_tokenizer import PlainTokenizer
+from blip3o_grpo.policies.blip3o_next.tokenizer_files import copy_tokenizer, make_readable
 
 if TYPE_CHECKING:
     import torch
@@ -34,16 +34,6 @@ PROBE = "a sign"
 _UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _TOKEN = re.compile(r"<[^<>\s]+>")
 """What Qwen's and the image's own tokens look like."""
-TOKENIZER_FILES = (
-    "tokenizer*.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template*",
-    "generation_config.json",
-)
-"""Files beside the weights that the released code reads; `generation_config.json` is carried along and ignored."""
 
 
 class PromptError(ValueError):
@@ -104,14 +94,14 @@ class PromptEncoder:
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into a checkpoint folder: those it was loaded from, byte for byte.
 
-        Releases of transformers write them differently, and the released code wants its own.
+        Releases of transformers write them differently, and the released code wants its own: what a newer release wrote
+        is put in words that it knows.
         """
         if self.folder is None or not self.folder.is_dir():
             self.tokenizer.save_pretrained(folder)
+            make_readable(folder)
         elif self.folder.resolve() != folder.resolve():
-            for pattern in TOKENIZER_FILES:
-                for file in filter(Path.is_file, self.folder.glob(pattern)):
-                    shutil.copyfile(file, folder / file.name)
+            copy_tokenizer(self.folder, folder)
 
     def render(self, prompt: str) -> str:
         """The text the policy reads, image opening included."""

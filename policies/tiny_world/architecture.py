@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config
 from blip3o_grpo.policies.blip3o_next.config import load_config
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext, write_config, write_json
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import REQUEST, SYSTEM, PromptEncoder
+from blip3o_grpo.policies.blip3o_next.tokenizer_files import make_readable
 from blip3o_grpo.policies.blip3o_next.vision import VQSigLIP2
 
 NUM_IMAGE_TOKENS = 1536
@@ -172,6 +173,7 @@ def random_policy(
         write_json(folder / config.diffusion_name_or_path / name, values)
     write_config(folder, config)
     tokenizer.save_pretrained(folder)
+    make_readable(folder)
     state = torch.get_rng_state()
     torch.manual_seed(seed)
     config = load_config(folder)

@@ -1,7 +1,7 @@
 """Draws image tokens: a vLLM engine in an actor of its own.
 
-A group is one request with `n` members; the prompt is computed once (prefix caching). Left out on purpose: top-k and
-top-p, since the trainer's log-probabilities are over the whole image vocabulary.
+A group is one request with `n` members; the prompt is computed once (prefix caching). Top-k and top-p are for requests
+that are not trained on, since the trainer's log-probabilities are over the whole image vocabulary.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from blip3o_grpo.policies import image_tokens, load_config
-from blip3o_grpo.rollout.messages import GroupRequest, SampledChunk, Snapshot
+from blip3o_grpo.rollout.messages import Draw, GroupRequest, SampledChunk, Snapshot
 from blip3o_grpo.rollout.types import Completion, RolloutError
 from blip3o_grpo.rollout.vllm_seams import reload_weights
 from blip3o_grpo.rollout.weights.packing import unpack_weights
@@ -29,14 +29,14 @@ class Sampler(WeightReceiver):
         policy_path: checkpoint folder; the engine starts with its weights and then follows snapshots, fetched or
             transferred.
         settings: of the engine.
-        temperature: divides the logits.
+        temperature: divides the logits, where a request says nothing else.
     """
 
     def __init__(self, name: str, policy_path: Path, settings: EngineSettings, temperature: float):
         super().__init__(name)
         self._policy_path = policy_path
         self._settings = settings
-        self._temperature = temperature
+        self._draw_of_training = Draw(temperature)
 
     def start(self) -> None:
         """Start the engine."""
@@ -72,20 +72,23 @@ class Sampler(WeightReceiver):
         with self.timed():
             self._engine.reset_prefix_cache()
             length = self._tokens.num_tokens
+            draws = [request.draw or self._draw_of_training for request in requests]
             outputs = self._engine.generate(
                 [{"prompt_token_ids": self._ids.of_prompt(request.prompt_ids)} for request in requests],
                 [
                     SamplingParams(
                         n=request.group_size,
                         seed=request.seed,
-                        temperature=self._temperature,
+                        temperature=draw.temperature,
+                        top_p=draw.top_p,
+                        top_k=draw.top_k,
                         max_tokens=length,
                         ignore_eos=True,
                         detokenize=False,
                         logprobs=0,  # of the drawn token only
                         flat_logprobs=True,
                     )
-                    for request in requests
+                    for request, draw in zip(requests, draws, strict=True)
                 ],
                 use_tqdm=False,
             )

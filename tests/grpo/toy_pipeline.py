@@ -43,7 +43,7 @@ class FakePipeline:
         self.version = version
         self.versions.append(version)
 
-    def collect(self, prompts, step, *, group_size=None, num_diffusion_steps=None, explain=False, turn=0):
+    def collect(self, prompts, step, *, group_size=None, num_diffusion_steps=None, draw=None, explain=False, turn=0):
         if self.stop_at is not None and step == self.stop_at:
             raise KeyboardInterrupt
         if self.hang_at is not None and step == self.hang_at:

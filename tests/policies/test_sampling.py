@@ -1,9 +1,11 @@
 """Direct sampling stays inside the action space, repeats itself, and does not care about padding."""
 
+import pytest
 import torch
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
-from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
+from blip3o_grpo.policies.blip3o_next.sampling import cut_logits, sample_image_tokens
 
 PROMPTS = ('a red sign that says "TAXI"', "a photo of two blue circles and a very long afterthought")
 
@@ -35,3 +37,20 @@ def test_the_same_tokens_and_noise_paint_the_same_image(policy):
     assert (first == second).all()
     _, other = decode_completions(policy, encoded, tokens, [5, 6], num_steps=2, guidance_scale=2.0)
     assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("top_p", "top_k"), [(1.0, 0), (0.95, 0), (1.0, 12), (0.95, 12), (1e-9, 0), (1.0, 1), (0.5, 999)]
+)
+def test_cuts_are_those_of_transformers(top_p, top_k):
+    logits = 3 * torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    expected = TopKLogitsWarper(min(top_k, 64))(None, logits) if top_k else logits
+    expected = TopPLogitsWarper(top_p)(None, expected) if top_p < 1 else expected
+    assert torch.equal(cut_logits(logits, top_p, top_k), expected)
+
+
+def test_top_k_1_and_a_tiny_top_p_draw_the_likeliest(policy):
+    encoded = [policy.prompts.encode(PROMPTS[0])]
+    likeliest = sample_image_tokens(policy, encoded, seed=0, temperature=1e-4)
+    assert torch.equal(sample_image_tokens(policy, encoded, seed=3, top_k=1), likeliest)
+    assert torch.equal(sample_image_tokens(policy, encoded, seed=4, top_p=1e-6), likeliest)

@@ -9,6 +9,7 @@ from typing import Any
 PATTERNS = {
     r"^[a-z][a-z0-9_]*$": "use lower-case letters, digits and _, a letter first",
     r"^[A-Za-z0-9][A-Za-z0-9_.-]*$": "use letters, digits, _, . and -, a letter or digit first",
+    r"^[\w.-]+\.png$": "give the name of a .png file in the same folder",
 }
 """What the patterns of our schemas ask for."""
 SECTION = "give a section (lines of `key: value`)"
@@ -33,6 +34,7 @@ WORDS: Mapping[str, str] = {
     "less_than_equal": "give {le} or less",
     "dict_type": SECTION,
     "model_type": SECTION,
+    "dataclass_type": SECTION,
     "model_attributes_type": SECTION,
     "list_type": "give a list, such as [a, b]",
     "tuple_type": "give a list, such as [a, b]",

@@ -17,6 +17,19 @@ BOARD = "board"
 """Name of the run's board actor."""
 
 
+def writable(text: str) -> str:
+    """The text of somebody's error as UTF-8 can say it: half of a surrogate pair becomes its escape, such as `\\ud800`.
+
+    Files, terminals and Ray's own messages between processes all refuse such halves.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def is_writable(text: str) -> bool:
+    """Whether UTF-8 can say it."""
+    return writable(text) == text
+
+
 @dataclass(frozen=True)
 class Draw:
     """How image tokens are drawn from the logits; training draws from all of them."""

@@ -133,6 +133,15 @@ https://github.com/ray-project/ray/pull/54833; test_want_of_memory_is_one_line_w
 """
 
 
+def is_sigterm(error: BaseException) -> bool:
+    """`SystemExit.ray_terminate_msg`: whether Ray's handler of SIGTERM raised this in one of its workers.
+
+    What else leaves a call as SystemExit was raised by the code that the call runs.
+    https://github.com/ray-project/ray/pull/40210; test_sigterm_is_told_from_an_exit_of_the_code_itself
+    """
+    return "SIGTERM" in getattr(error, "ray_terminate_msg", "")
+
+
 def task_cause(error: BaseException) -> Any:
     """`RayTaskError.cause`: the worker's own error inside the one that Ray raises; None of other errors.
 

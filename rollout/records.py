@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
-from pydantic import NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, NonNegativeInt, StringConstraints, TypeAdapter
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
+from blip3o_grpo.configs.typed_json import parse_typed
 from blip3o_grpo.rollout.types import RolloutError
 
 PictureName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+\.png$")]
 """A file beside the one that names it."""
+
+STEP_FOLDER = re.compile(r"step-\w+", re.ASCII)
+"""Name of a recorded step's folder; a copy such as `step-000000.bak` is none."""
 
 
 class Chosen(TypedDict):
@@ -41,7 +45,17 @@ class Record(TypedDict):
     images: NotRequired[list[PictureName]]
 
 
-_RECORD = TypeAdapter(Record)
+def _complete(record: Record) -> Record:
+    members = len(record["rollouts"])
+    for kind in ("best", "worst"):
+        if record[kind]["member"] >= members:
+            raise ValueError(f"'{kind}.member' is {record[kind]['member']}, of {members} rollouts")
+    if "images" in record and len(record["images"]) != members:
+        raise ValueError(f"'images' names {len(record['images'])} for {members} rollouts")
+    return record
+
+
+_RECORD = TypeAdapter(Annotated[Record, AfterValidator(_complete)])
 
 
 def read_step(file: Path) -> list[dict[str, Any]]:
@@ -61,17 +75,9 @@ def read_step(file: Path) -> list[dict[str, Any]]:
 
 def _record(line: str, place: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
-        _RECORD.validate_python(record)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RolloutError(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (ValueError, RecursionError) as error:
-        raise RolloutError(f"{place}: not valid JSON ({error})") from error
-    for kind in ("best", "worst"):
-        if record[kind]["member"] >= len(record["rollouts"]):
-            raise RolloutError(f"{place}: {kind}.member is {record[kind]['member']}, of {len(record['rollouts'])}")
-    return record
+        return parse_typed(line, _RECORD)
+    except ValueError as error:
+        raise RolloutError(f"{place}: {error}") from None
 
 
 def read_rollouts(run_dir: str | Path) -> list[dict[str, Any]]:
@@ -84,6 +90,8 @@ def read_rollouts(run_dir: str | Path) -> list[dict[str, Any]]:
     """
     records = []
     for file in sorted(Path(run_dir).glob("rollouts/step-*/rollouts.jsonl")):
+        if not STEP_FOLDER.fullmatch(file.parent.name):
+            continue
         for record in read_step(file):
             for kind in ("best", "worst"):
                 record[kind]["image"] = str(file.parent / record[kind]["image"])

@@ -11,11 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from PIL import Image
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, TypeAdapter
 
 from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
@@ -63,8 +63,20 @@ class Evaluation:
         Raises:
             RunFileError: the file is no evaluation.
         """
-        schema = TypeAdapter(cls)
-        return schema.validate_python(read_object(path, schema))  # JSON has no tuples
+        return EVALUATION.validate_python(read_object(path, EVALUATION))  # JSON has no tuples
+
+
+def _complete(evaluation: Evaluation) -> Evaluation:
+    for reward in evaluation.means:
+        if reward not in evaluation.intervals:
+            raise ValueError(f"'intervals' lacks {reward!r}, which 'means' has")
+    if not 0 <= evaluation.step < 2**53:
+        raise ValueError(f"'step' is {evaluation.step}; give 0 or more")
+    return evaluation
+
+
+EVALUATION = TypeAdapter(Annotated[Evaluation, AfterValidator(_complete)])
+"""What a file of an evaluation holds."""
 
     def estimates(self) -> dict[str, Estimate]:
         """Every mean with its interval and number of prompts: `NAME`, `NAME/overall`, `NAME/TAG`."""

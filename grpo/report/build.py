@@ -6,6 +6,7 @@ the same page. What an unfinished run does not have yet is named in a sentence.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.mistakes import mistake_in_words
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate
@@ -36,8 +38,8 @@ class ShownTrainer(TypedDict):
     """Of the section `trainer`, what the page shows."""
 
     max_steps: int
-    beta: float
-    mismatch_bound: float
+    beta: FiniteFloat
+    mismatch_bound: FiniteFloat
 
 
 class ShownRollout(TypedDict):
@@ -58,6 +60,8 @@ class ShownConfig(TypedDict):
 
 
 SHOWN = TypeAdapter(ShownConfig)
+EVALUATIONS = re.compile(r"before|after|step-\d+", re.ASCII)
+"""Names of evaluations; what else lies beside them is not a run's."""
 
 
 @dataclass(frozen=True)
@@ -136,20 +140,19 @@ def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
     """The run's resolved configuration as text and as plain values; a run of an older version is as good as any."""
     values = read_yaml(run.config)
     try:
-        SHOWN.validate_python(values)
+        SHOWN.validate_python(values, strict=True)
         WarningsSection.model_validate(values.get("warnings", {}))
-        for reward in values["rewards"]:
-            RewardSection.model_validate(reward)
+        rewards = [RewardSection.model_validate(reward).model_dump() for reward in values["rewards"]]
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{run.config} is not the configuration of a training run ({key}: {first['msg']})") from None
-    return run.config.read_text(encoding="utf-8"), values
+        reason = mistake_in_words(error.errors()[0], lambda _: [])
+        raise ConfigError(f"{run.config} is not the configuration of a training run ({reason})") from None
+    return run.config.read_text(encoding="utf-8"), {**values, "rewards": rewards}
 
 
 def read_evaluations(run: RunFolder) -> dict[str, Evaluation]:
     """Held-out results by name (`before`, `step-N`, `after`), in order of their steps."""
-    found = {file.stem: Evaluation.load(file) for file in sorted(run.evaluations.glob("*.json"))}
+    files = [file for file in sorted(run.evaluations.glob("*.json")) if EVALUATIONS.fullmatch(file.stem)]
+    found = {file.stem: Evaluation.load(file) for file in files}
     return dict(sorted(found.items(), key=lambda item: (item[0] != "before", item[1].step)))
 
 

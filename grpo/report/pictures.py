@@ -87,7 +87,7 @@ def grid_pictures(run: RunFolder, later: str | None) -> list[Picture]:
 
 def rollout_pictures(run: RunFolder) -> list[StepPictures]:
     """Best and worst pictures of the first, the middle and the last recorded step."""
-    folders = sorted((run.path / "rollouts").glob("step-[0-9]*"))
+    folders = sorted(f for f in (run.path / "rollouts").glob("step-[0-9]*") if f.name[5:].isdecimal())
     chosen = [folders[i] for i in sorted({0, len(folders) // 2, len(folders) - 1})] if folders else []
     return [_step(folder) for folder in chosen]
 

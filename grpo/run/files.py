@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, NonNegativeFloat, TypeAdapter
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
+from blip3o_grpo.configs.typed_json import parse_typed
 from blip3o_grpo.rollout.records import PictureName
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+"""Of steps, prompts, images; larger ones are no exact numbers in other programs' JSON."""
 
 
 class RunFileError(ValueError):
@@ -26,12 +29,19 @@ class EvaluationPictures(TypedDict):
     rewards: dict[str, list[float | None]]
 
 
+def _complete(line: EvaluationPictures) -> EvaluationPictures:
+    for reward, scores in line["rewards"].items():
+        if len(scores) != len(line["images"]):
+            raise ValueError(f"'rewards.{reward}' has {len(scores)} scores for {len(line['images'])} images")
+    return line
+
+
 class Summary(TypedDict):
     """`summary.json`."""
 
-    steps: int
-    seconds: float
-    peak_memory_gb: float
+    steps: Count
+    seconds: NonNegativeFloat
+    peak_memory_gb: NonNegativeFloat
     mismatch_max: NotRequired[float | None]
     versions: NotRequired[dict[str, str]]
 
@@ -39,10 +49,10 @@ class Summary(TypedDict):
 class StepMetrics(TypedDict, extra_items=float | None):
     """A line of `metrics.jsonl`."""
 
-    step: int
+    step: Count
 
 
-EVALUATION_PICTURES = TypeAdapter(EvaluationPictures)
+EVALUATION_PICTURES = TypeAdapter(Annotated[EvaluationPictures, AfterValidator(_complete)])
 SUMMARY = TypeAdapter(Summary)
 METRICS = TypeAdapter(StepMetrics)
 
@@ -97,13 +107,6 @@ def _text(path: Path) -> str:
 def parse_object(text: str, schema: TypeAdapter, place: str) -> dict[str, Any]:
     """One JSON object; `place` names it in messages. Raises RunFileError."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RunFileError(f"{place}: not valid JSON ({error})") from error
-    try:
-        schema.validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise RunFileError(f"{place}: {f'{key}: ' if key else ''}{first['msg']}") from error
-    return value
+        return parse_typed(text, schema)
+    except ValueError as error:
+        raise RunFileError(f"{place}: {error}") from None

@@ -47,6 +47,10 @@ from blip3o_grpo.run.manifest import fault, read_manifest, write_manifest
 from blip3o_grpo.run.retention import superfluous
 
 STAGING = ".incomplete"
+CHECKPOINT = re.compile(r"checkpoint-(\d+)", re.ASCII)
+"""Name of a checkpoint; a copy such as `checkpoint-2.bak` is none."""
+LEFTOVER = re.compile(r"\.incomplete|\.checkpoint-\d+", re.ASCII)
+"""What an interrupted run leaves in `checkpoints/`."""
 REWARD_FOUND = re.compile(r"rewards\.\d+\.(folder|guard)")
 """Keys that say what was found of a reward. They may change too: a recipe can move together with its reward's file."""
 
@@ -155,7 +159,8 @@ class RunFolder:
         """Remove checkpoints that are half written or half deleted."""
         with storage_errors(self.checkpoints):
             for leftover in self.checkpoints.glob(".*"):
-                shutil.rmtree(leftover)
+                if LEFTOVER.fullmatch(leftover.name):  # not what file managers leave, such as .DS_Store
+                    shutil.rmtree(leftover)
 
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint with the highest step whose files have the sizes its manifest names, or None."""
@@ -244,4 +249,5 @@ def _delete(checkpoint: Path) -> None:
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
-    return {int(path.name.removeprefix("checkpoint-")): path for path in folder.glob("checkpoint-[0-9]*")}
+    found = [(CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("checkpoint-*")]
+    return {int(name[1]): path for name, path in found if name and path.is_dir()}

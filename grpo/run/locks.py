@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,14 @@ from blip3o_grpo.configs.atomic import storage_errors
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 POLL_S = 0.2
+
+
+HOLDER = b"process "
+"""How the text in a lock begins."""
+
+
+class LockRefusedError(ValueError):
+    """What lies where a lock should is something else."""
 
 
 class RunFolderInUseError(ValueError):
@@ -36,14 +45,16 @@ def hold(file: Path, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         RunFolderInUseError: naming the holder's process and host.
+        LockRefusedError: what bears the lock's name is no lock; it is left as it is.
     """
     with storage_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = _open(file)
     try:
+        _refuse_other_files(file, descriptor)
         if _lock(descriptor, wait_s):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            os.pwrite(descriptor, HOLDER + f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         else:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
             raise RunFolderInUseError(
@@ -54,10 +65,28 @@ def hold(file: Path, wait_s: float = 0.0) -> Iterator[None]:
         os.close(descriptor)  # and with it the lock
 
 
+def _open(file: Path) -> int:
+    if file.is_dir():
+        raise LockRefusedError(f"{file} is a folder, and a run's lock is a file; move it away")
+    try:
+        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise LockRefusedError(f"{file} is a symbolic link, whose target a run would overwrite; delete it") from None
+
+
+def _refuse_other_files(file: Path, descriptor: int) -> None:
+    """A lock is empty or names its holder: all else (also through a hard link) is somebody's, and stays."""
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    if not regular or os.pread(descriptor, len(HOLDER), 0) not in (b"", HOLDER):
+        raise LockRefusedError(f"{file} is not a run's lock, and a run would overwrite it; move it away")
+
+
 def holder_pid(file: Path) -> int | None:
     """Process that holds or last held a lock."""
-    words = file.read_text(encoding="utf-8").split() if file.is_file() else []
-    return int(words[1]) if len(words) > 1 else None
+    words = file.read_bytes().split() if file.is_file() else []
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
 
 
 def _lock(descriptor: int, wait_s: float) -> bool:

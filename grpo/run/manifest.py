@@ -59,9 +59,11 @@ def write_manifest(folder: Path, step: int, score: float | None = None) -> Manif
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest, or None if there is none that can be read."""
+    if not (folder / FILE).is_file():  # reading a named pipe would never end
+        return None
     try:
         return Manifest.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, ValidationError):
+    except (FileNotFoundError, UnicodeDecodeError, ValidationError):
         return None
 
 

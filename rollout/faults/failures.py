@@ -10,7 +10,7 @@ import numpy as np
 import ray
 from PIL import Image
 
-from blip3o_grpo.rollout.messages import ScoreFailure
+from blip3o_grpo.rollout.messages import ScoreFailure, writable
 from blip3o_grpo.rollout.ray_seams import task_cause
 from blip3o_grpo.rollout.types import Prompt, RolloutError
 
@@ -46,7 +46,7 @@ def save_failure(
     name = re.sub(r"[^\w.-]", "_", f"step-{step}-{reward}-{prompt.id}")[:120]
     picture = folder / f"{name}.png"
     Image.fromarray(np.concatenate(list(images), axis=1)).save(picture)
-    (folder / f"{name}.txt").write_text(f"{prompt.text}\n\n{failure.traceback}", encoding="utf-8")
+    (folder / f"{name}.txt").write_text(writable(f"{prompt.text}\n\n{failure.traceback}"), encoding="utf-8")
     return RolloutError(
         f"reward {reward!r} failed on prompt {prompt.text!r}: {failure.message} "
         f"(images: {picture}, traceback beside them; `on_error: skip` would drop such groups)"

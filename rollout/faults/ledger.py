@@ -40,6 +40,7 @@ class CallLedger:
         self._born: set[str] = set()
         self._heard: dict[str, float] = {}
         self._losses: dict[str, list[str]] = {}
+        self._last: dict[str, tuple[str, list[str]]] = {}
         self._counts: Counter[str] = Counter()
 
     def born(self, worker: str, now: float) -> None:
@@ -53,6 +54,9 @@ class CallLedger:
         """A worker begins a call, for the first time or again."""
         self._lose(worker, "its process died")
         self._heard[worker] = now
+        last, earlier = self._last.pop(worker, ("", []))
+        if call == last:  # done, and begun again: its process died before anybody had the result
+            self._losses[call] = [*earlier, "its process died"]
         losses = self._losses.get(call, [])
         if len(losses) > self._faults.retries:
             each = ", then ".join(losses)
@@ -72,7 +76,7 @@ class CallLedger:
 
     def ends(self, worker: str, call: str, now: float) -> None:
         """A worker has done a call, or raised an error of its own, which is never repeated."""
-        self._losses.pop(call, None)
+        self._last[worker] = (call, self._losses.pop(call, []))
         self._heard[worker] = now
         if worker in self._busy and self._busy[worker].call == call:
             del self._busy[worker]

@@ -8,6 +8,7 @@ import resource
 import sys
 import threading
 import time
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from typing import Any
 
 import ray
 
-from blip3o_grpo.rollout.messages import BOARD, GroupRequest, Snapshot, Work
+from blip3o_grpo.rollout.messages import BOARD, GroupRequest, Snapshot, Work, is_writable, writable
+from blip3o_grpo.rollout.ray_seams import is_sigterm
 from blip3o_grpo.rollout.types import WorkerLostError
 
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
@@ -23,6 +25,32 @@ STDERR = 2
 """Where stacks go: the process's own, whatever a library put in the place of `sys.stderr`; Ray makes a log of it."""
 STACK_BEFORE_S = 10.0
 """How long before the end of a stage's limit, at most; a tenth of short limits."""
+
+
+class CallEndedError(RuntimeError):
+    """Code that a worker called asked its process to end, or raised something else that is no `Exception`."""
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Code of others may end its call, not the worker.
+
+    Raises:
+        CallEndedError: in place of `SystemExit`, `KeyboardInterrupt`, `asyncio.CancelledError` and the like.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if is_sigterm(error):
+            raise
+        raise CallEndedError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error in words that Ray can send: it cannot tell one whose text or cause has half of a surrogate pair."""
+    return error if is_writable(str(error)) else CallEndedError(writable(f"{type(error).__name__}: {error}"))
 
 
 class Worker(ABC):
@@ -81,8 +109,13 @@ class Worker(ABC):
         Within another block: go over to another stage's limit and back. A block that comes near its limit leaves the
         stacks of all threads in the worker's log: after that, its process is gone.
 
+        Whatever code inside raises ends its call and not the worker, also `SystemExit`, for which Ray would end the
+        process (with code 0: for good). A SIGTERM does end it, and the board, not told that the call is over, counts
+        an attempt as for every other death.
+
         Raises:
             WorkerLostError: the call was lost too often to be tried again.
+            CallEndedError: in place of what is no `Exception`.
         """
         outer, call = self._stage, ""
         if self._board and outer is None:
@@ -92,14 +125,23 @@ class Worker(ABC):
         self._stage = stage
         self._leave_stack(stage)
         try:
-            yield
-        finally:
-            self._stage = outer
-            self._leave_stack(outer)
-            if self._board and outer is None:
-                self._board.ends.remote(self.name, call)
-            elif self._board:
-                self._board.enters.remote(self.name, outer)
+            with contained():
+                yield
+        except Exception as error:
+            self._leave(outer, call)
+            if outer is None and not is_writable("".join(traceback.format_exception(error))):
+                raise _sendable(error) from None
+            raise
+        self._leave(outer, call)
+
+    def _leave(self, outer: str | None, call: str) -> None:
+        """A block of `busy` is over, and its process goes on."""
+        self._stage = outer
+        self._leave_stack(outer)
+        if self._board and outer is None:
+            self._board.ends.remote(self.name, call)
+        elif self._board:
+            self._board.enters.remote(self.name, outer)
 
     def _begin(self, stage: str, requests: Sequence[GroupRequest]) -> str:
         call = ray.get_runtime_context().get_task_id()  # the same in all attempts

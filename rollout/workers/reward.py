@@ -11,9 +11,9 @@ import numpy as np
 
 from blip3o_grpo.rewards import RewardBatch, RewardError, load_reward
 from blip3o_grpo.rewards.redaction import redact
-from blip3o_grpo.rollout.messages import DecodedChunk, ScoredChunk, ScoreFailure, Snapshot
+from blip3o_grpo.rollout.messages import DecodedChunk, ScoredChunk, ScoreFailure, Snapshot, writable
 from blip3o_grpo.rollout.types import Prompt
-from blip3o_grpo.rollout.workers.base import Worker
+from blip3o_grpo.rollout.workers.base import CallEndedError, Worker, contained
 
 Judged = list[tuple[float | None, Mapping[str, Any] | None]]
 """Score and explanation of every image of a group."""
@@ -57,12 +57,12 @@ class RewardWorker(Worker):
             RewardError: with the reward's own error, whose class may not exist outside this worker's environment.
         """
         try:
-            self._reward = load_reward(self._target, self._options, self._folder)
+            with contained():
+                self._reward = load_reward(self._target, self._options, self._folder)
         except RewardError:
             raise
         except Exception as error:  # whatever a plug-in's constructor raises
-            reason = redact(f"{type(error).__name__}: {error}")
-            raise RewardError(f"reward {self._reward_name!r} cannot be built: {reason}") from error
+            raise RewardError(f"reward {self._reward_name!r} cannot be built: {_said(error)}") from error
 
     def needs_reference(self) -> bool:
         """Whether the reward compares with the starting policy's images."""
@@ -114,14 +114,21 @@ class RewardWorker(Worker):
         try:
             return self._judge(group, explain)
         except Exception as error:  # whatever a plug-in raises: the caller decides between stop and skip
-            return ScoreFailure(redact(f"{type(error).__name__}: {error}"), redact(traceback.format_exc()))
+            return ScoreFailure(_said(error), writable(redact(traceback.format_exc())))
 
     def _judge(self, batch: RewardBatch, explain: bool) -> Judged:
         size = len(batch) if self._reward.kind == "group" else self._batch_size or len(batch)
         calls = [batch[start : start + size] for start in range(0, len(batch), size)]
-        if explain:
-            return [pair for call in calls for pair in self._reward.explained_scores(call, self._reward_name)]
-        return [(value, None) for call in calls for value in self._reward.score(call, self._reward_name)]
+        with contained():
+            if explain:
+                return [pair for call in calls for pair in self._reward.explained_scores(call, self._reward_name)]
+            return [(value, None) for call in calls for value in self._reward.score(call, self._reward_name)]
+
+
+def _said(error: Exception) -> str:
+    """An error of a plug-in in words that can be saved and sent."""
+    text = str(error) if isinstance(error, CallEndedError) else f"{type(error).__name__}: {error}"
+    return writable(redact(text))
 
 
 def _column(group: Judged | ScoreFailure, part: int) -> list[Any] | ScoreFailure:

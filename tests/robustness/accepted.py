@@ -158,6 +158,8 @@ RUNS: list[tuple[str, Callable[[Path], None]]] = [
     *((f"with {name}", _file(name, content)) for name, content in (
         ("notes.txt", "mine"), ("report.html", "old"), ("tensorboard/events", b"x"), (".lock", ""), ("train.log", "x"),
         ("evaluations/notes.txt", "x"), ("grids/before.png", b""), ("checkpoints/.incomplete/x", b"x"),
+        ("checkpoints/.DS_Store", b"\0"), ("evaluations/._before.json", b"\0\xff"), ("evaluations/.DS_Store", b"\0"),
+        ("evaluations/before copy.json", "{"), ("rollouts/step-000000.bak/rollouts.jsonl", "{"),
         ("failures/step-1.txt", "x"), ("rollouts/notes.txt", "x"),
         ("summary.json", json.dumps({"steps": 1, "seconds": 2.5, "peak_memory_gb": 1.0})),
         ("summary.json", json.dumps({"steps": 1, "seconds": 2, "peak_memory_gb": 1, "versions": {"torch": "2"}})),

@@ -11,6 +11,7 @@ import pytest
 import ray
 from ray._private import ray_constants, services
 from ray._private.authentication import authentication_token_setup
+from ray._raylet import raise_sys_exit_with_custom_error_message
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
@@ -24,6 +25,7 @@ from blip3o_grpo.rollout.ray_seams import (
     driver_variables,
     inner_errors,
     is_alive,
+    is_sigterm,
     loopback,
     own_settings,
     protect_token,
@@ -114,3 +116,11 @@ def test_errors_are_named_and_opened_as_ray_makes_them():
     ):
         assert lost in inner_errors(wrapped), type(wrapped).__name__
     assert not any(inner_errors(lost))
+
+
+def test_sigterm_is_told_from_an_exit_of_the_code_itself():
+    assert "The process receives a SIGTERM." in inspect.getsource(ray._private.worker.Worker.main_loop)
+    with pytest.raises(SystemExit) as ended:
+        raise_sys_exit_with_custom_error_message("The process receives a SIGTERM.", exit_code=1)
+    assert is_sigterm(ended.value)
+    assert not is_sigterm(SystemExit(1)) and not is_sigterm(KeyboardInterrupt())

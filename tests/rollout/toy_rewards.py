@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -50,11 +51,20 @@ class Faulty:
     """Goes wrong in the way a prompt's metadata ask for."""
 
     def __call__(self, batch):
-        fault = batch.metadata[0].get("fault")
+        fault = batch.metadata[0].get("fault", "")
         if fault == "raise":
             raise OSError("the model server is gone")
         if fault == "die":
             os._exit(1)
+        if fault == "term":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        if fault.startswith("exit"):
+            sys.exit(int(fault.removeprefix("exit ")))
+        if fault == "interrupt":
+            raise KeyboardInterrupt
+        if fault == "surrogate":
+            raise ValueError("half of a pair: \ud83d")
         if fault == "hang":
             time.sleep(1e6)
         if fault in ("hang once", "freeze once"):

@@ -37,6 +37,10 @@ def pipelines(launch, make_config):
         ("raise", "OSError: the model server is gone"),
         ("short", "returned 1 scores for 3 images"),
         ("nan", "returned nan"),
+        ("exit 0", "SystemExit: 0"),
+        ("exit 3", "SystemExit: 3"),
+        ("interrupt", "KeyboardInterrupt"),
+        ("surrogate", r"ValueError: half of a pair: \ud83d"),
     ],
 )
 def test_failing_reward_stops_the_run_and_saves_the_images(pipelines, fault, message):
@@ -45,8 +49,9 @@ def test_failing_reward_stops_the_run_and_saves_the_images(pipelines, fault, mes
         stops.collect([prompt_with("none"), prompt_with(fault)], step=1)
     text = str(error.value)
     assert "reward 'faulty'" in text and repr(TEXT.format(fault)) in text and message in text
-    saved = sorted(path.name for path in _failures(config) if fault in path.name)
-    assert saved == [f"step-1-faulty-p-{fault}.png", f"step-1-faulty-p-{fault}.txt"]
+    name = f"step-1-faulty-p-{fault.replace(' ', '_')}"
+    saved = sorted(path.name for path in _failures(config) if path.stem == name)
+    assert saved == [f"{name}.png", f"{name}.txt"]
     pickle.loads(pickle.dumps(error.value))  # it must cross process borders
 
 
@@ -67,6 +72,24 @@ def test_reward_that_kills_its_process_loses_its_own_group_only_and_never_become
     assert [group.prompt.id for group in batch.groups] == ["p-fine", "p-none"]
     assert batch.skipped_groups == 1
     assert batch.faults["retries"] == 2 and batch.faults["timeouts"] == 0  # together, then by itself
+
+
+def test_reward_that_exits_loses_its_own_group_only_and_its_worker_goes_on(pipelines):
+    """`sys.exit(0)` too, which Ray takes for an end that was meant."""
+    skips, _, _ = pipelines
+    for step, fault in enumerate(("exit 0", "exit 3", "interrupt")):
+        batch = skips.collect([prompt_with("fine"), prompt_with(fault), prompt_with("none")], step=step)
+        assert [group.prompt.id for group in batch.groups] == ["p-fine", "p-none"]
+        assert batch.faults == {"retries": 0, "restarts": 0, "timeouts": 0}
+
+
+def test_reward_whose_process_gets_sigterm_is_tried_again_only_so_often(pipelines):
+    skips, stops, _ = pipelines
+    batch = skips.collect([prompt_with("fine"), prompt_with("term"), prompt_with("none")], step=1)
+    assert [group.prompt.id for group in batch.groups] == ["p-fine", "p-none"]
+    assert batch.faults["retries"] == 2 and batch.faults["timeouts"] == 0  # together, then by itself
+    with pytest.raises(RolloutError, match=r"2 attempts failed: its process died, then its process died"):
+        stops.collect([prompt_with("term")], step=1)
 
 
 def test_reward_that_hangs_is_replaced_and_its_group_gets_its_scores(pipelines, tmp_path):

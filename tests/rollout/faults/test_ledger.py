@@ -96,3 +96,14 @@ def test_after_a_loss_of_the_ledger_workers_may_be_busy_with_anything():
     assert forgetful.gone_for("sampler-0", now=62) is not None
     forgetful.born("sampler-0", now=63)
     assert forgetful.take_counts()["restarts"] == 1  # workers are older than this ledger
+
+
+def test_a_call_that_is_done_and_begun_again_was_lost_too(ledger):
+    """Its process died before anybody had the result."""
+    for _ in range(3):
+        assert ledger.begins("reward-ocr-0", "dies after it", "score", now=0).refusal is None
+        ledger.ends("reward-ocr-0", "dies after it", now=0)
+        ledger.born("reward-ocr-0", now=0)
+    assert "3 attempts failed: its process died" in ledger.begins("reward-ocr-0", "dies after it", "score", 0).refusal
+    ledger.ends("reward-ocr-0", "dies after it", now=0)
+    assert ledger.begins("reward-ocr-0", "another", "score", now=0).wait_s == 0

@@ -1,13 +1,15 @@
 """A call that hangs leaves its stack before its process is replaced; one that ends in time leaves nothing."""
 
+import asyncio
 import faulthandler
 import time
 
 import pytest
 import ray
+from ray._raylet import raise_sys_exit_with_custom_error_message
 
 from blip3o_grpo.rollout.messages import Verdict
-from blip3o_grpo.rollout.workers.base import Worker
+from blip3o_grpo.rollout.workers.base import CallEndedError, Worker
 
 
 class Notes:
@@ -15,10 +17,21 @@ class Notes:
 
     def __init__(self, **limits_s):
         self.verdict = Verdict(limits_s=limits_s)
-        self.begins = self.ends = self.enters = self
+        self.begins = self.enters = self
+        self.ends = Ended()
 
     def remote(self, *_):
         return self.verdict
+
+
+class Ended:
+    """Counts what the board is told of calls that are over."""
+
+    def __init__(self):
+        self.calls = []
+
+    def remote(self, _, call):
+        self.calls.append(call)
 
 
 class Toy(Worker):
@@ -75,6 +88,41 @@ def test_the_stack_is_due_a_little_before_the_limit_of_the_stage_and_never_after
     with worker.busy("decode"):  # without a limit nothing is replaced
         pass
     assert due == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SystemExit(0), "SystemExit: 0"),
+        (SystemExit("bye"), "SystemExit: bye"),
+        (SystemExit(), "SystemExit"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (GeneratorExit(), "GeneratorExit"),
+        (asyncio.CancelledError("late"), "CancelledError: late"),
+    ],
+)
+def test_what_is_no_exception_ends_its_call_and_not_the_worker(toy, error, said):
+    worker = toy(score=10)
+    with pytest.raises(CallEndedError, match=f"^{said}$"), worker.busy("score"), worker.busy("start"):
+        raise error
+    assert worker._board.ends.calls == ["call"] and worker._stage is None
+    with worker.busy("score"):
+        pass
+
+
+def test_half_of_a_surrogate_pair_is_escaped_before_ray_has_to_send_it(toy):
+    with pytest.raises(CallEndedError, match=r"^ValueError: half \\ud83d$"), toy(score=10).busy("score"):
+        raise ValueError("half \ud83d")
+    with pytest.raises(OSError, match="^said well$") as failed, toy(score=10).busy("score"):
+        raise OSError("said well") from ValueError("half \ud83d")
+    assert failed.value.__cause__ is None
+
+
+def test_a_sigterm_ends_the_worker_and_the_board_is_not_told_that_the_call_is_over(toy):
+    worker = toy(score=10)
+    with pytest.raises(SystemExit), worker.busy("score"):
+        raise_sys_exit_with_custom_error_message("The process receives a SIGTERM.", exit_code=1)
+    assert worker._board.ends.calls == []
 
 
 @pytest.mark.parametrize("limit", [1e-9, 1e12, float("inf")])

@@ -65,19 +65,6 @@ class Evaluation:
         """
         return EVALUATION.validate_python(read_object(path, EVALUATION))  # JSON has no tuples
 
-
-def _complete(evaluation: Evaluation) -> Evaluation:
-    for reward in evaluation.means:
-        if reward not in evaluation.intervals:
-            raise ValueError(f"'intervals' lacks {reward!r}, which 'means' has")
-    if not 0 <= evaluation.step < 2**53:
-        raise ValueError(f"'step' is {evaluation.step}; give 0 or more")
-    return evaluation
-
-
-EVALUATION = TypeAdapter(Annotated[Evaluation, AfterValidator(_complete)])
-"""What a file of an evaluation holds."""
-
     def estimates(self) -> dict[str, Estimate]:
         """Every mean with its interval and number of prompts: `NAME`, `NAME/overall`, `NAME/TAG`."""
         found = {}
@@ -94,6 +81,19 @@ EVALUATION = TypeAdapter(Annotated[Evaluation, AfterValidator(_complete)])
         """Prompts with a score of this reward; None where they were not stored."""
         name = name.removesuffix("/overall")
         return sum(row.get(name) is not None for row in self.per_prompt.values()) or None
+
+
+def _complete(evaluation: Evaluation) -> Evaluation:
+    for reward in evaluation.means:
+        if reward not in evaluation.intervals:
+            raise ValueError(f"'intervals' lacks {reward!r}, which 'means' has")
+    if not 0 <= evaluation.step < 2**53:
+        raise ValueError(f"'step' is {evaluation.step}; give 0 or more")
+    return evaluation
+
+
+EVALUATION = TypeAdapter(Annotated[Evaluation, AfterValidator(_complete)])
+"""What a file of an evaluation holds."""
 
 
 def summarise(groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection], step: int) -> Evaluation:

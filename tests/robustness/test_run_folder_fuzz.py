@@ -82,9 +82,16 @@ def ends_well_or_names(folder, name, act):
     shutil.rmtree(folder)
 
 
+class Zero:
+    """A reward that needs nothing."""
+
+    def __call__(self, batch):
+        return [0.0] * len(batch)
+
+
 def both(folder):
     write_report(folder)
-    rescore(folder, ["reference_guard"])
+    rescore(folder, [f"{__name__}:Zero"])
 
 
 def places(value, found=()):
@@ -129,9 +136,7 @@ def test_any_value_at_any_place(shared, fresh, name, data):
 @often
 @given(st.sampled_from(FILES), st.data())
 def test_any_damage_to_any_file(shared, fresh, name, data):
-    content = bytearray(
-        (shared[2] / name).read_bytes() if name.endswith(".png") else original(shared[2], name).encode()
-    )
+    content = bytearray((shared[2] / name).read_bytes() if name.endswith(".png") else original(shared[2], name))
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     spoil(fresh, name, bytes(content[: data.draw(st.integers(0, len(content)))]))

@@ -12,7 +12,7 @@ from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.report import write_report
 from blip3o_grpo.rewards import find_reward
 from blip3o_grpo.rewards.geneval.records import parse_record
-from blip3o_grpo.rewards.ocr.text_score import target_texts
+from blip3o_grpo.rewards.ocr.quotes import target_texts
 from blip3o_grpo.rollout import load_prompts
 from tests.robustness.accepted import CHECKPOINTS, OVERRIDES, RUNS, copy, prompt_files
 

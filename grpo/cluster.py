@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,15 @@ from rich.console import Console
 from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.errors import WorkerDiedError, last_line, user_error
 from blip3o_grpo.progress import ProgressDisplay
-from blip3o_grpo.rollout.ray_seams import loopback, own_settings, protect_token
+from blip3o_grpo.rollout.ray_seams import (
+    SESSION,
+    SOCKET_PATH_BYTES,
+    START_TIMED_OUT,
+    loopback,
+    own_settings,
+    protect_token,
+    temporary_folder,
+)
 from blip3o_grpo.run.hacking import HackingWatch
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.stopping import StopSignals, interruptible
@@ -29,6 +37,9 @@ from blip3o_grpo.run.stopping import StopSignals, interruptible
 if TYPE_CHECKING:
     from blip3o_grpo.rollout import RolloutPipeline
     from blip3o_grpo.validate import CheckedRun
+
+STARTS = 3
+"""Attempts to start a cluster of our own."""
 
 
 @contextmanager
@@ -39,7 +50,7 @@ def ray_cluster(config: RunConfig) -> Iterator[None]:
     Ray lets us choose, has no dashboard, and asks for Ray's token (`docs/security.md`).
 
     Raises:
-        ConfigError: there is no such cluster, or it refuses us.
+        ConfigError: there is no such cluster, or it refuses us; or our own cannot be started.
     """
     if ray.is_initialized():
         yield
@@ -47,8 +58,8 @@ def ray_cluster(config: RunConfig) -> Iterator[None]:
     address = cluster_address(config)
     options = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        with loopback():
-            ray.init(address=address, include_dashboard=False, _system_config=own_settings(), **options)
+        check_temporary_folder(temporary_folder())
+        start_cluster(options)
         protect_token()
     else:
         try:
@@ -60,6 +71,41 @@ def ray_cluster(config: RunConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def check_temporary_folder(folder: str) -> None:
+    """Refuse a folder that is too long for the sockets that Ray keeps there.
+
+    Raises:
+        ConfigError: saying how long it may be.
+    """
+    room = SOCKET_PATH_BYTES - len(SESSION)
+    if len(os.fsencode(folder)) > room:
+        raise ConfigError(
+            f"Ray cannot keep its sockets in {folder}: the path may have {room} bytes at most; set RAY_TMPDIR to a "
+            "folder with a shorter one, such as RAY_TMPDIR=/tmp"
+        )
+
+
+def start_cluster(options: Mapping[str, Any]) -> None:
+    """Start a cluster of our own; where Ray's start takes too long, as on a loaded machine, again.
+
+    Raises:
+        ConfigError: it took too long `STARTS` times.
+    """
+    for attempt in range(1, STARTS + 1):
+        try:
+            with loopback():
+                ray.init(address="local", include_dashboard=False, _system_config=own_settings(), **options)
+            return
+        except Exception as error:  # Ray has no class for it
+            ray.shutdown()
+            if START_TIMED_OUT not in str(error):
+                raise
+            if attempt == STARTS:
+                raise ConfigError(
+                    f"Ray did not start within its time in {STARTS} attempts: is this machine overloaded?"
+                ) from error
 
 
 def cluster_address(config: RunConfig) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,27 @@ def own_settings() -> dict[str, Any]:
     test_ray_takes_our_settings
     """
     return {"worker_maximum_startup_concurrency": 4 * (os.cpu_count() or 1)}
+
+
+SESSION = "/ray/session_2026-11-28_21-22-32_942516_1234567/sockets/plasma_store"
+"""What Ray adds to RAY_TMPDIR (else TMPDIR, else /tmp) for the longest path of a socket.
+
+https://github.com/ray-project/ray/issues/7724; test_ray_refuses_what_we_take_for_too_long
+"""
+SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
+"""Most that a path of a socket may have."""
+START_TIMED_OUT = "timed out during startup"
+"""In the text of the plain `Exception` by which Ray says that its own start took too long, as on a loaded machine.
+
+https://github.com/ray-project/ray/issues/47087; test_ray_says_in_these_words_that_its_start_took_too_long
+"""
+
+
+def temporary_folder() -> str:
+    """`get_default_system_temp_dir`: where Ray keeps its sessions. test_ray_refuses_what_we_take_for_too_long"""
+    from ray._common.utils import get_default_system_temp_dir
+
+    return get_default_system_temp_dir()
 
 
 def protect_token() -> None:

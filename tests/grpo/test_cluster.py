@@ -5,8 +5,9 @@ import pytest
 import ray
 
 import blip3o_grpo.cluster
-from blip3o_grpo.cluster import cluster_address, ray_cluster
+from blip3o_grpo.cluster import check_temporary_folder, cluster_address, ray_cluster, start_cluster
 from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.rollout.ray_seams import START_TIMED_OUT
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,33 @@ def test_a_cluster_that_cannot_be_joined_is_one_sentence(make_config, monkeypatc
         ray_cluster(make_config(cluster={"address": "10.0.0.1:6379"})),
     ):
         pass
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_one_sentence(make_config, monkeypatch):
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "init", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp/" + 100 * "x")
+    with pytest.raises(ConfigError, match="set RAY_TMPDIR"), ray_cluster(make_config(cluster={"address": "local"})):
+        pass
+    check_temporary_folder("/tmp")
+
+
+def test_a_start_that_took_too_long_is_tried_again_then_one_sentence(monkeypatch):
+    attempts = []
+
+    def late(**_):
+        attempts.append(1)
+        raise Exception(f"The current node {START_TIMED_OUT}. This could happen ...")
+
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "init", late)
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "shutdown", lambda: None)
+    with pytest.raises(ConfigError, match="did not start within its time in 3 attempts"):
+        start_cluster({})
+    assert len(attempts) == 3
+    monkeypatch.setattr(blip3o_grpo.cluster.ray, "init", lambda **_: attempts.append(1))
+    start_cluster({})
+    assert len(attempts) == 4
 
 
 @pytest.mark.slow

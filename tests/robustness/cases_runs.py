@@ -67,7 +67,7 @@ DAMAGED = [
         "metrics.jsonl",
         '{"step": 1, "time/step": "7"}\n',
         "report",
-        "metrics.jsonl:1: 'time/step' is '7'; give a number",
+        ":1: 'time/step' is '7'; give a number",
     ),
     ("metrics.jsonl", '{"step": 1, "kl": Infinity}\n', "report", "metrics.jsonl:1: 'kl': Infinity is no number"),
     ("metrics.jsonl", '{"step": 1, "kl": 1e999}\n', "report", "metrics.jsonl:1: 'kl': 1e999 is more than"),

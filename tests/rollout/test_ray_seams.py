@@ -11,6 +11,7 @@ import pytest
 import ray
 from ray._private import ray_constants, services
 from ray._private.authentication import authentication_token_setup
+from ray._private.utils import validate_socket_filepath
 from ray._raylet import raise_sys_exit_with_custom_error_message
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
@@ -124,3 +125,17 @@ def test_sigterm_is_told_from_an_exit_of_the_code_itself():
         raise_sys_exit_with_custom_error_message("The process receives a SIGTERM.", exit_code=1)
     assert is_sigterm(ended.value)
     assert not is_sigterm(SystemExit(1)) and not is_sigterm(KeyboardInterrupt())
+
+
+def test_ray_refuses_what_we_take_for_too_long(monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/somewhere")
+    assert ray_seams.temporary_folder() == "/somewhere"
+    assert "sockets" in inspect.getsource(ray._private.node) and "plasma_store" in inspect.getsource(ray._private.node)
+    room = ray_seams.SOCKET_PATH_BYTES - len(ray_seams.SESSION)
+    validate_socket_filepath(room * "x" + ray_seams.SESSION)
+    with pytest.raises(OSError, match="AF_UNIX"):
+        validate_socket_filepath((room + 1) * "x" + ray_seams.SESSION)
+
+
+def test_ray_says_in_these_words_that_its_start_took_too_long():
+    assert ray_seams.START_TIMED_OUT in inspect.getsource(ray._private.node)

@@ -1,6 +1,7 @@
 """A checkpoint counts once its manifest says so; a torn or changed one is never chosen; the right ones stay."""
 
 import json
+import shutil
 
 import pytest
 
@@ -153,3 +154,15 @@ def test_a_manifest_lists_every_file_with_its_hash(folder):
     assert manifest["step"] == 2
     assert set(manifest["files"]) == {"model.safetensors", "optimizer/state.pt"}
     assert manifest["files"]["optimizer/state.pt"]["size"] == 1000
+
+
+def test_copies_and_what_file_managers_leave_beside_checkpoints_are_ignored(folder):
+    step, checkpoint = folder.newest_step(), folder.newest_checkpoint()
+    shutil.copytree(checkpoint, folder.checkpoints / f"{checkpoint.name}.bak")
+    shutil.copytree(checkpoint, folder.checkpoints / f"{checkpoint.name} copy")
+    (folder.checkpoints / "checkpoint-99").write_text("a file")
+    (folder.checkpoints / ".DS_Store").write_bytes(b"\0")
+    (folder.checkpoints / ".mine").mkdir()
+    folder.clean()
+    assert folder.newest_step() == step and folder.verified_checkpoint(pytest.fail) == checkpoint
+    assert (folder.checkpoints / ".DS_Store").is_file() and (folder.checkpoints / ".mine").is_dir()

@@ -87,9 +87,10 @@ def test_reward_whose_process_gets_sigterm_is_tried_again_only_so_often(pipeline
     skips, stops, _ = pipelines
     batch = skips.collect([prompt_with("fine"), prompt_with("term"), prompt_with("none")], step=1)
     assert [group.prompt.id for group in batch.groups] == ["p-fine", "p-none"]
-    assert batch.faults["retries"] == 2 and batch.faults["timeouts"] == 0  # together, then by itself
-    with pytest.raises(RolloutError, match=r"2 attempts failed: its process died, then its process died"):
+    assert batch.faults["retries"] == 2  # together, then by itself
+    with pytest.raises(RolloutError, match=r"2 attempts failed: .*\(faults.retries=1\)"):
         stops.collect([prompt_with("term")], step=1)
+    ray.get(stops._board.take_counts.remote())  # a step that failed leaves its counts to the next
 
 
 def test_reward_that_hangs_is_replaced_and_its_group_gets_its_scores(pipelines, tmp_path):

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from blip3o_grpo.configs.mistakes import kind_of, mistake_in_words, shown
+from blip3o_grpo.configs.mistakes import kind_mistaken, kind_of, mistake_in_words, shown
 from blip3o_grpo.configs.names import HUB_NAME
 from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
@@ -265,6 +265,8 @@ def _index(holder: Any, part: str, override: str) -> str | int:
 def describe_mistakes(schema: type[BaseModel], error: ValidationError) -> str:
     """The first mistake in words, and how many more there are."""
     errors = error.errors()
+    if mistaken := kind_mistaken(errors):
+        return mistaken
     first: dict[str, Any] = dict(errors[0])
     if first["type"] == "plain":  # of `Section`, which sees all its keys at once
         first |= {"loc": (*first["loc"], first["ctx"]["key"]), "input": first["ctx"]["value"]}

@@ -40,6 +40,19 @@ WORDS: Mapping[str, str] = {
     "tuple_type": "give a list, such as [a, b]",
 }
 """By pydantic's kind of error; names in braces are of its context."""
+KINDS: Mapping[str, str] = {
+    "arms": "a study; `blip3o-grpo ablate` takes it",
+    "captions": "a warm start; `blip3o-grpo warmstart` takes it",
+    "trainer": "a run; `blip3o-grpo train` takes it",
+}
+"""A key that tells what kind of file it stands in."""
+
+
+def kind_mistaken(errors: Sequence[Mapping[str, Any]]) -> str | None:
+    """What kind of file this is, where it lacks keys of the expected kind and has one that tells another."""
+    unknown = [error["loc"][0] for error in errors if error["type"] == "extra_forbidden" and len(error["loc"]) == 1]
+    lacking = any(error["type"] == "missing" and len(error["loc"]) == 1 for error in errors)
+    return next((f"this is the file of {KINDS[key]}" for key in KINDS if lacking and key in unknown), None)
 
 
 def mistake_in_words(error: Mapping[str, Any], fields_at: Callable[[Sequence[str | int]], list[str]]) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.evaluation.variance import SpreadShares, spread_shares
-from blip3o_grpo.rewards import RewardBatch, load_reward
+from blip3o_grpo.rewards import LoadedReward, RewardBatch, load_reward
 from blip3o_grpo.rollout import RolloutGroup, noise_seed
 from blip3o_grpo.run.folder import policy_folder
 from blip3o_grpo.terminal import plain, show
@@ -97,9 +97,12 @@ def show_reward(
     if section.runtime_env:
         show(console, f"reward {section.name}: has an environment of its own, so its spread is not measured here")
         return
-    spread = reward_spread(section, groups, images)
+    reward = load_reward(section.target, section.options, section.folder)
+    spread = reward_spread(reward, groups, images)
     if spread is None:
         show(console, f"reward {section.name}: ", ("applies to none of these prompts", "yellow"))
+    elif not any(spread.shares().values()) and not reward.spec.expects_spread:
+        show(console, f"reward {section.name}: did not vary on these prompts, as it should")
     elif not any(spread.shares().values()):
         never = "never varied on these prompts: GRPO has nothing to learn from it"
         show(console, f"reward {section.name}: ", (never, "yellow"))
@@ -151,7 +154,7 @@ def decode_again(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], config: Ru
 
 
 def reward_spread(
-    section: RewardSection, groups: tuple[RolloutGroup, ...], images: list[np.ndarray]
+    reward: LoadedReward, groups: tuple[RolloutGroup, ...], images: list[np.ndarray]
 ) -> SpreadShares | None:
     """Where a reward's spread within a prompt comes from; None if it scores no prompt.
 
@@ -161,7 +164,6 @@ def reward_spread(
     Args:
         images: of `decode_again`.
     """
-    reward = load_reward(section.target, section.options, section.folder)
     if reward.fits_reference:
         pairs = [(group.prompt, rollout.image) for group in groups for rollout in group.rollouts]
         reward.instance.fit_reference(
@@ -171,8 +173,7 @@ def reward_spread(
     for group, drawn in zip(groups, images, strict=True):
         prompts, metadata = [group.prompt.text] * len(drawn), [group.prompt.metadata] * len(drawn)
         columns = [
-            reward.score(RewardBatch(list(drawn[:, noise]), prompts, metadata), section.name)
-            for noise in range(drawn.shape[1])
+            reward.score(RewardBatch(list(drawn[:, noise]), prompts, metadata)) for noise in range(drawn.shape[1])
         ]
         table = np.array(columns, dtype=np.float64).T  # None becomes NaN
         if not np.isnan(table).any():

@@ -28,9 +28,9 @@ MAX_GROUPS = 4
 """Prompts whose siblings are scored together."""
 
 
-@dataclass
+@dataclass(repr=False)
 class CheckedReward:
-    """What `check_reward` found; `print` shows one line per promise."""
+    """What `check_reward` found; shown with one line per promise, by `print` as in a notebook."""
 
     name: str
     kind: str
@@ -43,7 +43,7 @@ class CheckedReward:
         """The scores."""
         return iter(self.scores)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         shown = ", ".join("None" if score is None else f"{score:.3f}" for score in self.scores[:8])
         more = ", ..." if len(self.scores) > 8 else ""
         return "\n".join(

@@ -14,6 +14,7 @@ from blip3o_grpo.configs import (
     load_run_config,
     load_warmstart_config,
 )
+from blip3o_grpo.configs.study import load_study_config
 
 RECIPES = sorted(Path(__file__).parents[2].glob("configs/*.yaml"))
 MINIMAL = """
@@ -131,3 +132,19 @@ def test_differing_keys_are_dotted(recipe):
     second = load_run_config(recipe, ["trainer.beta=0.5", "rewards.0.weight=2", "rewards.0.options.a=1"])
     assert differing_keys(first, second) == ["rewards.0.weight", "rewards.0.options.a", "trainer.beta"]
     assert differing_keys(first, RunConfig.model_validate(first.model_dump())) == []
+
+
+@pytest.mark.parametrize(
+    ("load", "file", "command"),
+    [
+        (load_run_config, "studies/tiny_rewards.yaml", "ablate"),
+        (load_run_config, "blip3o_next_warmstart.yaml", "warmstart"),
+        (load_warmstart_config, "tiny_ocr.yaml", "train"),
+        (load_warmstart_config, "studies/tiny_rewards.yaml", "ablate"),
+        (load_study_config, "tiny_ocr.yaml", "train"),
+        (load_study_config, "blip3o_next_warmstart.yaml", "warmstart"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_its_command(load, file, command):
+    with pytest.raises(ConfigError, match=f"{file}: this is the file of a .*; `blip3o-grpo {command}` takes it"):
+        load(RECIPES[0].parent / file)

@@ -6,7 +6,6 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-import blip3o_grpo.doctor
 from blip3o_grpo.cli import app
 from blip3o_grpo.configs import RewardSection
 from blip3o_grpo.doctor import (
@@ -18,7 +17,7 @@ from blip3o_grpo.doctor import (
     show_reward,
 )
 from blip3o_grpo.policies import BLIP3oNext
-from blip3o_grpo.rewards.spec import adapt
+from blip3o_grpo.rewards import adapt
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_agreement_is_measured_in_nats_per_token(fake_pipeline, make_config, pol
     assert logprob_difference(policy, shifted, temperature=1.0) == pytest.approx(0.05, abs=1e-4)
 
 
-def test_spread_separates_tokens_from_noise(fake_pipeline, make_config, policy, prompts, monkeypatch):
+def test_spread_separates_tokens_from_noise(fake_pipeline, make_config, policy, prompts):
     """A reward that only counts which sibling it sees owes all its spread to the tokens."""
     calls = []
 
@@ -48,16 +47,18 @@ def test_spread_separates_tokens_from_noise(fake_pipeline, make_config, policy, 
             calls.append(len(batch))
             return [float(i) for i in range(len(batch))]
 
-    monkeypatch.setattr(blip3o_grpo.doctor, "load_reward", lambda *_: adapt(NumberInBatch()))
     groups = collect(fake_pipeline, make_config, policy, prompts)
     config = make_config(rollout={"num_diffusion_steps": 1})
     images = decode_again(policy, groups, config)
-    spread = reward_spread(config.rewards[0], groups, images)
+    spread = reward_spread(adapt(NumberInBatch()), groups, images)
     assert spread.shares() == {"tokens": 1.0, "noise": 0.0, "interaction": 0.0}
     assert calls == [4] * 8  # 2 prompts, 4 noise draws each, all siblings in one call
 
 
-def test_every_reward_is_examined_by_its_own_name_and_options(fake_pipeline, make_config, policy, prompts, capsys):
+def test_every_reward_is_examined_by_its_own_name_and_options(
+    fake_pipeline, make_config, policy, prompts, capsys, tmp_path
+):
+    (tmp_path / "beside.py").write_text("def half(images, prompts, metadata):\n    return [0.5 for _ in images]\n")
     groups = collect(fake_pipeline, make_config, policy, prompts)
     images = [np.zeros((4, 4, 8, 8, 3), np.uint8)] * len(groups)
     module = "tests.grpo.test_doctor"
@@ -65,6 +66,8 @@ def test_every_reward_is_examined_by_its_own_name_and_options(fake_pipeline, mak
         (RewardSection(name="flat", type=f"{module}:Constant", options={"value": 2.0}), "flat: never varied"),
         (RewardSection(name="absent", type=f"{module}:Constant", options={"value": None}), "absent: applies to none"),
         (RewardSection(name="far", runtime_env={"pip": ["x"]}), "far: has an environment of its own"),
+        (RewardSection(name="calm", type=f"{module}:Guard"), "calm: did not vary on these prompts, as it should"),
+        (RewardSection(name="mine", type="beside:half", folder=str(tmp_path)), "mine: never varied"),
         (RewardSection(name="order", type=f"{module}:Position"), "spread of order"),
     ):
         show_reward(section, groups, images, Console(width=200))
@@ -83,6 +86,10 @@ class Constant:
 
     def __call__(self, batch):
         return [self.value] * len(batch)
+
+
+class Guard(Constant):
+    expects_spread = False
 
 
 class Position:

@@ -228,7 +228,9 @@ def test_a_check_that_scored_nothing_has_shown_nothing():
 
 
 def test_what_was_tested_is_printed():
-    lines = str(check_reward(Brightness)).splitlines()
+    checked = check_reward(Brightness)
+    assert repr(checked) == str(checked)  # a notebook shows the former
+    lines = str(checked).splitlines()
     assert lines[0] == "reward Brightness (pointwise)" and lines[-1].startswith("scores: 0.50")
     assert len(lines) > 7 and all(line.startswith("  ok  ") for line in lines[1:-1])
 

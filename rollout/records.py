@@ -9,6 +9,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import NonNegativeInt, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
+from blip3o_grpo.configs.mistakes import first_mistake
 from blip3o_grpo.rollout.types import RolloutError
 
 PictureName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+\.png$")]
@@ -62,8 +63,7 @@ def _record(line: str, place: str) -> dict[str, Any]:
         record = json.loads(line)
         _RECORD.validate_python(record)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise RolloutError(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise RolloutError(f"{place}: {first_mistake(error)}") from error
     except (ValueError, RecursionError) as error:
         raise RolloutError(f"{place}: not valid JSON ({error})") from error
     for kind in ("best", "worst"):

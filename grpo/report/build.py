@@ -19,6 +19,7 @@ from typing_extensions import TypedDict  # pydantic asks for it before Python 3.
 
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.mistakes import first_mistake
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate
@@ -141,9 +142,7 @@ def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
         for reward in values["rewards"]:
             RewardSection.model_validate(reward)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{run.config} is not the configuration of a training run ({key}: {first['msg']})") from None
+        raise ConfigError(f"{run.config} is not the configuration of a training run ({first_mistake(error)})") from None
     return run.config.read_text(encoding="utf-8"), values
 
 

@@ -10,6 +10,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
+from blip3o_grpo.configs.mistakes import first_mistake
 from blip3o_grpo.rollout.records import PictureName
 
 
@@ -101,7 +102,5 @@ def parse_object(text: str, schema: TypeAdapter, place: str) -> dict[str, Any]:
     try:
         schema.validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise RunFileError(f"{place}: {f'{key}: ' if key else ''}{first['msg']}") from error
+        raise RunFileError(f"{place}: {first_mistake(error)}") from error
     return value

@@ -69,7 +69,7 @@ OVERRIDES = [
     ("rewards.0.name=ocrr", "did you mean 'ocr'?"),
     ("rewards.0.type=no_such_module:Reward", "importing 'no_such_module' failed"),
     ("rewards.0.type=json:JSONDecodr", "did you mean json:JSONDecoder?"),
-    ("rewards.0.type=json:loads", "must be a class"),
+    ("rewards.0.type=json:loads", "takes no 'images'"),
     ("rewards.0.type=':'", "importing '' failed"),
     ("rewards.0.options.varient=exact", "did you mean 'variant'?"),
     ("rewards.0.options.variant=best", "variant"),
@@ -129,8 +129,8 @@ WARMSTART = [
     ("batch_size: 0", "'batch_size' is 0"),
     ("caption_swap: 1", "'caption_swap' is 1"),
     ("learning_rate: .inf", "finite"),
-    ("max_grad_norm: true", "'max_grad_norm' is True"),
-    ("images: null", "'images' is None"),
+    ("max_grad_norm: true", "'max_grad_norm' is true"),
+    ("images: null", "'images' is empty"),
     ("captions: /nowhere/captions.jsonl", "captions: /nowhere/captions.jsonl does not exist"),
 ]
 

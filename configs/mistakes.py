@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 PATTERNS = {
     r"^[a-z][a-z0-9_]*$": "use lower-case letters, digits and _, a letter first",
@@ -69,8 +72,8 @@ def mistake_in_words(error: Mapping[str, Any], fields_at: Callable[[Sequence[str
         given = str(location[-1])
         short = [name for name in known if "_" in name and given == "".join(part[:1] for part in name.split("_"))]
         near = short or difflib.get_close_matches(given, known, n=1, cutoff=0.5)  # `lr` is no misspelt `lora`
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {key!r}; {hint}"
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}" if known else ""
+        return f"unknown key {key!r}{hint}"
     if kind == "missing":
         return f"{key!r} is required"
     if kind == "value_error":  # our own validators name the key themselves
@@ -79,7 +82,13 @@ def mistake_in_words(error: Mapping[str, Any], fields_at: Callable[[Sequence[str
         return f"{key!r} is {shown(error['input'])} that does not say its `type`"
     if kind == "union_tag_invalid":
         return f"'{key}.type' is {context['tag']!r}; allowed: {context['expected_tags']}"
-    return f"{key!r} is {shown(error['input'])}; {_asked(kind, context, error)}"
+    asked = _asked(kind, context, error)
+    return f"{key!r} is {shown(error['input'])}; {asked}" if key else f"it is {shown(error['input'])}; {asked}"
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first mistake of values that no schema of ours names the keys of, such as a run's own files."""
+    return mistake_in_words(error.errors()[0], lambda _: [])
 
 
 def _asked(kind: str, context: Mapping[str, Any], error: Mapping[str, Any]) -> str:

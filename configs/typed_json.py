@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from blip3o_grpo.configs.mistakes import kind_of, mistake_in_words
+from blip3o_grpo.configs.mistakes import first_mistake, kind_of
 from blip3o_grpo.configs.strict_json import parse_json
 
 OBJECT = 'give an object, such as {"key": 1}'
@@ -36,7 +36,7 @@ def parse_typed(text: str, schema: TypeAdapter) -> Any:
             raise ValueError("nested too deeply") from None
         if not first["loc"] and first["type"] != "value_error":
             raise ValueError(f"holds {kind_of(value)}; {OBJECT}") from None
-        raise ValueError(mistake_in_words(first, lambda _: [])) from None
+        raise ValueError(first_mistake(error)) from None
     return value
 
 

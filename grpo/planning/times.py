@@ -88,10 +88,11 @@ def check_measured(run: Path) -> None:
     """Refuse what is no run folder.
 
     Raises:
-        ConfigError: it has no `config.yaml`.
+        ConfigError: it has no `config.yaml`, or one that is no run's.
     """
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"--measured {run}: no run folder (config.yaml is missing)")
+    load_run_config(run / "config.yaml")
 
 
 def measured_times(config: RunConfig, policy_path: Path, run: Path | None = None) -> StageTimes | None:

@@ -20,7 +20,7 @@ from typing_extensions import TypedDict  # pydantic asks for it before Python 3.
 
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
-from blip3o_grpo.configs.mistakes import mistake_in_words
+from blip3o_grpo.configs.mistakes import first_mistake
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate
@@ -144,8 +144,7 @@ def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
         WarningsSection.model_validate(values.get("warnings", {}))
         rewards = [RewardSection.model_validate(reward).model_dump() for reward in values["rewards"]]
     except ValidationError as error:
-        reason = mistake_in_words(error.errors()[0], lambda _: [])
-        raise ConfigError(f"{run.config} is not the configuration of a training run ({reason})") from None
+        raise ConfigError(f"{run.config} is not the configuration of a training run ({first_mistake(error)})") from None
     return run.config.read_text(encoding="utf-8"), {**values, "rewards": rewards}
 
 

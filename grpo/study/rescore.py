@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.mistakes import first_mistake
 from blip3o_grpo.configs.reward_files import find_reward_folders, reward_folder
 from blip3o_grpo.evaluation.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
 from blip3o_grpo.rewards import LoadedReward, RewardBatch, load_reward
@@ -113,9 +114,7 @@ def read_sections(file: Path) -> list[RewardSection]:
     try:
         return TypeAdapter(list[RewardSection]).validate_python(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = "".join(f"{part}: " for part in first["loc"])
-        raise ConfigError(f"{file}: not a list of reward sections: {place}{first['msg']}") from None
+        raise ConfigError(f"{file}: not a list of reward sections: {first_mistake(error)}") from None
 
 
 def check_sections(sections: Sequence[RewardSection]) -> None:

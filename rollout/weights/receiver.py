@@ -1,6 +1,6 @@
 """A sampler's end of vLLM's weight transfer, and its sleep while the trainer uses their GPU.
 
-Rank 0 (`weight_transfer.py`) calls the methods that vLLM's trainer side expects of an engine. None of them is repeated
+Rank 0 (`transfer.py`) calls the methods that vLLM's trainer side expects of an engine. None of them is repeated
 on a sampler that Ray restarted: that one belongs to no group, says so, and fetches the newest snapshot instead.
 """
 

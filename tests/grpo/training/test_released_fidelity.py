@@ -11,7 +11,6 @@ import ray
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from test_ranks import run_ranks
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from blip3o_grpo.policies import BLIP3oNext, random_policy
@@ -19,6 +18,7 @@ from blip3o_grpo.policies.blip3o_next.checkpoint import PREFIXES
 from blip3o_grpo.policies.blip3o_next.tied import EMBEDDING, HEAD, TIE, is_tied
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.training.checkpoint_weights import load_trained
+from tests.grpo.training.test_ranks import run_ranks
 
 LEARNING_RATE = 1e-3
 OPTIONS = {

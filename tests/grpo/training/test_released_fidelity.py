@@ -58,6 +58,7 @@ def test_two_steps_are_adamws_on_the_plain_loss(start, make_config, run_toy, pro
     )
     seen, (trainer, _, _) = recorded(run_toy, config)
     model = plain(start)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     space = trainer.action_space
     adam = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     for ids, mask, advantages in seen:
@@ -71,7 +72,9 @@ def test_two_steps_are_adamws_on_the_plain_loss(start, make_config, run_toy, pro
         adam.step()
     assert len(seen) == 2 and is_tied(trainer.model) == model.config.tie_word_embeddings
     for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(trainer.model.state_dict()[name], tensor, atol=2e-5, rtol=0, msg=name)
+        # Adam's first steps are nearly signs, so entries with gradients of 1e-8 differ by rounding: norms are compared.
+        difference, update = trainer.model.state_dict()[name] - tensor, tensor - before[name]
+        assert difference.norm() < 0.02 * update.norm(), (name, difference.norm(), update.norm())
 
 
 def recorded(run_toy, config):

@@ -7,7 +7,7 @@ import pytest
 from transformers import TrainerState
 
 from blip3o_grpo.configs import RewardSection
-from blip3o_grpo.configs.schema import EvaluationSection
+from blip3o_grpo.configs.schema import EvaluationSection, RolloutSection
 from blip3o_grpo.evaluation import callback
 from blip3o_grpo.evaluation.grids import draw_grid, save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, save_evaluation, summarise
@@ -32,7 +32,9 @@ def test_means_are_over_prompts_of_means_over_images_and_none_is_left_out():
 
 
 def test_an_evaluation_without_groups_is_an_error_and_no_number(tmp_path):
-    config = SimpleNamespace(evaluation=EvaluationSection(), rewards=[RewardSection(name="ocr")])
+    config = SimpleNamespace(
+        evaluation=EvaluationSection(), rollout=RolloutSection(), rewards=[RewardSection(name="ocr")]
+    )
     pipeline = SimpleNamespace(collect=lambda *_, **__: RolloutBatch((), {}, skipped_groups=4))
     with pytest.raises(RolloutError, match="every group was dropped"):
         collect_heldout(pipeline, [], config)

@@ -88,7 +88,9 @@ class RewardBase:
 BEFORE_MODELS = ("check_options", "applicable", "check_prompt")
 """Hooks that are called on the class, before there is an instance."""
 HOOKS = (*BEFORE_MODELS, "fit_reference", "state_dict", "load_state_dict", "explained_scores")
-_NEAR = 0.88
+ATTRIBUTES = ("kind", "needs", "tags", "is_guard", "expects_spread")
+"""What a reward may declare."""
+_NEAR, _NEAR_ATTRIBUTE = 0.88, 0.85  # one letter of `kind` too few is .857
 
 
 def group_reward(function: Function) -> Function:
@@ -109,11 +111,11 @@ def offered_hooks(cls: type) -> frozenset[str]:
 def check_hooks(cls: type, name: str) -> None:
     """Refuse a class with a hook that would never be called, or not as it is written.
 
-    A public method that nothing in the class itself calls, and whose name is nearly that of a hook the class does not
-    define, is taken for a misspelt hook.
+    A public method or attribute that nothing in the class itself uses, and whose name is nearly that of a hook the
+    class does not define, is taken for a misspelt one.
 
     Raises:
-        RewardError: naming the method and the nearest hook, or what is wrong with an attribute.
+        RewardError: naming the method or attribute and the nearest hook, or what is wrong with an attribute.
     """
     offered = offered_hooks(cls)
     for hook in sorted(offered.intersection(BEFORE_MODELS)):
@@ -123,20 +125,17 @@ def check_hooks(cls: type, name: str) -> None:
         raise RewardError(f"reward {name!r} has state_dict but no load_state_dict")
     if "fit_reference" in offered and not {"state_dict", "load_state_dict"} <= offered:
         raise RewardError(f"reward {name!r} has fit_reference, so it needs state_dict and load_state_dict too")
-    methods = {
-        key: None
+    suspects = {
+        key: near
         for base in _own_bases(cls)
         for key, value in vars(base).items()
-        if not key.startswith("_") and inspect.isfunction(_function(value))
+        if not key.startswith("_") and (near := _misspelt(key, value, cls))
     }
-    suspects = {method: near for method in methods if (near := _misspelt(method, offered))}
     if suspects:
         used = set(_called_names(cls))
-        for method, near in suspects.items():
-            if method not in used:
-                raise RewardError(
-                    f"reward {name!r}: nothing calls {method}; did you mean {near}? (a helper begins with _)"
-                )
+        for key, near in suspects.items():
+            if key not in used:
+                raise RewardError(f"reward {name!r}: nothing uses {key}; did you mean {near}? (a helper begins with _)")
 
 
 def _own_bases(cls: type) -> list[type]:
@@ -148,15 +147,17 @@ def _function(value: Any) -> Any:
     return value.__func__ if isinstance(value, staticmethod | classmethod) else value
 
 
-def _misspelt(method: str, offered: frozenset[str]) -> str | None:
-    """The hook a method's name nearly is, unless it is one or the class has that hook as well."""
-    if method in HOOKS:
+def _misspelt(key: str, value: Any, cls: type) -> str | None:
+    """The hook that a method's or attribute's name nearly is, unless it is one or the class has that hook as well."""
+    method = inspect.isfunction(_function(value))
+    if isinstance(value, property) or (not method and callable(value)) or key in HOOKS + ATTRIBUTES:
         return None
-    for hook in HOOKS:
-        plain, right = (text.replace("_", "").lower() for text in (method, hook))
+    present = {name for base in _own_bases(cls) for name in vars(base)}
+    for hook in HOOKS if method else ATTRIBUTES:
+        plain, right = (text.replace("_", "").lower() for text in (key, hook))
         ratio = difflib.SequenceMatcher(None, plain, right).ratio()
-        cut_off = "_" in method.rstrip("_") and hook.startswith(method)
-        if hook not in offered and (ratio >= _NEAR or cut_off):
+        cut_off = method and "_" in key.rstrip("_") and hook.startswith(key)
+        if hook not in present and (ratio >= (_NEAR if method else _NEAR_ATTRIBUTE) or cut_off):
             return hook
     return None
 

@@ -52,10 +52,27 @@ def test_the_base_class_alone_offers_nothing():
 )
 @pytest.mark.parametrize("wrap", [some, staticmethod(some)])
 def test_a_misspelt_hook_is_refused_with_the_nearest_name(misspelt, near, wrap):
-    with pytest.raises(RewardError, match=f"nothing calls {misspelt}; did you mean {near}?"):
+    with pytest.raises(RewardError, match=f"nothing uses {misspelt}; did you mean {near}?"):
         describe(with_methods(**{misspelt: wrap}), "mine")
     with pytest.raises(RewardError, match=near):  # without the base class, too
         describe(with_methods(base=object, __call__=Plain.__call__, **{misspelt: wrap}), "mine")
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "value", "near"),
+    [
+        ("knd", "group", "kind"),
+        ("kinds", "group", "kind"),
+        ("tag", TagTable({}), "tags"),
+        ("is_gaurd", True, "is_guard"),
+        ("isGuard", True, "is_guard"),
+        ("expect_spread", False, "expects_spread"),
+    ],
+)
+def test_a_misspelt_attribute_is_refused_unless_the_class_uses_it(misspelt, value, near):
+    with pytest.raises(RewardError, match=f"nothing uses {misspelt}; did you mean {near}?"):
+        describe(with_methods(**{misspelt: value}), "mine")
+    describe(with_methods(**{misspelt: value, "_own": eval(f"lambda self: self.{misspelt}")}), "mine")
 
 
 @pytest.mark.parametrize(

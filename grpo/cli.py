@@ -13,7 +13,7 @@ from rich.console import Console
 from blip3o_grpo import library_output  # noqa: F401
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.evaluation.cli import steps as compare_steps
-from blip3o_grpo.hints import EvaluationCommand, SettingsCommand, StudyCommand, WarmstartCommand
+from blip3o_grpo.hints import EvaluationCommand, Program, SettingsCommand, StudyCommand, WarmstartCommand
 from blip3o_grpo.prompt_data.cli import app as prompts_app
 from blip3o_grpo.study.cli import ablate, rescore
 from blip3o_grpo.terminal import show
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from blip3o_grpo.configs import RunConfig
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

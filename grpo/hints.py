@@ -1,18 +1,43 @@
-"""What to write instead of an option that a command does not have: settings of a recipe are no options."""
+"""What is wrong with the arguments of a command, in one line, and what to write instead."""
 
 from __future__ import annotations
 
 import difflib
+import sys
 import typing
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from blip3o_grpo.terminal import show
+
+
+class Program(TyperGroup):
+    """All commands. What is wrong with their arguments is told like every other mistake, in one line."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command, and end the process unless `standalone_mode` is off."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except typer.TyperException as error:
+            self._show(error)
+            sys.exit(error.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def _show(self, error: typer.TyperException) -> None:
+        words = " ".join(error.format_message().split())
+        if not words:  # no argument at all: the help was shown
+            return
+        words = words[0].lower() + words[1:].rstrip(".").replace(": Input should be", ": it should be")
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else self.name or "blip3o-grpo"
+        show(Console(stderr=True), ("error:", "bold red"), f" {path}: {words}; `{path} -h` shows what it takes")
 
 
 class SettingsCommand(TyperCommand):

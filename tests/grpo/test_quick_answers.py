@@ -167,6 +167,33 @@ def test_a_setting_given_as_an_option_is_told_how_it_is_written(args, hint):
     assert hint in result.stderr and result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["abblate"], "no such command 'abblate'. Did you mean 'ablate'?"),
+        (["prompts", "genevall"], "Did you mean 'geneval'?"),
+        (["--nosuch"], "no such option: --nosuch"),
+        (["ablate"], "missing argument 'study'"),
+        (["prompts", "text"], "missing option '--out'"),
+        (["report", "a", "b", "c"], "unexpected extra argument"),
+        (["sample", "a cat", "--images", "0"], "'--images': it should be greater than or equal to 1"),
+        (["sample", "a cat", "--images", "many"], "'--images': it should be a valid integer"),
+        (["sample", "a cat", "--temperature", "nan"], "'--temperature': it should be"),
+        (["sample", "a cat", "--out"], "'--out' requires an argument"),
+    ],
+)
+def test_wrong_arguments_are_one_line(args, words):
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == 2
+    assert words in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("args", [[], ["prompts"]])
+def test_no_arguments_are_answered_with_the_help(args):
+    result = CliRunner().invoke(app, args)
+    assert "Usage:" in result.output and "error:" not in result.output
+
+
 def test_the_value_of_an_option_may_look_like_an_option():
     result = CliRunner().invoke(app, ["sample", "x", "--out", "--seed"])
     assert "written as a .png file" in result.stderr

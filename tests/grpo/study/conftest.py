@@ -134,7 +134,7 @@ def save_evaluation(plan, trial, name, effects, step):
             }
     scores = {r: [row[r] for row in per_prompt.values() if row[r] is not None] for r in effects}
     means = {reward: float(np.mean(values)) for reward, values in scores.items()}
-    evaluation = Evaluation(step, len(per_prompt), 2, means, {}, per_prompt)
+    evaluation = Evaluation(step, len(per_prompt), 2, means, dict.fromkeys(means), per_prompt)
     evaluation.save(trial.folder.evaluations / f"{name}.json")
     shown = [plan.suites["signs"][0], plan.suites["shapes"][0]]
     groups = [

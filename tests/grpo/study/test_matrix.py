@@ -196,8 +196,8 @@ def test_an_interrupted_study_has_a_report_of_what_is_there(finished_study, page
         ("study.yaml", "not: a study", "study.yaml is not the configuration of a study"),
         ("base.yaml", None, "base.yaml: no such file"),
         ("heldout.jsonl", None, "heldout.jsonl: no such prompt file"),
-        ("study.json", "{}", "study.json: trials"),
-        ("study.json", '{"trials": []}', "study.json: trials"),
+        ("study.json", "{}", "study.json: 'trials'"),
+        ("study.json", '{"trials": []}', "study.json: 'trials'"),
     ],
 )
 def test_a_damaged_study_folder_is_one_line(finished_study, page, tmp_path, file, content, says):

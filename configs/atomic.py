@@ -144,7 +144,8 @@ def require_writable(path: Path) -> None:
     if holder.is_file() and holder != path.absolute():
         raise StorageError(f"cannot write {path}: {holder} is a file")
     if not os.access(holder, os.W_OK):
-        raise StorageError(describe_refusal(path, os.strerror(errno.EACCES)))
+        read_only = os.statvfs(holder).f_flag & os.ST_RDONLY
+        raise StorageError(describe_refusal(path, os.strerror(errno.EROFS if read_only else errno.EACCES)))
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:

@@ -62,14 +62,15 @@ def toy(monkeypatch):
 
 def test_a_call_that_hangs_leaves_its_stack_in_the_workers_log(toy, capfd):
     def reward_that_waits_for_its_server():
-        text = ""
-        while "Timeout" not in text or "most recent call first" not in text:
+        text, end = "", time.monotonic() + 30
+        while "reward_that_waits_for_its_server" not in text and time.monotonic() < end:
             time.sleep(0.01)
             text += capfd.readouterr().err
         return text
 
     with toy(score=0.1).busy("score"):
-        assert "reward_that_waits_for_its_server" in reward_that_waits_for_its_server()
+        text = reward_that_waits_for_its_server()
+    assert "Timeout" in text and "reward_that_waits_for_its_server" in text  # among the stacks of all threads
 
 
 def test_the_stack_is_due_a_little_before_the_limit_of_the_stage_and_never_after_the_call(toy, monkeypatch):

@@ -1,6 +1,7 @@
 """A remote reward gives the scores of the local one, or an error that names the service; never anything else."""
 
 import asyncio
+import queue
 import threading
 import time
 import zlib
@@ -321,11 +322,11 @@ def test_a_proxy_that_fails_is_named_without_its_password(monkeypatch):
 
 
 def test_a_proxy_passes_the_request_on_when_asked_to(monkeypatch):
-    seen = []
-    with speaking(lambda connection: seen.append(reply(connection, OK))) as proxy:
+    seen = queue.Queue()  # the proxy's thread notes a request after its answer has left
+    with speaking(lambda connection: seen.put(reply(connection, OK))) as proxy:
         monkeypatch.setenv("http_proxy", proxy)
         RemoteReward("http://127.0.0.1:8", proxy="always", patience_s=0)
-    assert seen[0].startswith(b"GET http://127.0.0.1:8/health HTTP/1.1")
+        assert seen.get(timeout=30).startswith(b"GET http://127.0.0.1:8/health HTTP/1.1")
 
 
 def test_the_token_is_asked_for_at_the_start_and_never_shown(good, monkeypatch):

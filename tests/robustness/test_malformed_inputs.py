@@ -42,7 +42,7 @@ def test_a_malformed_input_is_one_sentence(case, world):
 
 
 def test_there_are_at_least_200(request):
-    """Distinct ones, each met in this session; hypothesis's come on top."""
+    """Distinct ones, each met in this run; hypothesis's come on top."""
     asked = [item for item in request.session.items if item.originalname == "test_a_malformed_input_is_one_sentence"]
     if len(asked) < len(CASES):
         pytest.skip("only some of the cases were asked for")

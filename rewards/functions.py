@@ -51,7 +51,9 @@ def check_function(function: Callable, name: str) -> None:
     missing = [key for key in GIVEN if key not in named and not (anything and key != "images")]
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]
     if missing or positional:
-        reason = f"takes no {missing[0]!r}" if missing else f"takes {positional[0]!r} by position only"
+        wrapped = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        hidden = " (a decorator around it needs functools.wraps)" if wrapped else ""
+        reason = f"takes no {missing[0]!r}{hidden}" if missing else f"takes {positional[0]!r} by position only"
         raise RewardError(f"reward {name!r}: its function {reason}; expected {EXPECTED}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any, ClassVar, Literal, TypeVar
@@ -147,18 +147,40 @@ def _function(value: Any) -> Any:
     return value.__func__ if isinstance(value, staticmethod | classmethod) else value
 
 
+def check_declarations(function: Callable, name: str) -> None:
+    """Refuse a reward function with an attribute that nothing reads, and that is nearly one a reward may declare.
+
+    Raises:
+        RewardError: naming the attribute and the nearest one.
+    """
+    if not inspect.isfunction(function):
+        return
+    present = vars(function)
+    for key in present:
+        near = _nearest(key, ATTRIBUTES, present, _NEAR_ATTRIBUTE)
+        if near and key not in _names(function.__code__):
+            raise RewardError(f"reward {name!r}: nothing uses {key}; did you mean {near}?")
+
+
 def _misspelt(key: str, value: Any, cls: type) -> str | None:
     """The hook that a method's or attribute's name nearly is, unless it is one or the class has that hook as well."""
-    method = inspect.isfunction(_function(value))
-    if isinstance(value, property) or (not method and callable(value)) or key in HOOKS + ATTRIBUTES:
-        return None
     present = {name for base in _own_bases(cls) for name in vars(base)}
-    for hook in HOOKS if method else ATTRIBUTES:
-        plain, right = (text.replace("_", "").lower() for text in (key, hook))
-        ratio = difflib.SequenceMatcher(None, plain, right).ratio()
-        cut_off = method and "_" in key.rstrip("_") and hook.startswith(key)
-        if hook not in present and (ratio >= (_NEAR if method else _NEAR_ATTRIBUTE) or cut_off):
-            return hook
+    if inspect.isfunction(_function(value)):
+        cut_off = [hook for hook in HOOKS if "_" in key.rstrip("_") and hook.startswith(key) and hook not in present]
+        return _nearest(key, HOOKS, present, _NEAR) or next(iter(cut_off), None)
+    if isinstance(value, property) or callable(value):
+        return None
+    return _nearest(key, ATTRIBUTES, present, _NEAR_ATTRIBUTE)
+
+
+def _nearest(key: str, known: Collection[str], present: Collection[str], cutoff: float) -> str | None:
+    """The known name that is not there and that `key` nearly is; None: there is none, or `key` is right."""
+    if key in HOOKS + ATTRIBUTES:
+        return None
+    for right in known:
+        plain = (text.replace("_", "").lower() for text in (key, right))
+        if right not in present and difflib.SequenceMatcher(None, *plain).ratio() >= cutoff:
+            return right
     return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blip3o_grpo.rewards.functions import FunctionReward, check_function, check_function_options
-from blip3o_grpo.rewards.hooks import KINDS, Kind, RewardBase, TagTable, check_hooks, offered_hooks
+from blip3o_grpo.rewards.hooks import KINDS, Kind, RewardBase, TagTable, check_declarations, check_hooks, offered_hooks
 from blip3o_grpo.rewards.types import Reward, RewardBatch, RewardError, checked_scores, score
 
 Judged = list[tuple[float | None, Mapping[str, Any] | None]]
@@ -111,17 +111,17 @@ def describe(found: Any, name: str, note: str | None = None) -> RewardSpec:
     """The adapter of a class or function.
 
     Raises:
-        RewardError: it is neither, has the wrong signature, or a hook with a misspelt name.
+        RewardError: it is neither, has the wrong signature, or a hook or attribute with a misspelt name.
     """
     if not isinstance(found, type):
         if not callable(found):
             raise RewardError(_WRONG.format(name, found))
         check_function(found, name)
-        kind = getattr(found, "kind", "pointwise")
-        return RewardSpec(name, found, _kind(kind, name), "", None, False, True, frozenset(), note)
-    if not issubclass(found, Reward):  # the protocol asks for `__call__` only
+        check_declarations(found, name)
+    elif not issubclass(found, Reward):  # the protocol asks for `__call__` only
         raise RewardError(_WRONG.format(name, found))
-    check_hooks(found, name)
+    else:
+        check_hooks(found, name)
     declared = {key: getattr(found, key, getattr(RewardBase, key)) for key in ("kind", "needs", "tags")}
     if not isinstance(declared["tags"], TagTable | None):
         raise RewardError(f"reward {name!r}: its `tags` must be a TagTable, not {type(declared['tags']).__name__}")
@@ -133,7 +133,7 @@ def describe(found: Any, name: str, note: str | None = None) -> RewardSpec:
         declared["tags"],
         is_guard=bool(getattr(found, "is_guard", False)),
         expects_spread=bool(getattr(found, "expects_spread", True)),
-        hooks=offered_hooks(found),
+        hooks=offered_hooks(found) if isinstance(found, type) else frozenset(),
         note=note,
     )
 

@@ -80,6 +80,7 @@ def no_metadata(images, prompts):
         (positional, "takes no 'images'"),
         (batch_only, "takes no 'images'"),
         (misnamed, "takes no 'images'"),
+        (lambda *args, **kwargs: [], r"takes no 'images' \(a decorator around it needs functools.wraps\)"),
         (no_metadata, "takes no 'metadata'"),
         (awaited, "is an async function"),
         (lambda x, /, images, prompts, metadata: [], "takes 'x' by position only"),

@@ -69,7 +69,13 @@ def test_a_misspelt_hook_is_refused_with_the_nearest_name(misspelt, near, wrap):
         ("expect_spread", False, "expects_spread"),
     ],
 )
-def test_a_misspelt_attribute_is_refused_unless_the_class_uses_it(misspelt, value, near):
+def test_a_misspelt_attribute_is_refused_unless_the_reward_uses_it(misspelt, value, near):
+    def score(images, prompts, metadata):
+        return [1.0] * len(images)
+
+    setattr(score, misspelt, value)
+    with pytest.raises(RewardError, match=f"nothing uses {misspelt}; did you mean {near}?"):
+        describe(score, "mine")
     with pytest.raises(RewardError, match=f"nothing uses {misspelt}; did you mean {near}?"):
         describe(with_methods(**{misspelt: value}), "mine")
     describe(with_methods(**{misspelt: value, "_own": eval(f"lambda self: self.{misspelt}")}), "mine")
@@ -126,3 +132,15 @@ def test_tags_have_titles_in_order_and_others_their_own():
     table = TagTable({"two": "Two things"}, key="level")
     assert table.tag({"level": "two"}) == "two" and table.tag({}) == "other"
     assert table.title("two") == "Two things" and table.title("long_scene") == "Long scene"
+
+
+def test_a_function_declares_what_a_class_does():
+    def score(images, prompts, metadata):
+        return [1.0] * len(images)
+
+    score.tags, score.is_guard, score.expects_spread = TagTable({}), True, False
+    spec = describe(score, "mine")
+    assert (spec.kind, spec.tags, spec.is_guard, spec.expects_spread) == ("pointwise", TagTable({}), True, False)
+    score.tags = "colour"
+    with pytest.raises(RewardError, match="its `tags` must be a TagTable, not str"):
+        describe(score, "mine")

@@ -1,16 +1,13 @@
 """A remote reward gives the scores of the local one, or an error that names the service; never anything else."""
 
 import asyncio
-import queue
 import threading
 import time
 import zlib
 from collections import Counter
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
@@ -24,10 +21,10 @@ from blip3o_grpo.rewards import (
     load_reward,
     score,
 )
-from blip3o_grpo.rewards.http import client, proxies
+from blip3o_grpo.rewards.http import client
 from blip3o_grpo.rewards.http.client import RemoteReward
 from blip3o_grpo.rewards.http.server import create_app
-from tests.rewards.http.speaking import OK, speaking
+from tests.rewards.http.speaking import listening, reply, speaking
 
 ANSWERS = {
     "text": lambda: Response("<h1>busy</h1>", media_type="text/html"),
@@ -68,13 +65,6 @@ class Fingerprint:
         ]
 
 
-def reply(connection, answer):
-    """What was asked, answered."""
-    asked = connection.recv(2**16)
-    connection.sendall(answer)
-    return asked
-
-
 def dawdle(connection, step):
     """Never ends, though something comes ten times a second."""
     begin, piece = {
@@ -87,22 +77,6 @@ def dawdle(connection, step):
     for _ in range(50):
         time.sleep(0.1)
         connection.sendall(piece)
-
-
-@contextmanager
-def listening(app, port=0):
-    """A real HTTP server on a free port of this machine; gives its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        thread.join(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -278,55 +252,6 @@ def test_it_answers_where_an_event_loop_runs_already(good):
         return RemoteReward(good, token_env="REWARD_TOKEN")(batch_of(2))
 
     assert asyncio.run(ask()) == Fingerprint()(batch_of(2))
-
-
-VARIABLES = ("http_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-
-
-@pytest.mark.parametrize("variable", VARIABLES)
-def test_a_service_of_this_machine_is_not_asked_through_a_proxy(good, monkeypatch, variable):
-    monkeypatch.setenv(variable, "http://me:pa55@127.0.0.1:9")
-    assert RemoteReward(good, token_env="REWARD_TOKEN")(batch_of(1)) == Fingerprint()(batch_of(1))
-
-
-@pytest.mark.parametrize(
-    ("host", "straight"),
-    [
-        ("127.0.0.1:80", True), ("[::1]", True), ("[::ffff:127.0.0.1]:80", True), ("localhost", True),
-        ("10.1.2.3", True), ("192.168.0.4", True), ("172.20.0.1", True), ("100.64.0.1", True), ("169.254.1.1", True),
-        ("gpu-node-3:8000", True), ("scores.internal", True), ("scores.local.", True), ("127.1", True),
-        ("[fd00::1]", True), ("8.8.8.8", False), ("[2001:4860:4860::8888]", False), ("rewards.invalid", False),
-    ],
-)  # fmt: skip
-def test_proxies_are_for_public_hosts(monkeypatch, host, straight):
-    monkeypatch.setenv("all_proxy", "proxy.example:3128")
-    found = {when: asyncio.run(proxies.find_proxy(f"http://{host}/a", when, 1)) for when in proxies.PROXIES}
-    assert found == {
-        "never": None,
-        "always": "http://proxy.example:3128",
-        "public": None if straight else found["always"],
-    }
-    monkeypatch.setenv("no_proxy", "*")
-    assert asyncio.run(proxies.find_proxy(f"http://{host}/a", "always", 1)) is None
-
-
-def test_a_proxy_that_fails_is_named_without_its_password(monkeypatch):
-    monkeypatch.setenv("http_proxy", "http://me:pa55@127.0.0.1:9")
-    for options in ({"url": "http://8.8.8.8"}, {"url": "http://127.0.0.1:8", "proxy": "always"}):
-        with pytest.raises(RewardError, match="through the proxy http://127.0.0.1:9, connection refused") as error:
-            RemoteReward(**options, patience_s=0)
-        assert "pa55" not in str(error.value)
-    monkeypatch.setenv("http_proxy", "socks5://me:pa55@127.0.0.1:9")
-    with pytest.raises(RewardError, match="'socks5://127.0.0.1:9'; only http:// and https:// proxies"):
-        RemoteReward("http://8.8.8.8")
-
-
-def test_a_proxy_passes_the_request_on_when_asked_to(monkeypatch):
-    seen = queue.Queue()  # the proxy's thread notes a request after its answer has left
-    with speaking(lambda connection: seen.put(reply(connection, OK))) as proxy:
-        monkeypatch.setenv("http_proxy", proxy)
-        RemoteReward("http://127.0.0.1:8", proxy="always", patience_s=0)
-        assert seen.get(timeout=30).startswith(b"GET http://127.0.0.1:8/health HTTP/1.1")
 
 
 def test_the_token_is_asked_for_at_the_start_and_never_shown(good, monkeypatch):

@@ -50,7 +50,7 @@ def plain(folder):
 
 @pytest.mark.slow
 def test_two_steps_are_adamws_on_the_plain_loss(start, make_config, run_toy, prompts):
-    """One prompt's group a step, so the loss is -A log p of its tokens: repeated in plain torch, weight by weight."""
+    """One prompt's group a step, so the loss is -A log p of its tokens: repeated in plain torch, tensor by tensor."""
     config = make_config(
         policy={"path": str(start)},
         rollout={"prompts_per_step": 2, "group_size": 4, "record_every_steps": 0},

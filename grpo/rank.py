@@ -130,6 +130,7 @@ def run_training(
                     folder,
                     sync_weights=trainer.sync_evaluated_weights,
                     add_metrics=trainer.add_metrics,
+                    tell=queue.put if queue is not None else lambda message: None,
                 )
             )
         try:

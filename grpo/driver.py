@@ -18,7 +18,14 @@ from blip3o_grpo.cluster import cluster_address, fit, ray_cluster
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
 from blip3o_grpo.evaluation.changes import paired_changes
-from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, Evaluation, collect_heldout, evaluate, save_evaluation
+from blip3o_grpo.evaluation.heldout import (
+    HELDOUT_STEP,
+    Evaluation,
+    collect_heldout,
+    evaluate,
+    heldout_metrics,
+    save_evaluation,
+)
 from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
@@ -33,6 +40,7 @@ from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.peak_memory import MemoryMonitor
 from blip3o_grpo.run.stopping import StopSignals
+from blip3o_grpo.run.trackers import send_later, tracked_as
 from blip3o_grpo.terminal import show
 from blip3o_grpo.training.checkpoint_weights import load_trained
 from blip3o_grpo.validate import CheckedRun, check_models
@@ -56,6 +64,7 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
     with hold(run.folder.lock):
         with hold(run.folder.trainer_lock, ORPHANS_GONE_S):
             run.folder.prepare(config)
+            tracked_as(run.folder)  # made here, as ranks must not make one each
             check_room(config, run.folder, run.policy_path)
             run.folder.verified_checkpoint(lambda text: print_notice(console, text))
         with (
@@ -76,6 +85,7 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
         ):
             print_warning(console, warning)
         save_summary(run.folder, before, after, time.perf_counter() - started, memory.peak_gb)
+        track(run, after, console)
     return TrainingResult.read(run.folder)
 
 
@@ -142,6 +152,15 @@ def heldout_bar(run: CheckedRun, console: Console) -> Bar:
     """Over the prompts of a held-out evaluation."""
     total = min(len(run.heldout_prompts), run.config.evaluation.num_prompts)
     return Bar(console, "held-out evaluation", total, lines=4, unit="held-out prompt")
+
+
+def track(run: CheckedRun, after: Evaluation, console: Console) -> None:
+    """Show the trained policy's evaluation in the run's trackers."""
+    picture = run.folder.grids / "after.png"
+    try:
+        send_later(run.config.report_to, run.folder, heldout_metrics(after), picture, after.step)
+    except Exception as error:  # of any tracker, such as a lost network: the run itself is finished and saved
+        print_notice(console, f"the last evaluation is not in {' and '.join(run.config.report_to)}: {error}")
 
 
 def save_summary(folder: RunFolder, before: Evaluation, after: Evaluation, seconds: float, peak_gb: float) -> None:

@@ -249,7 +249,9 @@ def serve(
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        typer.echo(f"error: cannot listen on {host}, port {port}: {error.strerror or error}", err=True)
+        known = error.errno is not None and error.errno > 0  # of a name that is not found it is not the system's
+        reason = os.strerror(error.errno) if known else error.strerror
+        typer.echo(f"error: cannot listen on {host}, port {port}: {reason}", err=True)
         raise typer.Exit(2) from None
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     access = "every request needs the token" if token else "without a token"

@@ -59,12 +59,17 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
         RunStopped: SIGINT, SIGTERM or SIGHUP.
     """
     started = time.perf_counter()
-    check_models(run)
+    with activity(console, f"checking the policy {run.policy_path}"):
+        check_models(run)
     config = run.config
     with hold(run.folder.lock):
-        with hold(run.folder.trainer_lock, ORPHANS_GONE_S):
+        with (
+            hold(run.folder.trainer_lock, ORPHANS_GONE_S),
+            activity(console, f"checking the run folder {run.folder.path}"),
+        ):
             run.folder.prepare(config)
-            tracked_as(run.folder)  # made here, as ranks must not make one each
+            if {"wandb", "trackio"} & set(config.report_to):
+                tracked_as(run.folder)  # made here, as ranks must not make one each
             check_room(config, run.folder, run.policy_path)
             run.folder.verified_checkpoint(lambda text: print_notice(console, text))
         with (
@@ -100,8 +105,8 @@ def started_cluster(config: RunConfig, console: Console) -> Iterator[None]:
 
 def launch(run: CheckedRun, console: Console) -> RolloutPipeline:
     """The run's workers, with the policy and the rewards in them."""
-    step = run.folder.newest_step()
-    show(console, f"run: {run.folder.path}" + (f", resumed after step {step}" if step else ""))
+    if step := run.folder.newest_step():
+        show(console, f"resuming after step {step}")
     with activity(console, f"loading the policy {run.policy_path} and {len(run.config.rewards)} rewards into workers"):
         return RolloutPipeline.launch(run.config, run.policy_path)
 
@@ -112,8 +117,9 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline, console: Console
     if file.is_file():
         pipeline.load_reward_state(read_reward_state(run.folder.reward_state))
         return Evaluation.load(file)
-    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
-    pipeline.sync_weights(policy.ar.state_dict(), version=0)
+    with activity(console, "giving the workers the starting policy's weights"):
+        policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
+        pipeline.sync_weights(policy.ar.state_dict(), version=0)
     with heldout_bar(run, console) as bar:
         groups = collect_heldout(pipeline, run.heldout_prompts, run.config, progress=bar.see)
     if pipeline.needs_reference():

@@ -177,6 +177,7 @@ class Bar:
         self.pace, self.live = Pace(total, done), is_live(console)
         narrow = console.width < 60
         columns = [
+            SpinnerColumn(finished_text=" "),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=8 if narrow else 24),
             MofNCompleteColumn(),

@@ -7,10 +7,12 @@ numbers are those of transformers' callbacks, so an evaluation is one more point
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,9 +125,10 @@ def send_later(
     if "trackio" in report_to:
         import trackio
 
-        trackio.init(project=PROJECT, name=name, resume="allow")
-        to_trackio(metrics, picture, step)
-        trackio.finish()
+        with redirect_stdout(io.StringIO()):  # nine lines about itself
+            trackio.init(project=PROJECT, name=name, resume="allow")
+            to_trackio(metrics, picture, step)
+            trackio.finish()
 
 
 def finish(report_to: tuple[str, ...]) -> None:

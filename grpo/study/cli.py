@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +33,8 @@ def ablate(
     try:
         result = api.ablate(api.load_study(study, *(overrides or []), smoke=smoke), console)
     except KeyboardInterrupt:
-        show(console, f"to go on: {shlex.join(['blip3o-grpo', *sys.argv[1:]])}")
+        command = ["blip3o-grpo", "ablate", study, *(overrides or []), *(["--smoke"] if smoke else [])]
+        show(console, f"to go on: {shlex.join(command)}")
         raise
     if result.matrix:
         table = Table("arm", title="held-out means")

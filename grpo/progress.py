@@ -24,6 +24,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from blip3o_grpo.run.hacking import HackingWarning, HackingWatch
@@ -215,7 +216,8 @@ def activity(console: Console, text: str) -> Iterator[None]:
         show(console, text)
         yield
         return
-    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    words = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
+    columns = (SpinnerColumn(finished_text="✓"), words, TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(text, total=1)
         yield

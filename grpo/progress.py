@@ -197,7 +197,7 @@ class Bar:
 
     def see(self, done: int, text: str = "", seconds: float | None = None) -> None:
         """So many are done; `text` says more about the last of them."""
-        crossed = done // self.every > self.pace.done // self.every
+        crossed = done // self.every != self.pace.done // self.every  # also after a step back: a rank was restarted
         self.pace.see(done, seconds)
         self._bar.status = plain(text)
         self._bar.update(self._task, completed=done, description=self.title)

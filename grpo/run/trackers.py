@@ -116,8 +116,9 @@ def send_later(
     if "wandb" in report_to:
         import wandb
 
-        prepare(folder)
-        wandb.init(project=os.environ["WANDB_PROJECT"])
+        own = wandb_variables(folder.path, id_, name)  # given, not set: this process may go on to another run
+        project, run_id, resume, title, place = (os.environ.get(variable, value) for variable, value in own.items())
+        wandb.init(project=project, id=run_id, resume=resume, name=title, dir=place)
         wandb.define_metric(STEP)
         wandb.define_metric("*", step_metric=STEP, step_sync=True)
         to_wandb(metrics, picture, step)

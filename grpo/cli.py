@@ -157,7 +157,7 @@ def sample(
     from blip3o_grpo.rollout import load_prompts
 
     if out.suffix.lower() != ".png" or out.is_dir():
-        raise ConfigError(f"--out {out}: pictures are written as a .png file")
+        raise ConfigError(f"--out {out}{' is a folder' if out.is_dir() else ''}: pictures are written as a .png file")
     require_writable(out)
     texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if exists(text) else [text])]
     drawn = api.sample(

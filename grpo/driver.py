@@ -15,6 +15,7 @@ from rich.console import Console
 
 from blip3o_grpo.cluster import fit, ray_cluster
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, Evaluation, collect_heldout, evaluate, save_evaluation
 from blip3o_grpo.planning.disk import check_room
@@ -79,7 +80,7 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
 def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
     """Held-out result of the starting policy, which rewards may remember; a resumed run takes both from its folder."""
     file = run.folder.evaluations / "before.json"
-    if file.is_file():
+    if is_regular(file):
         pipeline.load_reward_state(read_reward_state(run.folder.reward_state))
         return Evaluation.load(file)
     policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))

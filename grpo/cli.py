@@ -170,6 +170,7 @@ def sample(
         top_k=top_k,
         steps=steps,
         guidance=guidance,
+        console=console,
     )
     from blip3o_grpo.evaluation.grids import draw_grid
 
@@ -215,6 +216,7 @@ def evaluate(
         top_k=top_k,
         grid=out,
         results=results,
+        console=Console(stderr=True) if as_json else console,
     )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))

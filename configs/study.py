@@ -66,6 +66,7 @@ class SuiteSection(Section):
     """Held-out prompts that are reported together."""
 
     name: str = Field(pattern=NAME)
+    """Column of tables, and part of the names of goals."""
     prompts: str
     """Prompt file; a relative path is resolved against the study file's folder."""
     num_prompts: int | None = Field(default=None, ge=1)
@@ -92,15 +93,18 @@ class TrialsSection(Section):
     """How many arms train at once, and what each reserves in Ray beside the workers of its run."""
 
     concurrency: int = Field(default=1, ge=1)
+    """Arms that train at once."""
     cpus: float = Field(default=0.01, gt=0)
     """A trial itself only waits for its run; Ray Tune wants more than 0."""
     gpus: float = Field(default=0, ge=0)
+    """GPUs that a trial reserves beside those of its workers."""
 
 
 class StudyConfig(Section):
     """A reward ablation study."""
 
     study_dir: str = Field(min_length=1)
+    """Folder of the study; the same command on it resumes."""
     base: str
     """Run recipe (YAML); a relative path is resolved against the study file's folder."""
     overrides: dict[str, Any] = Field(default_factory=dict)
@@ -113,6 +117,7 @@ class StudyConfig(Section):
     """What a recommendation rests on; none: every reward that no arm trains on, on every suite it applies to."""
     arms: tuple[ArmSection, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Every arm is trained once with each."""
     baseline: str = START
     """Arm that the others are compared with; `start` is the untrained policy."""
     correction: Literal["holm", "benjamini_hochberg"] = "holm"

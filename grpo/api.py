@@ -296,12 +296,16 @@ def compare_steps(
     )
 
 
-def plan(config: RunConfig, measured: str | Path | None = None) -> Plan:
+def plan(
+    config: RunConfig, measured: str | Path | None = None, card: str | None = None, tune: int | None = None
+) -> Plan:
     """Where a run's workers go, the memory of each GPU and the expected times; loads no weights.
 
     Args:
         config: from `load_recipe`.
         measured: run folder to take measured times from.
+        card: GPU to compute times for, instead: `a100`, `h100` or `h200`.
+        tune: propose the fastest placements on so many GPUs.
 
     Raises:
         ConfigError, CheckpointError: the run cannot be placed, or does not fit.
@@ -309,7 +313,7 @@ def plan(config: RunConfig, measured: str | Path | None = None) -> Plan:
     _require(config, RunConfig, "plan(load_recipe(...))")
     from blip3o_grpo.planning import make_plan
 
-    return make_plan(config, _path(measured))
+    return make_plan(config, _path(measured), card, tune)
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:

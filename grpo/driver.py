@@ -17,6 +17,7 @@ from rich.console import Console
 from blip3o_grpo.cluster import cluster_address, fit, ray_cluster
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import (
     HELDOUT_STEP,
@@ -114,7 +115,7 @@ def launch(run: CheckedRun, console: Console) -> RolloutPipeline:
 def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> Evaluation:
     """Held-out result of the starting policy, which rewards may remember; a resumed run takes both from its folder."""
     file = run.folder.evaluations / "before.json"
-    if file.is_file():
+    if is_regular(file):
         pipeline.load_reward_state(read_reward_state(run.folder.reward_state))
         return Evaluation.load(file)
     with activity(console, "giving the workers the starting policy's weights"):

@@ -60,6 +60,9 @@ def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConf
         multi_objective_aggregation=section.multi_objective_aggregation,
         reward_weights=[reward.weight for reward in config.rewards if reward.weight],
         vllm_importance_sampling_correction=True,
+        vllm_importance_sampling_mode=section.vllm_importance_sampling_mode,
+        vllm_importance_sampling_clip_max=section.vllm_importance_sampling_clip_max,
+        vllm_importance_sampling_clip_min=section.vllm_importance_sampling_clip_min,
         mask_truncated_completions=False,  # image completions have no end token
         shuffle_dataset=False,  # the schedule is already in order
         bf16=config.policy.dtype == "bfloat16",

@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RunConfig
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.agreement import SAME, group_agreements, over_prompts, rank_correlation
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, collect_heldout
 from blip3o_grpo.evaluation.statistics import Estimate, resampled_estimate
@@ -144,7 +145,7 @@ def fit_rewards(pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: Ru
     """Rewards that compare with the starting policy's images know those of the run, else those of this policy."""
     if not pipeline.needs_reference():
         return
-    if run.reward_state.is_file():
+    if is_regular(run.reward_state):
         pipeline.load_reward_state(read_reward_state(run.reward_state))
     else:
         pipeline.fit_rewards(collect_heldout(pipeline, prompts, config), HELDOUT_STEP)

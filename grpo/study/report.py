@@ -15,6 +15,7 @@ import jinja2
 import blip3o_grpo.report
 from blip3o_grpo.configs import dump_config
 from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.configs.study import START
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
@@ -190,7 +191,7 @@ def example_pictures(plan: StudyPlan, matrix: Matrix) -> list[PromptRow]:
 
 def _read(folder: RunFolder, name: str) -> dict[str, dict[str, Any]]:
     index = folder.evaluations / f"{name}-images" / "index.jsonl"
-    return {line["prompt_id"]: line for line in (read_objects(index, EVALUATION_PICTURES) if index.is_file() else [])}
+    return {line["prompt_id"]: line for line in (read_objects(index, EVALUATION_PICTURES) if is_regular(index) else [])}
 
 
 def _pictures(folder: Path, line: Mapping[str, Any] | None) -> list[Picture]:

@@ -23,6 +23,7 @@ from rich.console import Console
 from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.mistakes import first_mistake
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.configs.reward_files import find_reward_folders, reward_folder
 from blip3o_grpo.evaluation.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
 from blip3o_grpo.progress import Bar, activity
@@ -80,7 +81,7 @@ def rescore(
         RewardError: unknown reward or option, or a reward that fails.
     """
     run = RunFolder(run_dir)
-    if not run.config.is_file():
+    if not is_regular(run.config):
         raise ConfigError(f"{run.path} is not a run folder: it has no config.yaml")
     config = load_run_config(run.config)
     wanted = [*choose_rewards(config.rewards, rewards), *(read_sections(sections) if sections else [])]
@@ -175,7 +176,7 @@ def score_images(
         [records[group]["metadata"] for group, _ in places],
     )
     if reward.fits_reference:
-        state = read_reward_state(run.reward_state) if run.reward_state.is_file() else {}
+        state = read_reward_state(run.reward_state) if is_regular(run.reward_state) else {}
         if state.get(section.name):
             reward.instance.load_state_dict(state[section.name])
         else:  # the first recorded step comes nearest to the starting policy

@@ -15,7 +15,7 @@ from blip3o_grpo.configs.section import Section
 class LoRASection(Section):
     """Train low-rank adapters (PEFT) instead of the weights; the reference policy is the same model without them."""
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=65_536)
     alpha: float = Field(default=32.0, gt=0)
     """The adapter counts alpha / rank."""
     targets: tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...] = Field(
@@ -67,7 +67,7 @@ class DeepSpeedSection(Section):
 class TrainerSection(Section):
     """Optimisation, in TRL's and transformers' own names (see `trl.GRPOConfig`)."""
 
-    max_steps: int = Field(default=100, ge=1)
+    max_steps: int = Field(default=100, ge=1, le=10**9)
     learning_rate: float = Field(default=1e-6, gt=0)
     lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)

@@ -15,6 +15,7 @@ from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunC
 from blip3o_grpo.configs.atomic import require_writable
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, paired_difference, summarise
+from blip3o_grpo.planning.pictures import check_pictures
 from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
 from blip3o_grpo.rewards import declared
 from blip3o_grpo.rewards.suites import ScoredPrompt, Suite, find_suite
@@ -215,6 +216,7 @@ def check_policy(name: str, prompts: list[Prompt], config: RunConfig) -> Path:
     """
     folder = check_headers(policy_folder(name))
     check_prompts(prompts, config.prompts.heldout, PromptEncoder.from_pretrained(folder, plain=True), config)
+    check_pictures(config, folder, prompts)
     return folder
 
 

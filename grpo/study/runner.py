@@ -46,7 +46,7 @@ def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are reported in one line each
     scratch = plan.folder / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
-    with ray_cluster(plan.base), sigterm_as_sigint():
+    with ray_cluster(plan.base, plan.folder / "failures"), sigterm_as_sigint():
         jobs = {trial.name: _job(trial, plan.trials) for trial in pending}
         resources = {"cpu": plan.study.trials.cpus, "gpu": plan.study.trials.gpus}
         tuner = tune.Tuner(

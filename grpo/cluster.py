@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,7 +111,7 @@ def start_cluster(options: Mapping[str, Any]) -> None:
     earlier = set(sessions.glob(OWN_SESSIONS))
     for attempt in range(1, STARTS + 1):
         try:
-            with loopback():
+            with loopback(), hangups_blocked():
                 ray.init(address="local", include_dashboard=False, _system_config=own_settings(), **options)
             return
         except BaseException as error:  # Ray has no class for it; it may also have been a signal
@@ -123,6 +124,19 @@ def start_cluster(options: Mapping[str, Any]) -> None:
                 raise ConfigError(
                     f"Ray did not start within its time in {STARTS} attempts: is this machine overloaded?"
                 ) from error
+
+
+@contextmanager
+def hangups_blocked() -> Iterator[None]:
+    """Processes that are started in the block never get SIGHUP; this one gets it afterwards.
+
+    A terminal that closes sends it to all of them: Ray's would be gone before the run has written its checkpoint.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def cluster_address(config: RunConfig) -> str:

@@ -234,7 +234,7 @@ def hacking_warnings(
     rewards = [RewardSection.model_validate(reward) for reward in config["rewards"]]
     found = find_warnings(limits, rewards, metrics)
     if before and later:
-        found += heldout_warnings(limits, rewards, before.means, later.means, later.step)
+        found += heldout_warnings(limits, rewards, before.means, paired_changes(before, later), later.step)
     return found
 
 

@@ -137,7 +137,7 @@ def _step(folder: Path) -> StepPictures:
         GroupPictures(line["prompt"], _member(folder, line, "best"), _member(folder, line, "worst"))
         for line in lines[:GROUPS_PER_STEP]
     )
-    return StepPictures(int(folder.name.removeprefix("step-")) + 1, groups, len(lines))
+    return StepPictures(int(folder.name.removeprefix("step-")), groups, len(lines))
 
 
 def _member(folder: Path, line: Mapping[str, Any], kind: str) -> Picture:

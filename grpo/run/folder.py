@@ -7,6 +7,7 @@ RUN/checkpoints/checkpoint-N   weights, optimizer, scheduler, RNG and trainer st
 RUN/checkpoints/refused-...    what looked like a checkpoint and was not complete
 RUN/metrics.jsonl          one line per step
 RUN/tensorboard/           the same, for TensorBoard
+RUN/tracked.json           the run's id in W&B and trackio, and RUN/wandb/, what W&B keeps here
 RUN/evaluations/*.json     held-out results (before, step-N, after)
 RUN/grids/*.png            held-out pictures
 RUN/rollouts/              each group's best and worst image
@@ -108,6 +109,7 @@ class RunFolder:
         self.stop = self.path / ".stop"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
+        self.tracked = self.path / "tracked.json"
         self.evaluations = self.path / "evaluations"
         self.grids = self.path / "grids"
         self.reward_state = self.path / "reward_state.pt"

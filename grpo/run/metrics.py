@@ -1,6 +1,7 @@
 """Metric names, and `metrics.jsonl`: one line per optimiser step that a resumed run continues without gap or double.
 
-TRL's names are translated in one place (`rename`); what is constant for image tokens (completion lengths) is dropped.
+TRL's names are translated in one place (`rename`); what is constant for image tokens (completion lengths), or wrong
+here, is dropped.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ RENAMED = {
     "reward": "reward/mean",
     "reward_std": "reward/std",
     "kl": "kl/reference",
-    "frac_reward_zero_std": "groups/without_spread",
     "sampling/sampling_logp_difference/max": "mismatch/max_abs",
 }
-DROPPED = ("completions/", "num_tokens", "step_time", "sampling/sampling_logp_difference/mean")
+DROPPED = (
+    "completions/",
+    "num_tokens",
+    "step_time",
+    "frac_reward_zero_std",  # not of groups, with some options: `groups/without_spread` is ours
+    "sampling/sampling_logp_difference/mean",
+    "sampling/importance_sampling_ratio/",  # a rank without any rollout counts as 0: `mismatch/weight_...` are ours
+)
 
 
 def rename(name: str) -> str | None:

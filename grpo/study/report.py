@@ -17,6 +17,7 @@ from blip3o_grpo.configs import dump_config
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.configs.study import START
+from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.report.build import Chart
 from blip3o_grpo.report.pictures import Picture, embed, scores
@@ -122,7 +123,7 @@ def training_warnings(trial: Trial) -> list[str]:
     before, after = (Evaluation.load(trial.folder.evaluations / f"{name}.json") for name in ("before", "after"))
     found = [
         *find_warnings(limits, rewards, read_metrics(trial.folder.metrics)),
-        *heldout_warnings(limits, rewards, before.means, after.means, after.step),
+        *heldout_warnings(limits, rewards, before.means, paired_changes(before, after), after.step),
     ]
     return [f"step {warning.step}: {warning.text}" for warning in found]
 

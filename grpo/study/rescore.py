@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
@@ -25,6 +26,7 @@ from blip3o_grpo.configs.mistakes import first_mistake
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.configs.reward_files import find_reward_folders, reward_folder
 from blip3o_grpo.evaluation.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
+from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.rewards import LoadedReward, RewardBatch, load_reward
 from blip3o_grpo.rewards.images import open_rgb
 from blip3o_grpo.rollout import read_rollouts
@@ -49,13 +51,22 @@ class Rescored:
     all_images: bool
 
     def rewards(self) -> list[RewardSummary]:
-        return [summarise_reward(name, scores) for name, scores in self.scores.items()]
+        return [summarise_reward(name, scores, self._prompts()) for name, scores in self.scores.items()]
 
     def pairs(self) -> list[PairSummary]:
-        return [compare_rewards(a, b, self.scores[a], self.scores[b]) for a, b in combinations(self.scores, 2)]
+        prompts = self._prompts()
+        return [compare_rewards(a, b, self.scores[a], self.scores[b], prompts) for a, b in combinations(self.scores, 2)]
+
+    def _prompts(self) -> list[str]:
+        return [record["prompt_id"] for record in self.records]
 
 
-def rescore(run_dir: str | Path, rewards: Sequence[str] = (), sections: Path | None = None) -> Rescored:
+def rescore(
+    run_dir: str | Path,
+    rewards: Sequence[str] = (),
+    sections: Path | None = None,
+    console: Console | None = None,
+) -> Rescored:
     """Score a run's recorded images.
 
     Args:
@@ -63,6 +74,7 @@ def rescore(run_dir: str | Path, rewards: Sequence[str] = (), sections: Path | N
         rewards: names of the run's rewards (with their options), registered names, or `module:name`, looked for
             beside the run's recipe and in the working folder.
         sections: YAML file with a list of reward sections, as in a recipe.
+        console: where progress goes; None: nowhere.
 
     Raises:
         ConfigError: no run folder, nothing recorded, or no reward given.
@@ -81,7 +93,7 @@ def rescore(run_dir: str | Path, rewards: Sequence[str] = (), sections: Path | N
     size = max(len(record["rollouts"]) for record in records)
     scores = {}
     for section in wanted:
-        values = score_images(section, run, records, places, images)
+        values = score_images(section, run, records, places, images, console or Console(quiet=True))
         table = np.full((len(records), size), np.nan)
         for (group, member), value in zip(places, values, strict=True):
             table[group, member] = np.nan if value is None else value
@@ -153,9 +165,11 @@ def score_images(
     records: Sequence[dict[str, Any]],
     places: Sequence[tuple[int, int]],
     images: Sequence[np.ndarray],
+    console: Console,
 ) -> list[float | None]:
     """Scores of all images; a reward that compares with the starting policy gets its memory from the run."""
-    reward = load_reward(section.target, section.options, section.folder)
+    with activity(console, f"loading the reward {section.name}"):
+        reward = load_reward(section.target, section.options, section.folder)
     batch = RewardBatch(
         list(images),
         [records[group]["prompt"] for group, _ in places],
@@ -168,7 +182,12 @@ def score_images(
         else:  # the first recorded step comes nearest to the starting policy
             first = min(record["step"] for record in records)
             reward.instance.fit_reference(batch[: sum(records[group]["step"] == first for group, _ in places)])
-    return [value for part in _calls(reward, places) for value in reward.score(batch[part], section.name)]
+    values: list[float | None] = []
+    with Bar(console, f"scoring with {section.name}", len(places), unit="image") as bar:
+        for part in _calls(reward, places):
+            values += reward.score(batch[part], section.name)
+            bar.see(len(values))
+    return values
 
 
 def _calls(reward: LoadedReward, places: Sequence[tuple[int, int]]) -> list[slice]:

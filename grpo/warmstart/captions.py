@@ -10,6 +10,7 @@ from pathlib import Path
 
 from blip3o_grpo.configs import WarmstartConfig
 from blip3o_grpo.configs.regular_files import open_regular, other_kind, read_text
+from blip3o_grpo.configs.shipped import missing_hint
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import unusable_character
 from blip3o_grpo.rewards.images import check_header
 
@@ -39,7 +40,8 @@ def read_captions(config: WarmstartConfig) -> list[CaptionedPicture]:
     file, folder = Path(config.captions), Path(config.images)
     lines = _lines(file)
     if not folder.is_dir():
-        raise WarmstartDataError(f"images: {folder} {'is no folder' if folder.exists() else 'does not exist'}")
+        what = "is no folder" if folder.exists() else f"does not exist; {missing_hint(folder)}"
+        raise WarmstartDataError(f"images: {folder} {what}")
     pictures, places = [], {}
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -86,7 +88,7 @@ def _lines(file: Path) -> list[str]:
     try:
         return read_text(file, "utf-8-sig").split("\n")
     except FileNotFoundError as error:
-        raise WarmstartDataError(f"captions: {file} does not exist") from error
+        raise WarmstartDataError(f"captions: {file} does not exist; {missing_hint(file)}") from error
     except OSError as error:
         raise WarmstartDataError(f"captions: {file} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -60,10 +60,11 @@ def score_lines(
     )
     if variant == "word":
         return _word_score(lines, targets)
-    texts = [line.text for line in lines]
     whole, paths = reading_orders(lines)
     if variant != "blip3o" and len(targets) == 1:
-        return max(score_text(" ".join(texts[index] for index in order), targets[0], variant) for order in whole)
+        (wanted,), read = map(letters, targets), [letters(line.text) for line in lines]
+        return max(_FORMULAS[variant]("".join(read[index] for index in order), wanted) for order in whole)
+    texts = [line.text for line in lines]
     scores = occurrence_scores(texts, whole + paths, targets, _FORMULAS[variant], variant != "blip3o")
     return sum(scores) / len(scores)
 

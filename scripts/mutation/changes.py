@@ -2,7 +2,8 @@
 
 Comparisons and arithmetic exchanged, numbers moved by one, texts altered, `and`/`or` exchanged, `not` removed,
 conditions fixed, slice bounds removed, `return` of a value replaced by `return None`. Left as they are: docstrings,
-annotations, decorators, f-strings and what is raised, so most of the wording of messages.
+annotations, decorators, f-strings and what is raised, so most of the wording of messages, and `strict=True` of `zip`,
+which like `assert` says what is never otherwise.
 """
 
 from __future__ import annotations
@@ -71,9 +72,11 @@ def mutants(source: str) -> Iterator[tuple[Mutant, str]]:
 
 
 def _places(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes that may be changed: all but docstrings, annotations, decorators, imports and what is raised."""
+    """Nodes that may be changed, as the module's docstring says."""
     match node:
         case ast.Raise() | ast.Import() | ast.ImportFrom() | ast.JoinedStr() | ast.Expr(value=ast.Constant()):
+            return
+        case ast.keyword(arg="strict"):
             return
         case ast.AnnAssign():
             inner = [node.value] if node.value else []

@@ -26,7 +26,7 @@ def clip(values: list[int], low: int = 0) -> list[int]:
     """Docstring."""
     if not values or low > LIMIT:
         raise ValueError("no values" + str(low))
-    return [max(value + 1, low) for value in values[low:]]
+    return [max(value + 1, last) for value, last in zip(values[low:], values, strict=True)]
 '''
 
 
@@ -41,6 +41,7 @@ def test_each_change_alters_one_place_and_leaves_a_module():
         "slice bound",
     }  # fmt: skip
     assert not any("Docstring.~" in code or "no values~" in code or "str(low)" not in code for code in texts)
+    assert not any("strict=False" in code for code in texts)
     assert {mutant.line for mutant, _ in found} == {4, 7, 9, 11}
     assert {mutant.at for mutant, _ in found if mutant.line == 4} == {"LIMIT: int = 3"}
 

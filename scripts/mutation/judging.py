@@ -30,8 +30,8 @@ import pytest
 from scripts.mutation.changes import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU_FACTOR = 10
-"""A change counts as noticed once the tests use so many times the processor time they use without it, plus 5 s."""
+CPU_FACTOR = 4
+"""A change counts as noticed once the tests use so many times the processor time they use without it, plus 2 s."""
 WALL_S = 300
 """Or once they have taken so long, should they only wait."""
 NOTICED, SURVIVED, TIMEOUT = "noticed", "survived", "timeout"
@@ -103,7 +103,7 @@ class Judge:
             code = 1
             try:
                 os.setpgid(0, 0)
-                limit = int(CPU_FACTOR * self.seconds) + 5
+                limit = int(CPU_FACTOR * self.seconds) + 2
                 resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
                 signal.alarm(WALL_S)
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

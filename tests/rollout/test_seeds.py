@@ -21,6 +21,8 @@ def test_noise_is_shared_or_independent():
     assert len({noise_seed(0, 1, "p", member, "independent") for member in range(4)}) == 4
 
 
-def test_seeds_are_the_same_in_every_process_and_fit_json():
+def test_seeds_are_the_same_in_every_process_and_version_and_fit_json():
+    """A run that is resumed after an update goes on with the images it would have drawn."""
     assert completion_seed(0, 1, "p", 0) == 178285248473183
+    assert noise_seed(0, 1, "p", 0, "shared") == 198179275329646
     assert completion_seed(2**31 - 1, 10**6, "p" * 100, 10**4) < 2**53

@@ -64,6 +64,11 @@ def smoothing(num_steps: int) -> int:
     return max(3, num_steps // 12) if num_steps >= 8 else 1
 
 
+def running(window: int) -> str:
+    """What the two lines of a smoothed curve are; nothing where it is not smoothed."""
+    return f" Bold: mean of {window} steps; thin: each step." if window > 1 else ""
+
+
 def thin(x: np.ndarray, values: np.ndarray, most: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
     """At most `most` points of a curve: of every stretch the lowest and the highest, so no peak is lost."""
     if len(x) <= most:

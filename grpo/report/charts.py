@@ -111,8 +111,8 @@ def draw(
     if not arrays and not (points and points.values):
         return None
     with rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=SIZE)
+        axes = figure.add_axes((0, 0, 1, 1))
         for color, (line, steps, values) in zip(SERIES, arrays, strict=False):
             if line.smooth > 1:
                 axes.plot(*thin(steps, values), color=color, linewidth=0.8, alpha=0.4)
@@ -132,8 +132,7 @@ def draw(
         shown = [values for _, _, values in arrays] + ([] if bound is None else [np.array([bound])])
         shown += [np.asarray(ends, dtype=float) for ends in ((points.low, points.high) if points else ())]
         finish_axes(axes, x, y, [steps for _, steps, _ in arrays], shown)
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=10, handlelength=1.4)
+        place(figure, axes, legend=True)
         return inline(figure, name, "; ".join(describe(line.label, *entry) for line, *entry in arrays))
 
 
@@ -154,6 +153,25 @@ def finish_axes(
     axes.grid(axis="y")
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
+
+
+def place(figure: Figure, axes: Axes, *, legend: bool = False, left: float = 0.82) -> None:
+    """Give the axes the room that ticks, titles and legend leave; a layout engine would draw everything twice.
+
+    Args:
+        legend: above the axes.
+        left: inches for tick labels and title.
+    """
+    width, height = figure.get_size_inches()
+    handles, labels = axes.get_legend_handles_labels() if legend else ([], [])
+    columns = 3 if max(map(len, labels), default=0) <= 12 else 2
+    above, below, right = 0.14 + 0.19 * -(-len(labels) // columns), 0.52, 0.2
+    inside = width - left - right, height - below - above
+    axes.set_position((left / width, below / height, inside[0] / width, inside[1] / height))
+    axes.yaxis.set_label_coords(-(left - 0.12) / inside[0], 0.5)
+    if labels:
+        box = {"bbox_to_anchor": (0, 1), "borderaxespad": 0.1, "columnspacing": 1.2}
+        figure.legend(handles, labels, loc="upper left", ncols=columns, fontsize=10, handlelength=1.4, **box)
 
 
 def describe(label: str, steps: np.ndarray, values: np.ndarray) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from blip3o_grpo.configs import WarningsSection
-from blip3o_grpo.report.axes import NATS, SCORE, Axis, smoothing
+from blip3o_grpo.report.axes import NATS, SCORE, Axis, running, smoothing
 from blip3o_grpo.report.charts import Chart, Line, Points, draw, running_mean
 from blip3o_grpo.report.reading import RunContents
 from blip3o_grpo.run.hacking import KL
@@ -37,7 +37,7 @@ class Curves:
         self.run, self.metrics = run, run.metrics
         self.steps = [line["step"] for line in run.metrics]
         self.window = smoothing(len(self.steps))
-        self.bold = f" Bold: mean of {self.window} steps; thin: each step." if self.window > 1 else ""
+        self.bold = running(self.window)
         self.shown: set[str] = {"step"}
         """Metrics that have a chart."""
 

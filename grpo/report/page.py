@@ -16,6 +16,7 @@ from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.evaluation.statistics import Estimate
 from blip3o_grpo.run.environment import PROGRAM, Start
+from blip3o_grpo.study.results import write_json
 
 HERE = Path(__file__).parent
 KIND = "blip3o-grpo report"
@@ -52,7 +53,7 @@ def write_page(template: str, folder: Path, values: Mapping[str, Any], numbers: 
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(template).render(values, script=script, script_hash=f"sha256-{digest}")
     write_atomically(out, page)
-    write_atomically(beside, json.dumps({"kind": KIND, **numbers}, indent=1, ensure_ascii=False) + "\n")
+    write_json(beside, {"kind": KIND, **numbers})
     return out
 
 

@@ -15,7 +15,6 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from blip3o_grpo.report.axes import MAX_POINTS, STEP, Axis, smoothing, thin
 from blip3o_grpo.report.charts import (
@@ -33,7 +32,7 @@ from blip3o_grpo.report.charts import (
 
 TOGETHER = 3
 """So many arms share one drawing."""
-PANEL = (2.7, 2.0)
+PANEL = (2.3, 1.8)
 """Inches of one arm's panel."""
 BACKGROUND_POINTS = 60
 BAND = "lowest to highest seed"
@@ -97,7 +96,7 @@ def _together(name: str, curves: Mapping[str, Curve], x: Axis, y: Axis) -> Marku
         for color, (arm, curve) in zip(SERIES, curves.items(), strict=False):
             _draw(axes, curve, color, arm)
         if any(curve.low is not None for curve in curves.values()):
-            axes.add_patch(Patch(color=QUIET, alpha=0.3, linewidth=0, label=BAND, visible=False))
+            axes.fill_between([], [], [], color=QUIET, alpha=0.3, linewidth=0, label=BAND)  # for the legend
         _finish(axes, curves, x, y, ticks=5)
         place(figure, axes, legend=True)
         return inline(figure, name, "; ".join(describe(arm, curve.x, curve.mean) for arm, curve in curves.items()))
@@ -112,7 +111,7 @@ def _panel(name: str, curves: Mapping[str, Curve], arm: str, color: str, x: Axis
                 axes.plot(*thin(curve.x, curve.mean, BACKGROUND_POINTS), color=QUIET, linewidth=0.8, alpha=0.45)
         _draw(axes, curves[arm], color, arm)
         _finish(axes, curves, x, y, ticks=3)
-        place(figure, axes)
+        place(figure, axes, left=0.72)
         return inline(figure, name, describe(arm, curves[arm].x, curves[arm].mean))
 
 

@@ -104,7 +104,8 @@ class StudyReport:
             "arms": self._arms(),
             "rows": self._rows(),
             "forests": self._forests(),
-            "charts": make_charts(plan, runs),
+            "charts": reward_charts(plan, runs),
+            "image_charts": image_charts(runs),
             "partly": partly,
             "panels": len(runs) > TOGETHER,
             "prompts": self._pictures() if matrix else [],
@@ -168,7 +169,7 @@ class StudyReport:
         return [f"step {warning.step}: {warning.text}" for warning in found]
 
     def _arms(self) -> list[tuple[str, str]]:
-        """Arms of the matrix, each with `recommended`, `not told apart` (from others that the goals leave) or nothing."""
+        """Arms of the matrix, each with `recommended`, `not told apart` from others the goals leave, or nothing."""
         if not self.matrix or not self.conclusions:
             return []
         word = "recommended" if self.conclusions.recommended else "not told apart"
@@ -270,10 +271,9 @@ def write_study_report(
     return write_page("study.html.jinja", Path(__file__).parent, values, report.numbers(values), target)
 
 
-def make_charts(plan: StudyPlan, runs: Runs) -> list[Panels]:
-    """Training curves of every reward, KL, reward against KL, and image statistics."""
-    bold = running(smoothing(max((len(steps) for lines in runs.values() for steps in lines), default=0)))
-    charts = []
+def reward_charts(plan: StudyPlan, runs: Runs) -> list[Panels]:
+    """Training curves of every reward, KL, and reward against KL."""
+    bold, charts = describe_bold(runs), []
     for index, reward in enumerate(plan.base.rewards):
         weights = [arm.name for arm in plan.study.arms if arm.weights.get(reward.name)]
         trained = f"Trained on by {', '.join(weights)}." if weights else "Only measured."
@@ -284,12 +284,23 @@ def make_charts(plan: StudyPlan, runs: Runs) -> list[Panels]:
     for index, reward in enumerate(plan.base.rewards):
         drawings = draw_bands(f"budget-{index}", runs, f"reward/{reward.name}", SCORE, BUDGET_AXIS, KL)
         charts.append(Panels(f"{reward.name} against KL", "What distance from the start has bought.", drawings))
+    return [chart for chart in charts if chart.drawings]
+
+
+def image_charts(runs: Runs) -> list[Panels]:
+    """Curves of the training images' statistics."""
+    bold, charts = describe_bold(runs), []
     for index, (metric, meaning) in enumerate(IMAGE_SIGNALS.items()):
         title = f"Training images: {metric.removeprefix('image/')}"
         axis = Axis("share", bounds=(0.0, 1.0))
         drawings = draw_bands(f"image-{index}", runs, metric, axis)
         charts.append(Panels(title, f"{meaning[0].upper()}{meaning[1:]}.{bold}", drawings))
     return [chart for chart in charts if chart.drawings]
+
+
+def describe_bold(runs: Runs) -> str:
+    """What the two lines of each curve are."""
+    return running(smoothing(max((len(steps) for lines in runs.values() for steps in lines), default=0)))
 
 
 def _pictures(album: Album, folder: Path, line: Mapping[str, Any] | None) -> list[Picture]:

@@ -165,7 +165,7 @@ def place(figure: Figure, axes: Axes, *, legend: bool = False, left: float = 0.8
     width, height = figure.get_size_inches()
     handles, labels = axes.get_legend_handles_labels() if legend else ([], [])
     columns = 3 if max(map(len, labels), default=0) <= 12 else 2
-    above, below, right = 0.14 + 0.19 * -(-len(labels) // columns), 0.52, 0.2
+    above, below, right = 0.14 + 0.19 * -(-len(labels) // columns), 0.52, 0.28
     inside = width - left - right, height - below - above
     axes.set_position((left / width, below / height, inside[0] / width, inside[1] / height))
     axes.yaxis.set_label_coords(-(left - 0.12) / inside[0], 0.5)

@@ -211,7 +211,7 @@ def test_the_numbers_of_the_page_for_programs(page, finished):
 
 def test_the_same_folder_gives_the_same_page_wherever_it_is_asked_for(finished, page, tmp_path):
     out = tmp_path / "new" / "x.html"
-    assert write_report(finished, out) == write_report(finished, out) == out
+    assert write_report(finished, out) == out
     assert out.read_text(encoding="utf-8") == page and (out.parent / "x.json").is_file()
 
 
@@ -220,8 +220,9 @@ def test_nothing_else_is_overwritten(finished, tmp_path):
     (tmp_path / "mine.json").write_text('{"kind": "something else"}')
     for out, says in (
         (tmp_path / "mine.html", "mine.json"),
-        (tmp_path, "is a folder"),
-        (finished / "x.json", "x.json"),
+        (tmp_path, "an .html file"),
+        (finished / "config.yaml", "an .html file"),
+        (finished / "summary.html", "summary.json"),
     ):
         with pytest.raises(ConfigError, match=says):
             write_report(finished, out)

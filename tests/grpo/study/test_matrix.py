@@ -143,7 +143,7 @@ def test_results_as_json_and_csv(page, matrix):
 def test_the_page_escapes_names_and_marks_only_what_holds(page):
     html = page.read_text()
     assert "<b>nothing" not in html and "&lt;b&gt;nothing" in html
-    table = html[html.index('class="matrix"') : html.index("</table>")]
+    table = html[html.index('class="matrix') : html.index("</table>")]
     assert table.count("▲ better") == 3 and table.count("▼ worse") == 2
     assert table.count("no difference shown") == 12 - 5
     assert "a sign of reward hacking" in html

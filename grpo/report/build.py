@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate
@@ -59,7 +60,7 @@ def write_report(
         ConfigError: `run_dir` is no run folder, its `config.yaml` is unreadable, or `out` cannot be what it names.
     """
     folder = RunFolder(run_dir)
-    if not folder.config.is_file():
+    if not is_regular(folder.config):
         raise ConfigError(
             f"{folder.path} is not a run folder: it has no config.yaml (give the `run_dir` of a training run)"
         )
@@ -145,7 +146,7 @@ def describe_state(run: RunContents) -> tuple[str, str]:
         return "training", "GRPO run, still training: this page shows what its folder holds so far."
     if run.summary is not None:
         return "finished", "GRPO run, finished."
-    if run.folder.summary.is_file():
+    if run.folder.summary.exists():
         return "finished", "GRPO run, finished, but its summary is damaged."
     return (
         "unfinished",
@@ -222,5 +223,7 @@ def hacking_warnings(run: RunContents) -> list[HackingWarning]:
     rewards = [RewardSection.model_validate(reward) for reward in run.config["rewards"]]
     found = find_warnings(limits, rewards, run.metrics)
     if run.before and run.after:
-        found += heldout_warnings(limits, rewards, run.before.means, run.after.means, run.after.step)
+        found += heldout_warnings(
+            limits, rewards, run.before.means, paired_changes(run.before, run.after), run.after.step
+        )
     return found

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from blip3o_grpo.report.axes import SCORE, STEP, Axis, limits, thin
+from blip3o_grpo.report.axes import MAX_POINTS, SCORE, STEP, Axis, limits, thin
 
 NAMED = {
     "#010101": "currentColor",
@@ -52,6 +52,10 @@ SIZE = (4.6, 2.9)
 """Inches; the page scales the drawing to its column, and a phone's column is about this wide."""
 
 
+Ends = tuple[Sequence[float | None], Sequence[float | None]]
+"""Lower and upper ends of intervals."""
+
+
 @dataclass(frozen=True)
 class Line:
     """One curve.
@@ -63,6 +67,8 @@ class Line:
     steps: Sequence[float]
     values: Sequence[float | None]
     smooth: int = 1
+    interval: Ends | None = None
+    """Of each step, drawn as a band."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,10 @@ def draw(
         figure = Figure(figsize=SIZE)
         axes = figure.add_axes((0, 0, 1, 1))
         for color, (line, steps, values) in zip(SERIES, arrays, strict=False):
+            if line.interval:
+                keep = np.linspace(0, len(steps) - 1, min(len(steps), MAX_POINTS)).astype(int)
+                low, high = (numbers(ends, y.log)[keep] for ends in line.interval)
+                axes.fill_between(steps[keep], low, high, color=color, alpha=0.13, linewidth=0)
             if line.smooth > 1:
                 axes.plot(*thin(steps, values), color=color, linewidth=0.8, alpha=0.4)
             smoothed = running_mean(values, line.smooth)
@@ -130,6 +140,7 @@ def draw(
             label = {"label": "resumed"} if not index else {}
             axes.axvline(step + 0.5, color=TEXT, linewidth=1, linestyle=":", **label)
         shown = [values for _, _, values in arrays] + ([] if bound is None else [np.array([bound])])
+        shown += [numbers(ends, y.log) for line, _, _ in arrays for ends in line.interval or ()]
         shown += [np.asarray(ends, dtype=float) for ends in ((points.low, points.high) if points else ())]
         finish_axes(axes, x, y, [steps for _, steps, _ in arrays], shown)
         place(figure, axes, legend=True)

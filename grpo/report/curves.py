@@ -9,7 +9,7 @@ import numpy as np
 
 from blip3o_grpo.configs import WarningsSection
 from blip3o_grpo.report.axes import NATS, SCORE, Axis, running, smoothing
-from blip3o_grpo.report.charts import Chart, Line, Points, draw, running_mean
+from blip3o_grpo.report.charts import Chart, Ends, Line, Points, draw, running_mean
 from blip3o_grpo.report.reading import RunContents
 from blip3o_grpo.run.hacking import KL
 from blip3o_grpo.run.image_signals import IMAGE_SIGNALS
@@ -21,7 +21,7 @@ SECONDS = Axis("seconds", zero=True, span=1.0)
 COUNT = Axis("number", zero=True, span=1.0)
 BUDGET_IN_SIGHT = 4.0
 """A limit is drawn where the curve has come within this factor of it; further off it would flatten the curve."""
-SAMPLING = "sampling/importance_sampling_ratio/"
+WEIGHTS = "mismatch/weight_"
 MAX_OTHERS = 24
 """Curves of numbers that no chart is made for."""
 
@@ -48,7 +48,7 @@ class Curves:
         rewards = self.run.config["rewards"]
         found = [self._reward(index, reward) for index, reward in enumerate(rewards)]
         if len(rewards) > 1:
-            note = f"What the advantages are made of.{self.bold}"
+            note = f"What the advantages are made of.{self.bold}{self._band('mean')}"
             svg = self._draw("reward-sum", ["reward/mean"], ["training"], y=self._total_axis())
             found.append(Chart("Weighted sum of the rewards", note, svg))
         found += [self._kl(), self._price()]
@@ -85,15 +85,24 @@ class Curves:
         return made
 
     def _names(self) -> list[str]:
-        return list(dict.fromkeys(name for line in self.metrics for name in line))
+        """Metrics that were logged; intervals belong to their means."""
+        return list(dict.fromkeys(name for line in self.metrics for name in line if not name.startswith("interval/")))
 
     def _values(self, name: str) -> list[float | None]:
         return [line.get(name) for line in self.metrics]
 
+    def _interval(self, name: str) -> Ends | None:
+        """Lower and upper ends of each step's interval, where the run logged it."""
+        ends = [[line.get(f"interval/{name}/{end}") for line in self.metrics] for end in ("low", "high")]
+        return (ends[0], ends[1]) if any(value is not None for value in ends[0]) else None
+
     def _draw(self, key: str, names: Sequence[str], labels: Sequence[str], smooth: bool = True, **options: Any):  # noqa: ANN202
         self.shown.update(names)
         window = self.window if smooth else 1
-        lines = [Line(label, self.steps, self._values(name), window) for name, label in zip(names, labels, strict=True)]
+        lines = [
+            Line(label, self.steps, self._values(name), window, self._interval(name))
+            for name, label in zip(names, labels, strict=True)
+        ]
         return draw(key, lines, resumed=self.run.resumed, **options)
 
     def _where_logged(
@@ -118,8 +127,16 @@ class Curves:
         heldout = f" Held-out: n={'/'.join(map(str, sorted(prompts)))} prompts." if prompts else ""
         few = " Fewer than 4 prompts have no interval." if any(estimate.low is None for estimate in found) else ""
         svg = self._draw(f"reward-{index}", [f"reward/{name}"], ["training"], points=points, y=SCORE)
-        note = f"Mean over a step's images; weight {reward['weight']:g}.{self.bold}{heldout}{few}"
+        note = f"Mean over a step's images; weight {reward['weight']:g}.{self.bold}{self._band(name)}{heldout}{few}"
         return Chart(f"Reward: {name}", note, svg)
+
+    def _band(self, name: str) -> str:
+        """What the band of a step's intervals is."""
+        counts = {line.get(f"interval/reward/{name}/n") for line in self.metrics} - {None}
+        if not self._interval(f"reward/{name}"):
+            return ""
+        few, many = min(counts, default=0), max(counts, default=0)
+        return f" Band: 95 % interval over a step's n={few:g}{f' to {many:g}' if many != few else ''} prompts."
 
     def _total_axis(self) -> Axis:
         weights = self.run.weights.values()
@@ -154,14 +171,15 @@ class Curves:
             f"{bound:g} stops the run."
         )
         found = [Chart("Mismatch of sampler and trainer", note, svg)]
-        sizes = [name for name in self._names() if "effective_sample" in name or name.rpartition("/")[2] == "ess"]
-        note = f"Share of the tokens or sequences that the correction for the mismatch leaves.{self.bold}"
-        labels = [name.rpartition("/")[2] for name in sizes]
-        found += self._where_logged("Effective sample size", note, "ess", sizes, labels, SHARE)
-        note = "Trainer over sampler, of the same tokens; 1: they agree."
-        ratios = [SAMPLING + name for name in ("min", "mean", "max")]
-        axis = Axis("ratio", span=0.2)
-        return found + self._where_logged("Importance ratio", note, "ratio", ratios, ["min", "mean", "max"], axis)
+        note = f"Share of the tokens or images that the correction for the mismatch leaves.{self.bold}"
+        size = "mismatch/effective_sample_size"
+        found += self._where_logged("Effective sample size", note, "ess", [size], ["share"], SHARE)
+        note = "With which tokens or images count in the loss: trainer over sampler, cut; 1: they agree."
+        weights = [WEIGHTS + name for name in ("min", "mean", "max")]
+        axis = Axis("weight", span=0.2)
+        return found + self._where_logged(
+            "Weights of the correction", note, "weights", weights, ["min", "mean", "max"], axis
+        )
 
     def _seconds(self) -> Chart:
         names = [f"time/{stage}" for stage in STAGES]

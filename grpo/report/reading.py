@@ -13,6 +13,7 @@ from typing_extensions import TypedDict  # pydantic asks for it before Python 3.
 
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
 from blip3o_grpo.configs.mistakes import first_mistake
+from blip3o_grpo.configs.regular_files import read_bytes, read_text
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.run.environment import ENVIRONMENT, Start
 from blip3o_grpo.run.files import EVALUATION_PICTURES, METRICS, SUMMARY, RunFileError, parse_object, read_object
@@ -80,11 +81,8 @@ class Problems:
         """
         if not path.exists():
             return []
-        if not path.is_file():  # reading a pipe would wait for its writer
-            self.add(f"{path}: not a regular file; its {what}s are left out")
-            return []
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+            lines = read_bytes(path).decode("utf-8", errors="replace").split("\n")
         except OSError as error:
             self.add(f"{path}: cannot be read ({error.strerror}); its {what}s are left out")
             return []
@@ -157,7 +155,7 @@ def read_run(run: RunFolder) -> RunContents:
     """
     problems = Problems()
     text, config = read_config(run)
-    has_summary = run.summary.is_file()
+    has_summary = run.summary.exists()
     return RunContents(
         run,
         text,
@@ -180,7 +178,7 @@ def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
         rewards = [RewardSection.model_validate(reward).model_dump() for reward in values["rewards"]]
     except ValidationError as error:
         raise ConfigError(f"{run.config} is not the configuration of a training run ({first_mistake(error)})") from None
-    return run.config.read_text(encoding="utf-8"), {**values, "rewards": rewards}
+    return read_text(run.config), {**values, "rewards": rewards}
 
 
 def read_steps(run: RunFolder, problems: Problems) -> list[dict[str, Any]]:

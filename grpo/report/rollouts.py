@@ -33,7 +33,7 @@ class Recorded:
     """A rollout whose picture was kept."""
 
     step: int
-    """Optimiser step, from 1 as everywhere."""
+    """Optimiser step."""
     prompt_id: str
     prompt: str
     total: float
@@ -87,16 +87,15 @@ class Records:
         folders = {int(f.name[5:]): f for f in (run.path / "rollouts").glob("step-[0-9]*") if f.name[5:].isdecimal()}
         self.num_steps = len(folders)
         self.steps: dict[int, list[tuple[Recorded, ...]]] = {}
-        """Step from 1 to the best and the worst rollout of each of its groups."""
+        """Step to the best and the worst rollout of each of its groups."""
         for step in spread(sorted(folders), MAX_STEPS):
             try:
                 lines = read_step(folders[step] / "rollouts.jsonl")
             except RolloutError as error:
                 report(f"{error}; this recorded step is left out")
                 continue
-            self.steps[step + 1] = [
-                tuple(self._rollout(folders[step], step + 1, line, kind) for kind in ("best", "worst"))
-                for line in lines
+            self.steps[step] = [
+                tuple(self._rollout(folders[step], step, line, kind) for kind in ("best", "worst")) for line in lines
             ]
 
     def best(self) -> list[Recorded]:

@@ -25,6 +25,7 @@ from pydantic import FiniteFloat, TypeAdapter
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.rewards.redaction import redact_command
 from blip3o_grpo.run.files import Count, RunFileError, read_object
 
@@ -106,9 +107,10 @@ def record_start(file: Path, step: int = 0) -> None:
 
     Raises:
         StorageError: the disk is full, for example.
+        NotRegularError: a pipe or the like is in its place.
     """
     starts: list[dict[str, Any]] = []
-    if file.exists():
+    if is_regular(file):
         try:
             starts = read_object(file, ENVIRONMENT)["starts"]
         except RunFileError:

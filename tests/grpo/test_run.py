@@ -17,7 +17,10 @@ from safetensors.torch import load_file
 import blip3o_grpo.driver
 from blip3o_grpo.api import train
 from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.report import write_report
 from blip3o_grpo.rollout import RolloutError, RolloutPipeline, read_rollouts
+from blip3o_grpo.run.environment import ENVIRONMENT
+from blip3o_grpo.run.files import read_object
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import RunFolderInUseError, hold, holder_pid
 from blip3o_grpo.run.metrics import read_metrics
@@ -139,6 +142,7 @@ def test_a_run_leaves_metrics_pictures_rollouts_and_a_loadable_policy(whole):
     ):
         assert (folder.path / file).stat().st_size > 0
     assert list(folder.tensorboard.iterdir())
+    assert [start["step"] for start in read_object(folder.environment, ENVIRONMENT)["starts"]] == [0]
     kept = {path.name for path in folder.checkpoints.glob("checkpoint-*")}
     assert {"checkpoint-2", "checkpoint-3"} <= kept and len(kept) <= 3  # the best may be the first
     trained = BLIP3oNext.from_pretrained(folder.policy)
@@ -171,6 +175,9 @@ def test_a_run_that_a_reward_stopped_resumes_to_the_same_end(whole, configure, f
     for name, value in whole_result.after.means.items():
         assert result.after.means[name] == pytest.approx(value, abs=1e-4)
     assert_same_metrics(folder, uninterrupted)
+    assert [start["step"] for start in read_object(folder.environment, ENVIRONMENT)["starts"]] == [0, 2]
+    text = write_report(folder.path).read_text()
+    assert "Started again" in text and ">resumed</text>" in text
 
 
 def assert_same_metrics(folder, expected):

@@ -28,6 +28,8 @@ KINDS = {
         "RunFolderInUseError",
     ),
 }
+FIELDS_ELSEWHERE = {"RunConfig": "configuration.md#run", "WarmstartConfig": "configuration.md#warm-start"}
+"""Configurations have a reference of their own."""
 MODULES = ("configs", "policies", "rewards", "rollout", "__version__")
 """Public, but no page of their own: see the map."""
 
@@ -49,5 +51,13 @@ def build_page() -> str:
     ]
     for kind, names in KINDS.items():
         lines += ["", f"## {kind}"]
-        lines += [line for name in names for line in ("", f"::: blip3o_grpo.{name}")]
+        for name in names:
+            lines += ["", f"::: blip3o_grpo.{name}"]
+            if name in FIELDS_ELSEWHERE:
+                lines += [
+                    "    options:",
+                    "      members: false",
+                    "",
+                    f"Its keys: [Configuration]({FIELDS_ELSEWHERE[name]}).",
+                ]
     return "\n".join(lines) + "\n"

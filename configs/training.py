@@ -93,7 +93,22 @@ class TrainerSection(Section):
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Divide advantages by the standard deviation of the group, of the batch, or not."""
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
-    """Several rewards: sum them and normalise in the group, or normalise each and sum (GDPO)."""
+    """`normalize_then_sum` (GDPO) normalises each reward within its group, then their weighted sum over the batch;
+    `scale_rewards` is not asked then."""
+    min_group_std: float = Field(default=0.05, ge=0)
+    """Advantages are (reward - the group's mean) / max(standard deviation, this), so that images which score nearly the
+    same teach nearly nothing. In the units of the weighted sum of the rewards (those of this project lie in [0, 1]), or
+    of each reward with `normalize_then_sum`; with `scale_rewards: batch` the deviation is the batch's. 0: as in TRL."""
+    vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
+        "token_truncate"
+    )
+    """How the loss corrects for samplers whose probabilities differ a little from the trainer's: by the ratio trainer /
+    sampler of each token, or of each whole image, cut at `clip_max` (truncate) or counted as 0 beyond it (mask). Over
+    hundreds of tokens ratios of whole images leave few samples: see `mismatch/effective_sample_size`."""
+    vllm_importance_sampling_clip_max: float = Field(default=2.0, ge=1)
+    """Largest ratio that counts in full."""
+    vllm_importance_sampling_clip_min: float | None = Field(default=None, ge=0, le=1)
+    """Smallest one; None: no bound."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients of a larger norm are scaled down to it."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -110,3 +125,13 @@ class TrainerSection(Section):
     """None: no average is kept."""
     mismatch_bound: float = Field(default=0.01, gt=0)
     """The run stops when mean |sampling log-prob - training log-prob| of a step exceeds this (nats)."""
+
+    @model_validator(mode="after")
+    def _ratios_have_room(self) -> TrainerSection:
+        low, high = self.vllm_importance_sampling_clip_min, self.vllm_importance_sampling_clip_max
+        if low == high:  # both are 1
+            raise ValueError(
+                "trainer.vllm_importance_sampling_clip_min is 1, and so is vllm_importance_sampling_clip_max; give a "
+                "smaller clip_min or a larger clip_max"
+            )
+        return self

@@ -15,8 +15,10 @@ from rich.console import Console
 
 from blip3o_grpo.cluster import fit, ray_cluster
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
+from blip3o_grpo.configs.inert import inert_options
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, Evaluation, collect_heldout, evaluate, save_evaluation
+from blip3o_grpo.evaluation.reopened import reopen
 from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
@@ -54,6 +56,7 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
     with hold(run.folder.lock):
         with hold(run.folder.trainer_lock, ORPHANS_GONE_S):
             run.folder.prepare(config)
+            reopen(run.folder, config)
             check_room(config, run.folder, run.policy_path)
             run.folder.verified_checkpoint(lambda text: print_notice(console, text))
         with (
@@ -61,6 +64,8 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
             ray_cluster(config),
             StopSignals() as signals,
         ):  # last: Ray installs handlers too
+            for sentence in inert_options(config):
+                print_notice(console, sentence)
             show(console, "starting workers for ", (str(run.folder.path), "bold"))
             with closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
                 before = evaluate_before(run, pipeline)

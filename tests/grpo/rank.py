@@ -1,5 +1,6 @@
-"""One trainer rank of `test_ranks.py`, started by it: `rank.py CONFIG [PROMPT_ID ...]`, with torch's RANK, WORLD_SIZE, ... set. Groups of the named prompts are
-dropped.
+"""One trainer rank of `test_ranks.py`, started by it: `rank.py CONFIG [DROPPED ...]`, with torch's RANK, ... set.
+
+`DROPPED` are ids of prompts whose groups are dropped.
 
 Groups come from the in-process stand-in of `toy_pipeline.py`; rank 0 passes on the weights it was given. accelerate
 shards on accelerators only, so for FSDP2 on CPUs this process tells it otherwise; what shards and gathers is as on

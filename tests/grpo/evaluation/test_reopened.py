@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.reopened import reopen
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
@@ -12,14 +13,18 @@ from blip3o_grpo.run.metrics import append_metrics, read_metrics
 
 
 @pytest.fixture
-def finished(make_config):
+def finished(tmp_path):
     """A finished run of 6 steps, evaluated every so many."""
 
     def build(every):
-        config = make_config(
-            trainer={"max_steps": 6},
-            evaluation={"every_steps": every},
-            rewards=[{"name": "ocr", "weight": 2.0}, {"name": "guard", "weight": 0}],
+        config = RunConfig.model_validate(
+            {
+                "run_dir": str(tmp_path / "run"),
+                "prompts": {"train": str(tmp_path / "train.txt"), "heldout": str(tmp_path / "heldout.txt")},
+                "rewards": [{"name": "ocr", "weight": 2.0}, {"name": "guard", "weight": 0}],
+                "trainer": {"max_steps": 6},
+                "evaluation": {"every_steps": every},
+            }
         )
         folder = RunFolder(config.run_dir)
         folder.prepare(config)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
 
 GOES_ON = ("constant", "constant_with_warmup")
@@ -10,11 +10,18 @@ LAID_OUT = ("linear", "cosine")
 
 
 @pytest.fixture
-def run_of(make_config):
+def run_of(tmp_path):
     """A run of 6 steps that has done so many of them, and its configuration with other values of `trainer`."""
 
     def build(schedule, done, finished=False):
-        config = make_config(trainer={"max_steps": 6, "lr_scheduler_type": schedule, "warmup_steps": 2})
+        config = RunConfig.model_validate(
+            {
+                "run_dir": str(tmp_path / "run"),
+                "prompts": {"train": str(tmp_path / "train.txt"), "heldout": str(tmp_path / "heldout.txt")},
+                "rewards": [{"name": "ocr"}],
+                "trainer": {"max_steps": 6, "lr_scheduler_type": schedule, "warmup_steps": 2},
+            }
+        )
         folder = RunFolder(config.run_dir)
         folder.prepare(config)
         if done:

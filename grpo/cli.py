@@ -162,7 +162,7 @@ def sample(
     from blip3o_grpo.rollout import load_prompts
 
     if out.suffix.lower() != ".png" or out.is_dir():
-        raise ConfigError(f"--out {out}: pictures are written as a .png file")
+        raise ConfigError(f"--out {out}{' is a folder' if out.is_dir() else ''}: pictures are written as a .png file")
     require_writable(out)
     texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if exists(text) else [text])]
     drawn = api.sample(
@@ -175,6 +175,7 @@ def sample(
         top_k=top_k,
         steps=steps,
         guidance=guidance,
+        console=console,
     )
     from blip3o_grpo.evaluation.grids import draw_grid
 
@@ -220,6 +221,7 @@ def evaluate(
         top_k=top_k,
         grid=out,
         results=results,
+        console=Console(stderr=True) if as_json else console,
     )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))

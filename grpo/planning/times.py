@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from blip3o_grpo.configs import ConfigError, RunConfig, load_run_config
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.policies import image_tokens, load_config, resolve_policy_path
 from blip3o_grpo.run.metrics import read_metrics
 
@@ -90,7 +91,7 @@ def check_measured(run: Path) -> None:
     Raises:
         ConfigError: it has no `config.yaml`, or one that is no run's.
     """
-    if not (run / "config.yaml").is_file():
+    if not is_regular(run / "config.yaml"):
         raise ConfigError(f"--measured {run}: no run folder (config.yaml is missing)")
     load_run_config(run / "config.yaml")
 

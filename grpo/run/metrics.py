@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from blip3o_grpo.configs.atomic import storage_errors, write_atomically
+from blip3o_grpo.configs.regular_files import is_regular, read_bytes
 from blip3o_grpo.run.files import METRICS, parse_object
 
 RENAMED = {
@@ -48,9 +49,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunFileError: a line is no object of numbers with the key `step`; names it.
     """
-    if not path.is_file():
+    if not is_regular(path):
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = read_bytes(path).decode("utf-8", errors="replace").split("\n")
     return [parse_object(line, METRICS, f"{path}:{number}") for number, line in enumerate(lines[:-1], start=1)]
 
 

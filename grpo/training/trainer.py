@@ -58,7 +58,7 @@ from blip3o_grpo.training.mismatch import (
 from blip3o_grpo.training.parallel import prepare_reference
 from blip3o_grpo.training.rows import columns, masked_row, reward_column
 from blip3o_grpo.training.schedule import prompt_schedule
-from blip3o_grpo.training.step_metrics import StepClock, batch_metrics
+from blip3o_grpo.training.step_metrics import StepClock, batch_metrics, prompt_means, reward_intervals
 from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer
 
 if TYPE_CHECKING:
@@ -149,6 +149,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
 
         return forward
 
+    @property
+    def step(self) -> int:
+        """The optimiser step that is being made, from 1; its number is that of all that comes of it."""
+        return self.state.global_step + 1
+
     # The step, in its order.
 
     def sync_weights(self) -> None:
@@ -180,7 +185,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             StopRequested: on all ranks, once one of them has seen the request.
             RolloutError: a stage failed.
         """
-        started, step = time.perf_counter(), self.state.global_step
+        started, step = time.perf_counter(), self.step
         batch = interruptible(
             lambda: self.pipeline.collect(prompts, step=step, turn=self.accelerator.process_index),
             self.folder.stop.exists,
@@ -190,15 +195,16 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self.guards.batch = batch
         self.clock.rollout = time.perf_counter() - started
         versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
-        if versions - {step}:
+        if versions - {step - 1}:
             raise RuntimeError(f"rollouts of step {step} come from policy versions {sorted(versions)}")
         self._record(step, batch)
         self.add_metrics(batch_metrics(batch, step, self.run.rewards, self._sum_over_ranks))
+        self.add_metrics(reward_intervals(gather_object(prompt_means(batch, self.run.rewards)), self.run.rewards))
         return batch
 
     def _record(self, step: int, batch: RolloutBatch) -> None:
         every = self.run.rollout.record_every_steps
-        if self.recorder and every and step % every == 0:
+        if self.recorder and every and (step == 1 or step % every == 0):
             picked = gather_object(self.recorder.pick(step, batch))  # rank after rank: the order of the prompts
             if self.accelerator.is_main_process:
                 self.recorder.write(step, picked)
@@ -272,7 +278,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         measured |= weight_metrics(self.accelerator.gather(counted_weights(weights, mask)))
         self.add_metrics(measured)
         self.guards.measured = measured
-        step = self.state.global_step
+        step = self.step
         try:
             check_mismatch(measured, self.run.trainer.mismatch_bound, step)
         except MismatchError as error:

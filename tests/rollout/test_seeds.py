@@ -22,5 +22,5 @@ def test_noise_is_shared_or_independent():
 
 
 def test_seeds_are_the_same_in_every_process_and_fit_json():
-    assert completion_seed(0, 1, "p", 0) == 178285248473183
+    assert completion_seed(0, 2, "p", 0) == 178285248473183
     assert completion_seed(2**31 - 1, 10**6, "p" * 100, 10**4) < 2**53

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from blip3o_grpo.configs import RewardSection, WarningsSection
+from blip3o_grpo.evaluation.statistics import Estimate
 from blip3o_grpo.progress import print_warning
 from blip3o_grpo.run.hacking import HackingWatch, find_warnings, heldout_warnings, should_keep
 
@@ -94,11 +95,13 @@ def test_a_watch_says_step_by_step_what_the_whole_file_says():
 
 def test_heldout_rewards_that_should_not_fall():
     before = {"ocr": 0.5, "aesthetic": 0.6, "guard": 0.95}
-    later = {"ocr": 0.2, "aesthetic": 0.55, "guard": 0.6}
-    (warning,) = heldout_warnings(WarningsSection(), REWARDS, before, later, 40)
+    falls = {"ocr": -0.3, "aesthetic": -0.05, "guard": -0.35}
+    changes = {name: Estimate(fall, fall - 0.04, fall + 0.04, 12) for name, fall in falls.items()}
+    (warning,) = heldout_warnings(WarningsSection(), REWARDS, before, changes, 40)
     assert (warning.step, warning.signal) == (40, "heldout/guard")
     assert "fell from 0.950 to 0.600" in warning.text
-    assert heldout_warnings(WarningsSection(), REWARDS, before, {"ocr": 0.1}, 40) == []
+    assert warning.text.endswith("(change -0.390 to -0.310, n=12)")
+    assert heldout_warnings(WarningsSection(), REWARDS, before, {"ocr": changes["ocr"]}, 40) == []
 
 
 def test_a_warning_is_one_line_in_the_terminal():

@@ -98,13 +98,18 @@ def plan(
     """Show where a run's workers go, the memory of each GPU and the expected times; refuse what cannot fit."""
     from blip3o_grpo import api
 
-    planned = api.plan(_recipe(config, overrides), measured, card, tune)
+    recipe = _recipe(config, overrides)
+    planned = api.plan(recipe, measured, card, tune)
     if as_json:
         typer.echo(json.dumps(planned))
     else:
+        from blip3o_grpo.configs.inert import inert_options
         from blip3o_grpo.planning import show_plan
+        from blip3o_grpo.progress import print_notice
 
         show_plan(planned, console)
+        for sentence in inert_options(recipe):
+            print_notice(console, sentence)
 
 
 @app.command()

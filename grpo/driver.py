@@ -15,6 +15,7 @@ from rich.console import Console
 from blip3o_grpo.cluster import cluster_address, fit, ray_cluster
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
+from blip3o_grpo.configs.inert import inert_options
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import (
@@ -25,6 +26,7 @@ from blip3o_grpo.evaluation.heldout import (
     heldout_metrics,
     save_evaluation,
 )
+from blip3o_grpo.evaluation.reopened import reopen
 from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
@@ -61,12 +63,15 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
     with activity(console, f"checking the policy {run.policy_path}"):
         check_models(run)
     config = run.config
+    for sentence in inert_options(config):
+        print_notice(console, sentence)
     with hold(run.folder.lock):
         with (
             hold(run.folder.trainer_lock, ORPHANS_GONE_S),
             activity(console, f"checking the run folder {run.folder.path}"),
         ):
             run.folder.prepare(config)
+            reopen(run.folder, config)
             if {"wandb", "trackio"} & set(config.report_to):
                 tracked_as(run.folder)  # made here, as ranks must not make one each
             check_room(config, run.folder, run.policy_path)

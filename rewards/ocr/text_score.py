@@ -61,11 +61,6 @@ def score_lines(
         (line for line in lines if line.confidence >= min_confidence and letters(line.text)),
         key=lambda line: (line.box, line.text),
     )
-<<<<<<< HEAD
-    if variant == "word":
-        return _word_score(lines, targets)
-=======
->>>>>>> origin/main
     whole, paths = reading_orders(lines)
     texts = mended([line.text for line in lines], whole + paths, targets)
     if variant == "word":

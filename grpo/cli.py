@@ -90,12 +90,14 @@ def plan(
     config: Annotated[str | None, typer.Argument(help="Run recipe (YAML); default: the shipped tiny_ocr.yaml.")] = None,
     overrides: Overrides = None,
     measured: Annotated[Path | None, typer.Option(help="Run folder to take measured times from.")] = None,
+    card: Annotated[str | None, typer.Option(help="Compute times for this GPU instead: a100, h100, h200.")] = None,
+    tune: Annotated[int | None, typer.Option(help="Propose the fastest placements on so many GPUs.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show where a run's workers go, the memory of each GPU and the expected times; refuse what cannot fit."""
     from blip3o_grpo import api
 
-    planned = api.plan(_recipe(config, overrides), measured)
+    planned = api.plan(_recipe(config, overrides), measured, card, tune)
     if as_json:
         typer.echo(json.dumps(planned))
     else:
@@ -157,7 +159,7 @@ def sample(
     from blip3o_grpo.rollout import load_prompts
 
     if out.suffix.lower() != ".png" or out.is_dir():
-        raise ConfigError(f"--out {out}: pictures are written as a .png file")
+        raise ConfigError(f"--out {out}{' is a folder' if out.is_dir() else ''}: pictures are written as a .png file")
     require_writable(out)
     texts = [t for text in prompts for t in ([p.text for p in load_prompts(text)] if exists(text) else [text])]
     drawn = api.sample(
@@ -170,6 +172,7 @@ def sample(
         top_k=top_k,
         steps=steps,
         guidance=guidance,
+        console=console,
     )
     from blip3o_grpo.evaluation.grids import draw_grid
 
@@ -215,6 +218,7 @@ def evaluate(
         top_k=top_k,
         grid=out,
         results=results,
+        console=Console(stderr=True) if as_json else console,
     )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))

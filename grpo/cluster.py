@@ -35,6 +35,7 @@ from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.stopping import StopSignals, interruptible
 
 if TYPE_CHECKING:
+    from blip3o_grpo.evaluation.heldout import Evaluation
     from blip3o_grpo.rollout import RolloutPipeline
     from blip3o_grpo.validate import CheckedRun
 
@@ -139,8 +140,10 @@ class TrainerFaults(UserCallback):
         self.queue.put({"notice": f"trainer rank {ranks} failed ({cause}); restarting from the newest checkpoint"})
 
 
-def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console, signals: StopSignals) -> None:
+def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console, signals: StopSignals, before: Evaluation) -> None:
     """Train from the newest checkpoint to the last step in `cluster.trainers` Ray Train workers.
+
+    `before`, the starting policy's held-out result, is what the terminal compares later ones with.
 
     Raises:
         ray.train.TrainingFailedError: a worker failed; `blip3o_grpo.errors.user_error` finds our own error in it.
@@ -181,7 +184,15 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console, signals: S
     try:
         with (
             signals.graceful(run.folder.stop),
-            ProgressDisplay(queue, config.trainer.max_steps, run.folder.newest_step(), console, watch=_watch(run)),
+            ProgressDisplay(
+                queue,
+                config.trainer.max_steps,
+                run.folder.newest_step(),
+                console,
+                rewards=config.rewards,
+                before=before,
+                watch=_watch(run),
+            ),
         ):
             interruptible(trainer.fit)  # in a thread: in the main one Ray Train would take SIGINT for itself
     finally:

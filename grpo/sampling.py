@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
+from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.policies import PromptEncoder, check_headers
+from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.run.folder import policy_folder
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ def sample_images(
     top_k: int,
     steps: int,
     guidance: float,
+    console: Console,
 ) -> list[list[Image.Image]]:
-    """For each prompt its images (`blip3o_grpo.sample` says what the arguments mean).
+    """For each prompt its images (`blip3o_grpo.sample` says what the arguments mean); progress goes to `console`.
 
     Prompt number n draws its tokens from `seed + n`; image number m of every prompt starts from the noise `seed + m`.
 
@@ -54,21 +57,24 @@ def sample_images(
         folder = check_headers(policy_folder(str(policy)))
         encoder = PromptEncoder.from_pretrained(folder, plain=True)
         encoded = [encoder.encode(prompt) for prompt in prompts]
-        from blip3o_grpo.policies import BLIP3oNext
+        with activity(console, f"loading the policy {folder}"):
+            from blip3o_grpo.policies import BLIP3oNext
 
-        policy = BLIP3oNext.from_pretrained(folder)
+            policy = BLIP3oNext.from_pretrained(folder)
     else:
         encoded = [policy.prompts.encode(prompt) for prompt in prompts]
     from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
     from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
 
     drawn = []
-    for number, ids in enumerate(encoded):
-        batch = [ids] * images
-        tokens = sample_image_tokens(
-            policy, batch, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed + number
-        )
-        noise_seeds = range(seed, seed + images)
-        pictures = decode_completions(policy, batch, tokens, noise_seeds, num_steps=steps, guidance_scale=guidance)
-        drawn.append([Image.fromarray(picture) for picture in pictures.numpy()])
+    with Bar(console, "drawing", len(encoded), unit="prompt") as bar:
+        for number, ids in enumerate(encoded):
+            batch = [ids] * images
+            tokens = sample_image_tokens(
+                policy, batch, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed + number
+            )
+            noise_seeds = range(seed, seed + images)
+            pictures = decode_completions(policy, batch, tokens, noise_seeds, num_steps=steps, guidance_scale=guidance)
+            drawn.append([Image.fromarray(picture) for picture in pictures.numpy()])
+            bar.see(len(drawn))
     return drawn

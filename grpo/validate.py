@@ -17,8 +17,9 @@ from typing import Literal
 from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, RewardSection, RunConfig
-from blip3o_grpo.configs.loader import PATHS, exists
+from blip3o_grpo.configs.loader import exists
 from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.shipped import missing_hint
 from blip3o_grpo.planning import check_layout, check_placement
 from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError, check_headers
 from blip3o_grpo.rewards import RewardError, RewardSpec, declared, find_reward
@@ -102,7 +103,7 @@ def policy_of(config: RunConfig) -> Path:
     except CheckpointError as error:
         if config.policy.path == "tiny" or exists(config.policy.path) or HUB_NAME.fullmatch(config.policy.path):
             raise
-        raise CheckpointError(f"policy.path: {error}; {PATHS}") from None
+        raise CheckpointError(f"policy.path: {error}; {missing_hint(config.policy.path)}") from None
 
 
 def prompts_of(config: RunConfig, kind: Literal["train", "heldout"]) -> list[Prompt]:
@@ -124,7 +125,7 @@ def prompts_of(config: RunConfig, kind: Literal["train", "heldout"]) -> list[Pro
             else []
         )
         near = difflib.get_close_matches(Path(file).name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else PATHS
+        hint = f"did you mean {near[0]}?" if near else missing_hint(file)
         raise PromptError(f"prompts.{kind}: {error}; {hint}") from None
 
 

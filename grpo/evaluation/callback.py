@@ -23,6 +23,7 @@ class HeldoutCallback(TrainerCallback):
         folder: where evaluations and grids go.
         sync_weights: gives the pipeline the weights that evaluations measure; every rank calls it.
         add_metrics: logs the means with the step.
+        tell: what the terminal shows of it (`blip3o_grpo.progress.ProgressDisplay`).
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class HeldoutCallback(TrainerCallback):
         *,
         sync_weights: Callable[[], None],
         add_metrics: Callable[[dict[str, float]], None],
+        tell: Callable[[dict[str, Any]], None],
     ):
         self.config, self.pipeline, self.prompts, self.folder = config, pipeline, prompts, folder
-        self.sync_weights, self.add_metrics = sync_weights, add_metrics
+        self.sync_weights, self.add_metrics, self.tell = sync_weights, add_metrics, tell
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step, config = state.global_step, self.config
@@ -44,7 +46,15 @@ class HeldoutCallback(TrainerCallback):
             return
         self.sync_weights()
         if state.is_world_process_zero:
+            total = min(len(self.prompts), config.evaluation.num_prompts)
+
+            def progress(done: int) -> None:
+                self.tell({"evaluating": step, "done": done, "of": total})
+
+            progress(0)
+            name = f"step-{step}"
             evaluation = evaluate(
-                self.pipeline, self.prompts, config, name=f"step-{step}", step=step, folder=self.folder
+                self.pipeline, self.prompts, config, name=name, step=step, folder=self.folder, progress=progress
             )
-            self.add_metrics(dict(heldout_metrics(evaluation)))
+            self.add_metrics(heldout_metrics(evaluation))
+            self.tell({"evaluation": evaluation})

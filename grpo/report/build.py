@@ -21,6 +21,7 @@ from typing_extensions import TypedDict  # pydantic asks for it before Python 3.
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.mistakes import first_mistake
+from blip3o_grpo.configs.regular_files import is_regular, read_text
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate
@@ -95,7 +96,7 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
         ConfigError: `run_dir` is no run folder, or its `config.yaml` is unreadable.
     """
     run = RunFolder(run_dir)
-    if not run.config.is_file():
+    if not is_regular(run.config):
         raise ConfigError(
             f"{run.path} is not a run folder: it has no config.yaml (give the `run_dir` of a training run)"
         )
@@ -115,7 +116,7 @@ def gather(run: RunFolder) -> dict[str, Any]:
     """Everything the page shows, by the names that the template uses."""
     text, config = read_config(run)
     metrics = read_metrics(run.metrics)
-    summary = read_object(run.summary, SUMMARY) if run.summary.is_file() else None
+    summary = read_object(run.summary, SUMMARY) if is_regular(run.summary) else None
     evaluations = read_evaluations(run)
     before, later = evaluations.get("before"), newest(evaluations)
     return {
@@ -145,7 +146,7 @@ def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
         rewards = [RewardSection.model_validate(reward).model_dump() for reward in values["rewards"]]
     except ValidationError as error:
         raise ConfigError(f"{run.config} is not the configuration of a training run ({first_mistake(error)})") from None
-    return run.config.read_text(encoding="utf-8"), {**values, "rewards": rewards}
+    return read_text(run.config), {**values, "rewards": rewards}
 
 
 def read_evaluations(run: RunFolder) -> dict[str, Evaluation]:
@@ -233,7 +234,7 @@ def hacking_warnings(
     rewards = [RewardSection.model_validate(reward) for reward in config["rewards"]]
     found = find_warnings(limits, rewards, metrics)
     if before and later:
-        found += heldout_warnings(limits, rewards, before.means, later.means, later.step)
+        found += heldout_warnings(limits, rewards, before.means, paired_changes(before, later), later.step)
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.rewards.images import ImageFileError, open_rgb
 from blip3o_grpo.rollout.records import read_step
 from blip3o_grpo.run.files import EVALUATION_PICTURES, read_objects
@@ -118,7 +119,7 @@ def scores(rewards: Mapping[str, float | None]) -> str:
 
 def _evaluation_images(run: RunFolder, name: str) -> list[dict[str, Any]]:
     index = run.evaluations / f"{name}-images" / "index.jsonl"
-    return read_objects(index, EVALUATION_PICTURES) if index.is_file() else []
+    return read_objects(index, EVALUATION_PICTURES) if is_regular(index) else []
 
 
 def _shots(folder: Path, line: Mapping[str, Any]) -> tuple[Picture, ...]:
@@ -136,7 +137,7 @@ def _step(folder: Path) -> StepPictures:
         GroupPictures(line["prompt"], _member(folder, line, "best"), _member(folder, line, "worst"))
         for line in lines[:GROUPS_PER_STEP]
     )
-    return StepPictures(int(folder.name.removeprefix("step-")) + 1, groups, len(lines))
+    return StepPictures(int(folder.name.removeprefix("step-")), groups, len(lines))
 
 
 def _member(folder: Path, line: Mapping[str, Any], kind: str) -> Picture:

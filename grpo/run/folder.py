@@ -7,6 +7,7 @@ RUN/checkpoints/checkpoint-N   weights, optimizer, scheduler, RNG and trainer st
 RUN/checkpoints/refused-...    what looked like a checkpoint and was not complete
 RUN/metrics.jsonl          one line per step
 RUN/tensorboard/           the same, for TensorBoard
+RUN/tracked.json           the run's id in W&B and trackio, and RUN/wandb/, what W&B keeps here
 RUN/evaluations/*.json     held-out results (before, step-N, after)
 RUN/grids/*.png            held-out pictures
 RUN/rollouts/              each group's best and worst image
@@ -43,7 +44,9 @@ from blip3o_grpo.configs import (
     whole_path,
 )
 from blip3o_grpo.configs.atomic import require_writable, storage_errors, sync, write_atomically
+from blip3o_grpo.configs.regular_files import is_regular, other_kind, read_text
 from blip3o_grpo.run.manifest import fault, read_manifest, write_manifest
+from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.retention import superfluous
 
 STAGING = ".incomplete"
@@ -106,6 +109,7 @@ class RunFolder:
         self.stop = self.path / ".stop"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
+        self.tracked = self.path / "tracked.json"
         self.evaluations = self.path / "evaluations"
         self.grids = self.path / "grids"
         self.reward_state = self.path / "reward_state.pt"
@@ -123,7 +127,8 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"run_dir: {self.path} is a file")
         require_writable(self.path)
-        if not self.config.is_file():
+        self._check_kinds()
+        if not is_regular(self.config):
             in_the_way = [name for name in self.program.own if (self.path / name).exists()]
             if in_the_way:
                 raise ConfigError(
@@ -145,6 +150,16 @@ class RunFolder:
                 "give another run_dir, or the same values to resume"
             )
 
+    def _check_kinds(self) -> None:
+        """Nothing else stands where this program keeps a file or a folder, and what it would go on with can be read."""
+        for name in self.program.own:
+            place = self.path / name
+            if place.suffix:
+                is_regular(place)
+            elif place.exists() and not place.is_dir():
+                raise ConfigError(f"run_dir: {place} is {other_kind(place) or 'a file'}; a run keeps a folder there")
+        read_metrics(self.metrics)  # to go on with
+
     def prepare(self, config: BaseModel) -> None:
         """Create the folder, write its configuration, remove what an interrupted run left behind."""
         with storage_errors(self.checkpoints):
@@ -152,7 +167,7 @@ class RunFolder:
             self.stop.unlink(missing_ok=True)
         self.clean()
         text = dump_config(config)
-        if not self.config.is_file() or self.config.read_text(encoding="utf-8") != text:
+        if not is_regular(self.config) or read_text(self.config) != text:
             write_atomically(self.config, text)
 
     def clean(self) -> None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from blip3o_grpo.configs import RewardSection, WarningsSection
 from blip3o_grpo.rewards import declared
 from blip3o_grpo.run.image_signals import IMAGE_SIGNALS
+
+if TYPE_CHECKING:
+    from blip3o_grpo.evaluation.statistics import Estimate
 
 KL = "kl/reference"
 NOISE = 3.0
@@ -87,16 +90,25 @@ def heldout_warnings(
     limits: WarningsSection,
     rewards: Sequence[RewardSection],
     before: Mapping[str, float],
-    later: Mapping[str, float],
+    changes: Mapping[str, Estimate],
     step: int,
 ) -> list[HackingWarning]:
-    """Held-out rewards that should not fall and did, from the means of two evaluations."""
-    return [
-        HackingWarning(step, f"heldout/{reward.name}", text)
-        for reward in rewards
-        if should_keep(reward) and reward.name in before and reward.name in later
-        if (text := _drop(f"heldout/{reward.name}", before[reward.name], later[reward.name], limits.reward_drop))
-    ]
+    """Held-out rewards that should not fall and did.
+
+    Args:
+        before: means of the starting policy.
+        changes: what `paired_changes` found.
+    """
+    warnings = []
+    for reward in rewards:
+        name = reward.name
+        if not should_keep(reward) or name not in before or name not in changes:
+            continue
+        change = changes[name]
+        text = _drop(f"heldout/{name}", before[name], before[name] + change.mean, limits.reward_drop)
+        if text:
+            warnings.append(HackingWarning(step, f"heldout/{name}", f"{text} (change {change.interval_and_n('+.3f')})"))
+    return warnings
 
 
 def should_keep(reward: RewardSection) -> bool:

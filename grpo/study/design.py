@@ -28,6 +28,7 @@ from blip3o_grpo.configs import (
     read_yaml,
 )
 from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.configs.study import (
     WHOLE,
     ArmSection,
@@ -69,7 +70,7 @@ class Trial:
 
     @property
     def finished(self) -> bool:
-        return self.folder.summary.is_file()
+        return is_regular(self.folder.summary)
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def check_folder(folder: Path, study: StudyConfig, base: RunConfig) -> None:
         ConfigError: naming what differs. More arms and seeds are welcome, other ones are not.
     """
     file = folder / "study.yaml"
-    if not file.is_file():
+    if not is_regular(file):
         if (folder / "config.yaml").is_file() or (folder / "arms").exists():
             raise ConfigError(f"{folder} holds something that is no study; give another study_dir")
         return

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from blip3o_grpo.configs import expand_user
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.run.files import read_object
 from blip3o_grpo.study.conclusions import Conclusions, conclude
 from blip3o_grpo.study.design import StudyPlan, read_plan
@@ -48,7 +49,7 @@ def report_study(folder: str | Path, out: str | Path | None = None) -> Path:
 def read_failures(plan: StudyPlan) -> dict[str, str]:
     """Trials that failed when the study last ended by itself, and are not finished since: name to last error line."""
     file = plan.folder / "study.json"
-    if not file.is_file():
+    if not is_regular(file):
         return {}
     states = read_object(file, TypeAdapter(StudySummary))["trials"]
     open_ = {trial.name for trial in plan.trials if not trial.finished}

@@ -15,7 +15,9 @@ import jinja2
 import blip3o_grpo.report
 from blip3o_grpo.configs import dump_config
 from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.configs.study import START
+from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.report.build import Chart
 from blip3o_grpo.report.pictures import Picture, embed, scores
@@ -121,7 +123,7 @@ def training_warnings(trial: Trial) -> list[str]:
     before, after = (Evaluation.load(trial.folder.evaluations / f"{name}.json") for name in ("before", "after"))
     found = [
         *find_warnings(limits, rewards, read_metrics(trial.folder.metrics)),
-        *heldout_warnings(limits, rewards, before.means, after.means, after.step),
+        *heldout_warnings(limits, rewards, before.means, paired_changes(before, after), after.step),
     ]
     return [f"step {warning.step}: {warning.text}" for warning in found]
 
@@ -189,7 +191,7 @@ def example_pictures(plan: StudyPlan, matrix: Matrix) -> list[PromptRow]:
 
 def _read(folder: RunFolder, name: str) -> dict[str, dict[str, Any]]:
     index = folder.evaluations / f"{name}-images" / "index.jsonl"
-    return {line["prompt_id"]: line for line in (read_objects(index, EVALUATION_PICTURES) if index.is_file() else [])}
+    return {line["prompt_id"]: line for line in (read_objects(index, EVALUATION_PICTURES) if is_regular(index) else [])}
 
 
 def _pictures(folder: Path, line: Mapping[str, Any] | None) -> list[Picture]:

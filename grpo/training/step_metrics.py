@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from transformers import TrainerCallback
 
 from blip3o_grpo.configs import RewardSection
+from blip3o_grpo.evaluation.statistics import estimate
 from blip3o_grpo.rollout import RolloutBatch, RolloutError
 from blip3o_grpo.run.image_signals import image_signals
 
@@ -83,3 +84,33 @@ def _measured(
         return {}
     variance = max(squares / count - (total / count) ** 2, 0.0) * count / max(count - 1, 1)  # as TRL: unbiased
     return {f"reward/{name}": total / count, f"reward/{name}_std": variance**0.5}
+
+
+def prompt_means(batch: RolloutBatch, rewards: Sequence[RewardSection]) -> list[dict[str, float]]:
+    """Of every group, each reward's mean over the images that have it, and as `mean` that of the weighted sum."""
+    means = []
+    for group in batch.groups:
+        row = {}
+        for reward in rewards:
+            known = [score for r in group.rollouts if (score := r.rewards[reward.name]) is not None]
+            if known:
+                row[reward.name] = float(np.mean(known))
+        trained = [reward for reward in rewards if reward.weight and reward.name in row]
+        if trained:
+            row["mean"] = sum(reward.weight * row[reward.name] for reward in trained)
+        means.append(row)
+    return means
+
+
+def reward_intervals(means: Sequence[Mapping[str, float]], rewards: Sequence[RewardSection]) -> dict[str, float]:
+    """Interval and n of each reward's mean in a step, over the prompts of all ranks; see `Estimate.as_metrics`.
+
+    Args:
+        means: of `prompt_means`.
+        rewards: of the run.
+    """
+    metrics: dict[str, float] = {}
+    for name in ("mean", *(reward.name for reward in rewards)):
+        if values := [row[name] for row in means if name in row]:
+            metrics |= estimate(values).as_metrics(f"reward/{name}")
+    return metrics

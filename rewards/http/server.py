@@ -9,6 +9,7 @@ and number. Not here: TLS, and time limits on headers, which a reverse proxy add
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import io
 import ipaddress
 import logging
@@ -121,11 +122,11 @@ def create_app(
 
     @app.exception_handler(AnyHTTPException)
     async def refuse(request: Request, error: AnyHTTPException) -> Response:
-        if error.status_code < 500:  # what the reward raised has been written already
-            who = request.client.host if request.client else "?"
-            logger.warning(
-                one_line(f"refused {request.method} {request.url.path} of {who}: {error.status_code} {error.detail}")
-            )
+        who = request.client.host if request.client else "?"
+        what = "failed" if error.status_code >= 500 else "refused"
+        logger.warning(
+            one_line(f"{what} {request.method} {request.url.path} of {who}: {error.status_code} {error.detail}")
+        )
         return await http_exception_handler(request, error)
 
     @app.get("/health", dependencies=[Depends(authorise)])
@@ -245,9 +246,20 @@ def serve(
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", limit_concurrency=MAX_CONNECTIONS, server_header=False
     )
-    server = _Server(config, f"serving reward {target} on http://{f'[{host}]' if ':' in host else host}:{port}")
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        known = error.errno is not None and error.errno > 0  # of a name that is not found it is not the system's
+        reason = os.strerror(error.errno) if known else error.strerror
+        typer.echo(f"error: cannot listen on {host}, port {port}: {reason}", err=True)
+        raise typer.Exit(2) from None
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    access = "every request needs the token" if token else "without a token"
+    version = importlib.metadata.version("blip3o-grpo")
+    server = _Server(config, f"serving reward {target} on {address} (blip3o-grpo {version}, {access})")
     with suppress(KeyboardInterrupt):  # how a server is ended
-        server.run()
+        server.run(sockets=[listening])
+    typer.echo("stopped serving", err=True)
 
 
 class _Server(uvicorn.Server):

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels, y downwards."""
+"""x1, y1, x2, y2 in pixels, y downwards; of a picture that was turned until its text is level."""
 
 _OVERLAP = 0.5
-"""Two boxes share a row (or a column) if they overlap by more than this part of the smaller height (or width)."""
+"""Two boxes share a row (or a column) if they overlap by more than this part of the smaller height (or width), and by
+no smaller part than the other way: lines of tilted text overlap both ways, and stand below one another."""
 _WORD_GAP = 1.0
 """Boxes of one row that are no further apart than this many heights may be words of one line."""
 _MOST_PATHS = 50
@@ -42,20 +43,12 @@ class _Piece:
     box: Box
 
 
-def reading_order(lines: Sequence[TextLine]) -> list[TextLine]:
-    """Sort top to bottom, and left to right within a row, whatever order they come in.
-
-    A line belongs to a row if it overlaps the row's first line by more than half of the smaller height.
-    """
-    return [lines[index] for piece in _flat(_rows(_pieces(lines))) for index in piece.lines]
-
-
 def reading_orders(lines: Sequence[TextLine]) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """All plausible orders as indices of lines, no two the same.
 
     Returns:
-        Orders that hold every line (the first is `reading_order`), and paths that hold some: a heading with one of the
-        columns below it.
+        Orders that hold every line (the first is row by row; a line belongs to a row if it shares that of the row's
+        first line), and paths that hold some: a heading with one of the columns below it.
     """
     pieces = _pieces(lines)
     rows = _rows(pieces)
@@ -90,8 +83,15 @@ def _indices(orders: Sequence[Sequence[_Piece]]) -> list[tuple[int, ...]]:
 
 def _overlap(first: Box, second: Box, axis: int) -> bool:
     """Whether two boxes share a column (axis 0) or a row (axis 1)."""
+    common, smaller = _common(first, second, axis)
+    across, narrower = _common(first, second, 1 - axis)
+    return common > _OVERLAP * smaller and common * narrower >= across * smaller
+
+
+def _common(first: Box, second: Box, axis: int) -> tuple[float, float]:
+    """By how much two boxes overlap along an axis (below 0: the gap), and how far the smaller one reaches."""
     (low_a, high_a), (low_b, high_b) = first[axis::2], second[axis::2]
-    return min(high_a, high_b) - max(low_a, low_b) > _OVERLAP * min(high_a - low_a, high_b - low_b)
+    return min(high_a, high_b) - max(low_a, low_b), min(high_a - low_a, high_b - low_b)
 
 
 def _grouped(pieces: Sequence[_Piece], axis: int) -> list[list[_Piece]]:

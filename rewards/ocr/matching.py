@@ -6,8 +6,9 @@ Texts that are there letter by letter are given out first, the longest first, so
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -50,8 +51,9 @@ def occurrence_scores(
     scores = [float(place is not None) for place in places]
     missing = [target for target, place in enumerate(places) if place is None]
     rest = [re.sub(f"{_TAKEN}+", _TAKEN, text).strip(_TAKEN) for text in rest]
+    scored: list[dict[str, float]] = [{} for _ in wanted]
     while missing:
-        best = [_closest(rest, orders, wanted[target], score) for target in missing]
+        best = [_closest(rest, orders, wanted[target], score, scored[target]) for target in missing]
         value, lines = max(best, key=lambda match: match[0])
         scores[missing.pop([match[0] for match in best].index(value))] = value
         rest = ["" if line in lines else text for line, text in enumerate(rest)]
@@ -112,56 +114,79 @@ def _place(rest: Sequence[str], edges: Sequence[set[int]], order: Sequence[int],
 
 
 def _closest(
-    rest: Sequence[str], orders: Sequence[Sequence[int]], target: str, score: Callable[[str, str], float]
+    rest: Sequence[str],
+    orders: Sequence[Sequence[int]],
+    target: str,
+    score: Callable[[str, str], float],
+    scored: dict[str, float],
 ) -> tuple[float, tuple[int, ...]]:
-    """The run of lines that scores best, and its lines; (0, ()) if none scores."""
-    best, seen = (0.0, ()), {}
+    """The run of lines that scores best, and its lines; (0, ()) if none scores. `scored` keeps the scores of runs."""
+    best = (0.0, ())
     for order in orders:
         order = [line for line in order if rest[line]]
         for start in range(len(order)):
             run = ""
             for end in range(start, len(order)):
                 run += rest[order[end]]
-                if run not in seen:
-                    seen[run] = score(run, target)
-                if seen[run] > best[0]:
-                    best = seen[run], tuple(order[start : end + 1])
-                if len(run) > 2 * len(target) and len(target) < best[0] * len(run):
+                if run not in scored:
+                    scored[run] = score(run, target)
+                if scored[run] > best[0]:
+                    best = scored[run], tuple(order[start : end + 1])
+                if len(run) > 2 * len(target) and (not scored[run] or len(target) < best[0] * len(run)):
                     break  # a longer run cannot score more
     return best
 
 
-def found_words(wanted: Sequence[str], read: Sequence[str]) -> tuple[int, list[str]]:
-    """How many of the wanted words were read, each occurrence used once, and the words that are left.
+def found_words(
+    wanted: Sequence[str], read: Sequence[str | None], ends: Container[int] = ()
+) -> tuple[int, list[str | None]]:
+    """How many of the wanted words were read, each occurrence used once, and what is left: None for a word in use.
 
     Recognisers drop and invent spaces beside symbols, so there a space is not held against the picture: `C++&C#` holds
-    the three words `C++ & C#`.
+    the three words `C++ & C#`. Nor is the end of a line: letters that stand below one another are a word.
+
+    Args:
+        wanted: words of a target.
+        read: words of the picture.
+        ends: how many words have been read where a line ends.
     """
     left: list[str | None] = list(read)
     missing: list[str | None] = list(wanted)
     for number, word in enumerate(wanted):
         if word in left:
             left[left.index(word)] = missing[number] = None
-    for start, end, joined in _soft_runs(missing):
+    runs = _soft_runs(missing)
+    longest = max((len(joined) for _, _, joined in runs), default=0)
+    for start, end, joined in runs:
         if None in missing[start:end]:
             continue
-        for begin, stop, same in _soft_runs(left):
+        for begin, stop, same in _soft_runs(left, ends, longest):
             if same == joined and None not in left[begin:stop]:
                 missing[start:end] = [None] * (end - start)
                 left[begin:stop] = [None] * (stop - begin)
                 break
-    return missing.count(None), [word for word in left if word is not None]
+    return missing.count(None), left
 
 
-def _soft_runs(tokens: Sequence[str | None]) -> list[tuple[int, int, str]]:
-    """Runs of neighbours with a symbol at each gap, the longest first: (start, end, joined)."""
+def _soft_runs(
+    tokens: Sequence[str | None], ends: Container[int] = (), longest: float = math.inf
+) -> list[tuple[int, int, str]]:
+    """Runs of neighbours with a symbol or the end of a line at each gap, the longest first: (start, end, joined).
+
+    Args:
+        tokens: words; None where one is in use.
+        ends: how many words come before the end of a line.
+        longest: letters that a run has at most.
+    """
     runs = []
     for start in range(len(tokens)):
+        num_letters = 0
         for end in range(start + 1, len(tokens) + 1):
             last = tokens[end - 1]
-            if last is None:
+            num_letters += len(last or "")
+            if last is None or num_letters > longest:
                 break
-            if end - start > 1 and tokens[end - 2][-1].isalnum() and last[0].isalnum():
+            if end - start > 1 and end - 1 not in ends and tokens[end - 2][-1].isalnum() and last[0].isalnum():
                 break
             runs.append((start, end, "".join(tokens[start:end])))
     return sorted(runs, key=lambda run: run[0] - run[1])

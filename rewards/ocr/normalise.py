@@ -30,6 +30,9 @@ _WITHOUT_WIDTH = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
     "\U000e0000-\U000e0fff]"
 )
+_UNSPACED = "\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Characters of scripts without spaces between words: ideographs and kana."""
+_WORDS = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
 def folded(text: str) -> str:
@@ -39,8 +42,11 @@ def folded(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words of the text, folded; a word ends at white space of any kind."""
-    return folded(text.lower()).split()
+    """Lower-case words of the text, folded.
+
+    A word ends at white space of any kind. Chinese and Japanese are written without: each character is a word.
+    """
+    return _WORDS.findall(folded(text.lower()))
 
 
 def letters(text: str) -> str:

@@ -5,8 +5,8 @@ doubled ones. Not quotation marks: single quotes and apostrophes, inch and foot 
 A mark of another kind inside a quotation belongs to its text.
 
 A straight mark says neither whether it opens or closes nor whether it means inches, so a prompt has several readings.
-Each unusual step costs something (`_SPACE`, `_INCH`, `_MIXED`); the cheapest reading in which every quotation is closed
-counts. Found in one pass over the marks, keeping the cheapest way into each state.
+Each unusual step costs something (`_SPACE`, `_INCH`, `_NESTED`, `_MIXED`); the cheapest reading in which every
+quotation is closed counts. Found in one pass over the marks, keeping the cheapest way into each state.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from typing import Any
 
 from blip3o_grpo.rewards.types import RewardError
 
-_MARK = re.compile(r'\\*(?:"+|[\u201c-\u201f\u00ab\u00bb\u300c-\u300f\u301d-\u301f\u2033\uff02\uff62\uff63])')
+_MARK = re.compile(
+    r'\\*(?:"+|[\u201c-\u201f\u00ab\u00bb\u2039\u203a\u275d\u275e\u300c-\u300f\u301d-\u301f\u2033\uff02\uff62\uff63])'
+)
 _PAIRS = frozenset(
-    ["“”", "””", "”“", "„“", "„”", "‟”", "‟“", "«»", "»«", "»»", "「」", "『』", "〝〞", "〝〟", "″″", "＂＂", "｢｣"]
+    ["“”", "””", "”“", "„“", "„”", "‟”", "‟“", "«»", "»«", "»»", "‹›", "›‹", "❝❞", "「」", "『』", "〝〞", "〝〟", "″″"]
+    + ["＂＂", "｢｣"]
 )
 """Which mark closes which; a straight one closes a straight one of its kind."""
 _OPENERS = frozenset(pair[0] for pair in _PAIRS)
@@ -35,6 +38,8 @@ _INCH = 3
 """Cost of opening directly after a number, or of not closing there."""
 _MIXED = 5
 """Cost of closing with another mark than the one that opened."""
+_NESTED = 4
+"""Cost of a straight mark that opens inside of straight ones, as spaces tell: `"The "Big" Sale"`."""
 _DOUBLED = 1
 """Cost of a doubled mark that stands for itself."""
 
@@ -144,6 +149,8 @@ def _outside(state: _State, mark: _Mark) -> Iterator[_State]:
     if may_open:
         cost = _INCH * inches + _SPACE * mark.space_after
         yield _State(state.cost + cost, state.spans, mark.sign, mark.end, 1)
+        if mark.sign == '""' and not mark.space_after:
+            yield _State(state.cost + _NESTED, state.spans, '"', mark.end - 1, 2)
 
 
 def _inside(state: _State, mark: _Mark, prompt: str) -> Iterator[_State]:
@@ -153,14 +160,18 @@ def _inside(state: _State, mark: _Mark, prompt: str) -> Iterator[_State]:
     space = _SPACE * mark.space_before
     if mark.sign == state.opener if state.opener[-1] == '"' else state.opener + mark.sign in _PAIRS:
         if state.depth > 1:
-            yield replace(state, depth=state.depth - 1)
+            yield replace(state, cost=state.cost + space, depth=state.depth - 1)
         else:
+            if mark.sign == '"' and mark.space_before and not mark.space_after:
+                yield replace(state, cost=state.cost + _NESTED, depth=2)
             yield _State(state.cost + space, closed)
             if mark.after_number:
                 yield replace(state, cost=state.cost + _INCH)
     elif mark.sign == '""' and state.opener == '"':  # one text ends where the next begins, or a doubled mark inside
         yield _State(state.cost + space + _SPACE * mark.space_after, closed, state.opener, mark.end, 1)
         yield replace(state, cost=state.cost + _DOUBLED)
+        if mark.after_number or state.depth > 1:  # inches, or a nested quotation, and then the end
+            yield _State(state.cost + _INCH * (state.depth == 1), (*state.spans, f'{text}"'))
     else:
         yield replace(state, depth=state.depth + (mark.sign == state.opener))
         if mark.sign[-1] in _ENGLISH and state.opener[-1] in _ENGLISH:

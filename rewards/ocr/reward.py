@@ -31,6 +31,7 @@ from blip3o_grpo.rewards.ocr.models import (
 )
 from blip3o_grpo.rewards.ocr.quotes import target_texts
 from blip3o_grpo.rewards.ocr.text_score import VARIANTS, Variant, score_lines
+from blip3o_grpo.rewards.ocr.tilt import level_boxes
 from blip3o_grpo.rewards.types import RewardBatch, RewardError
 
 SMALL_IMAGE = 192
@@ -136,16 +137,20 @@ class OCRReward:
         return score_lines(self.read(image), targets, self.variant, self.min_confidence) if targets else None
 
     def read(self, image: np.ndarray) -> list[TextLine]:
-        """All lines of text in one `[H, W, 3]` uint8 RGB image, unsorted, boxes in the image's own pixels."""
+        """All lines of text in one `[H, W, 3]` uint8 RGB image, unsorted, boxes in the image's own pixels.
+
+        Where text is tilted, boxes are those of the image turned until it is level.
+        """
         factor = max(1, -(-SMALL_IMAGE // max(image.shape[:2])))
         side = self.detection_side or DETECTION_SIDES[factor == 1]
         picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # PaddleOCR reads arrays as BGR
         if factor > 1:
             picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_LANCZOS4)
         (found,) = self._engine.predict(picture, text_det_limit_side_len=side, text_det_limit_type="max")
+        boxes = level_boxes([np.asarray(quad) / factor for quad in found["rec_polys"]])
         return [
-            TextLine(text, float(confidence), tuple(float(edge) / factor for edge in box))
-            for text, confidence, box in zip(found["rec_texts"], found["rec_scores"], found["rec_boxes"], strict=True)
+            TextLine(text, float(confidence), box)
+            for text, confidence, box in zip(found["rec_texts"], found["rec_scores"], boxes, strict=True)
         ]
 
 

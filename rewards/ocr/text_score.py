@@ -1,14 +1,15 @@
 """How well recognised text matches the wanted text: pure functions, no recogniser.
 
 Four variants, all in [0, 1], all on folded text (`rewards.ocr.normalise`), ignoring case and white space (`word` splits
-at white space first):
+at white space first), and mending words that are hyphenated at the end of a line:
 
 - `blip3o`: 1 if the target occurs anywhere in the text, else 1 - min(edit distance, n) / n with n = len(target): the
   score BLIP3o-NEXT was trained with. Known flaws, kept for comparability: in a line, one wrong character plus n stray
   ones give 0; text around a correct target costs nothing; punctuation counts like letters.
 - `exact`: 1 if the text is the target, else 0.
 - `ned`: 1 - edit distance / max(length of either).
-- `word`: share of the target's words that occur in the text, each occurrence used once.
+- `word`: share of the target's words that occur in the text, each occurrence used once. Chinese and Japanese have no
+  spaces: there it is the share of characters.
 
 `score_text` is the formula, for one text. `score_lines` is a picture's: it knows of columns, and gives each occurrence
 to one target.
@@ -17,11 +18,13 @@ to one target.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal, get_args
 
 from rapidfuzz.distance import Levenshtein
 
-from blip3o_grpo.rewards.ocr.blocks import TextLine, reading_order, reading_orders
+from blip3o_grpo.rewards.ocr.blocks import TextLine, reading_orders
+from blip3o_grpo.rewards.ocr.line_ends import mended
 from blip3o_grpo.rewards.ocr.matching import found_words, occurrence_scores
 from blip3o_grpo.rewards.ocr.normalise import letters, words
 from blip3o_grpo.rewards.types import RewardError
@@ -58,13 +61,13 @@ def score_lines(
         (line for line in lines if line.confidence >= min_confidence and letters(line.text)),
         key=lambda line: (line.box, line.text),
     )
-    if variant == "word":
-        return _word_score(lines, targets)
     whole, paths = reading_orders(lines)
+    texts = mended([line.text for line in lines], whole + paths, targets)
+    if variant == "word":
+        return max(_word_score([words(texts[index]) for index in order], targets) for order in whole)
     if variant != "blip3o" and len(targets) == 1:
-        (wanted,), read = map(letters, targets), [letters(line.text) for line in lines]
+        (wanted,), read = map(letters, targets), list(map(letters, texts))
         return max(_FORMULAS[variant]("".join(read[index] for index in order), wanted) for order in whole)
-    texts = [line.text for line in lines]
     scores = occurrence_scores(texts, whole + paths, targets, _FORMULAS[variant], variant != "blip3o")
     return sum(scores) / len(scores)
 
@@ -89,13 +92,14 @@ def _check_variant(variant: str) -> None:
         raise RewardError(f"unknown OCR variant {variant!r}; the variants are {', '.join(VARIANTS)}")
 
 
-def _word_score(lines: Sequence[TextLine], targets: Sequence[str]) -> float:
+def _word_score(lines: Sequence[Sequence[str]], targets: Sequence[str]) -> float:
     """Mean share of the targets' words; the target that is there most completely takes its words first."""
-    read = [word for line in reading_order(lines) for word in words(line.text)]
+    read: list[str | None] = [word for line in lines for word in line]
+    ends = set(accumulate(map(len, lines)))
     missing = [words(target) for target in targets]
     total = 0.0
     while missing:
-        found = [found_words(wanted, read) for wanted in missing]
+        found = [found_words(wanted, read, ends) for wanted in missing]
         shares = [count / len(wanted) for (count, _), wanted in zip(found, missing, strict=True)]
         best = max(range(len(missing)), key=lambda target: (shares[target], len(missing[target])))
         total += shares[best]

@@ -135,7 +135,7 @@ def test_a_run_leaves_metrics_pictures_rollouts_and_a_loadable_policy(whole):
         "grids/before.png",
         "grids/after.png",
         "evaluations/before.json",
-        "rollouts/step-000002/rollouts.jsonl",
+        "rollouts/step-000003/rollouts.jsonl",
     ):
         assert (folder.path / file).stat().st_size > 0
     assert list(folder.tensorboard.iterdir())

@@ -47,7 +47,7 @@ def build_run(path: Path, *, images: bool = True) -> Path:
     for name, step in (("before", 0), ("step-12", 12), ("after", STEPS)):
         build_evaluation(path, name, step, images)
     recorder = RolloutRecorder(path)
-    for step in range(STEPS):
+    for step in range(1, STEPS + 1):
         rewards = [{"ocr": 0.0, "geneval": None}, {"ocr": 1.0, "geneval": None}]
         groups = [build_group(str(i), text, step, rng, rewards, side=56) for i, text in enumerate(PROMPTS)]
         recorder.record(step, RolloutBatch(tuple(groups), {}, 0))

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from blip3o_grpo.configs import RewardSection, WarningsSection
+from blip3o_grpo.evaluation.statistics import Estimate
 from blip3o_grpo.progress import print_warning
 from blip3o_grpo.run.hacking import HackingWatch, find_warnings, heldout_warnings, should_keep
 
@@ -148,15 +149,18 @@ def test_a_window_is_as_long_as_the_limits_say():
 
 def test_heldout_rewards_that_should_not_fall():
     before = {"ocr": 0.5, "aesthetic": 0.6, "guard": 0.95}
-    later = {"ocr": 0.2, "aesthetic": 0.55, "guard": 0.6}
-    (warning,) = heldout_warnings(WarningsSection(), REWARDS, before, later, 40)
+    falls = {"ocr": -0.3, "aesthetic": -0.05, "guard": -0.35}
+    changes = {name: Estimate(fall, fall - 0.04, fall + 0.04, 12) for name, fall in falls.items()}
+    (warning,) = heldout_warnings(WarningsSection(), REWARDS, before, changes, 40)
     assert (warning.step, warning.signal) == (40, "heldout/guard")
     assert "fell from 0.950 to 0.600" in warning.text
-    assert heldout_warnings(WarningsSection(), REWARDS, before, {"ocr": 0.1}, 40) == []
-    assert heldout_warnings(WarningsSection(), REWARDS, {"ocr": 0.5}, later, 40) == []  # measured only later
+    assert warning.text.endswith("(change -0.390 to -0.310, n=12)")
+    assert heldout_warnings(WarningsSection(), REWARDS, before, {"ocr": changes["ocr"]}, 40) == []
+    assert heldout_warnings(WarningsSection(), REWARDS, {"ocr": 0.5}, changes, 40) == []  # not measured before
     exact = WarningsSection(reward_drop=0.125)
-    assert heldout_warnings(exact, REWARDS, {"guard": 0.75}, {"guard": 0.625}, 40) == []
-    assert heldout_warnings(exact, REWARDS, {"guard": 0.75}, {"guard": 0.62}, 40)
+    for fall, warns in ((-0.125, False), (-0.13, True), (0.5, False)):
+        change = {"guard": Estimate(fall, fall - 0.04, fall + 0.04, 12)}
+        assert bool(heldout_warnings(exact, REWARDS, {"guard": 0.75}, change, 40)) is warns
 
 
 def test_a_warning_is_one_line_in_the_terminal():

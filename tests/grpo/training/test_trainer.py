@@ -72,7 +72,7 @@ def test_a_stopped_and_resumed_run_ends_like_an_uninterrupted_one(make_config, r
     _, _, whole = run_toy(make_config(**options))
     config = make_config(**options)
     with pytest.raises(KeyboardInterrupt):  # steps 0..2 are done, the checkpoint is after step 2
-        run_toy(config, stop_at=3)
+        run_toy(config, stop_at=4)
     assert [line["step"] for line in read_metrics(RunFolder(config.run_dir).metrics)] == [1, 2, 3]
     _, pipeline, resumed = run_toy(config)
     assert pipeline.versions == [2, 3, 4]
@@ -85,7 +85,7 @@ def test_a_stopped_and_resumed_run_ends_like_an_uninterrupted_one(make_config, r
 
 
 def test_a_sampler_that_disagrees_stops_the_run(make_config, run_toy):
-    with pytest.raises(MismatchError, match=r"step 0: .* differ by 0\.05 nats.*trainer\.mismatch_bound=0\.01"):
+    with pytest.raises(MismatchError, match=r"step 1: .* differ by 0\.05 nats.*trainer\.mismatch_bound=0\.01"):
         run_toy(make_config(), shift=0.05)
 
 

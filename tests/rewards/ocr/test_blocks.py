@@ -6,11 +6,16 @@ import random
 
 import pytest
 
-from blip3o_grpo.rewards.ocr.blocks import TextLine, reading_order, reading_orders
+from blip3o_grpo.rewards.ocr.blocks import TextLine, reading_orders
 
 
 def line(text: str, x: float, y: float, width: float = 20, height: float = 10) -> TextLine:
     return TextLine(text, 1.0, (x, y, x + width, y + height))
+
+
+def reading_order(lines: list[TextLine]) -> list[TextLine]:
+    """Row by row."""
+    return [lines[index] for index in reading_orders(lines)[0][0]]
 
 
 def whole_and_paths(lines: list[TextLine]) -> tuple[list[str], list[str]]:
@@ -152,7 +157,19 @@ def test_a_line_stands_below_another_if_they_overlap_by_more_than_half_of_the_sm
 
 def test_tight_lines_that_overlap_are_still_below_one_another():
     assert whole_and_paths([line("A", 0, 0), line("B", 0, 6)])[1] == ["AB"]
-    assert whole_and_paths([line("A", 0, 0), line("B", 0, 3)])[1] == ["A", "B", "AB"]  # one row
+    assert whole_and_paths([line("A", 0, 0), line("B", 0, 3)])[1] == ["AB"]  # they overlap more from side to side
+    assert whole_and_paths([line("A", 0, 0), line("B", 14, 4)])[1] == ["A", "B", "AB"]  # one row: 6 of 10, 6 of 20
+    assert whole_and_paths([line("A", 0, 0), line("B", 8, 4)])[1] == ["A", "B", "AB"]  # 6 of 10 either way
+    assert whole_and_paths([line("A", 0, 0), line("B", 7, 4)])[1] == ["AB"]
+
+
+def test_lines_of_tilted_text_stand_below_one_another():
+    """Upright boxes around long lines that fall to the right: they share most of their height, and the next begins
+    further left."""
+    lines = [line("A", 6, 0, 126, 32), line("B", 3, 15, 126, 32), line("C", 0, 30, 126, 32)]
+    assert whole_and_paths(lines) == (["ABC"], ["ABC"])
+    lines = [line("A", 0, 0, 126, 32), line("B", 3, 15, 126, 32), line("C", 6, 30, 126, 32)]
+    assert whole_and_paths(lines) == (["ABC"], ["ABC"])
 
 
 def test_clutter_has_a_bounded_number_of_paths():

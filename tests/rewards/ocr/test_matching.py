@@ -111,4 +111,21 @@ def test_runs_too_long_to_score_more_are_not_scored():
     ],
 )
 def test_found_words(wanted, read, count, left):
-    assert found_words(wanted.split(), read.split()) == (count, left.split())
+    found, rest = found_words(wanted.split(), read.split())
+    assert (found, [word for word in rest if word]) == (count, left.split())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "read", "ends", "count", "left"),
+    [
+        ("TAXI", "T A X I", {1, 2, 3}, 1, []),
+        ("TAXI", "T A X I", {1, 3}, 0, ["T", "A", "X", "I"]),
+        ("AB CD", "CD A B X", {2}, 2, ["X"]),
+        ("AB AB", "A B", {1}, 1, []),
+        ("A B", "AB", {1}, 0, ["AB"]),
+        ("ABC", "A B C ABC", {1, 2}, 1, ["A", "B", "C"]),  # a whole word is found first
+    ],
+)
+def test_a_word_may_go_on_where_a_line_ends(wanted, read, ends, count, left):
+    found, rest = found_words(wanted.split(), read.split(), ends)
+    assert (found, [word for word in rest if word]) == (count, left)

@@ -70,6 +70,14 @@ def test_ascii_stays_as_it_is():
     assert letters(" A\t`b` \u0130") == "a`b`i\u0307"
 
 
+def test_each_character_of_a_script_without_spaces_is_a_word():
+    assert words("\u6bcf\u65e5\u65b0\u9c9c Bread") == ["\u6bcf", "\u65e5", "\u65b0", "\u9c9c", "bread"]
+    assert words("\u30ab\u30ad\u3054 \u3005\u30fc\u3007") == list("\u30ab\u30ad\u3054\u3005\u30fc\u3007")
+    assert words("A\u5c71B, \u9580\u3002!") == ["a", "\u5c71", "b,", "\u9580", "\u3002!"]
+    assert words("\U00020bb7\uf900\uff76\uff9e") == ["\U00020bb7", "\u8c48", "\u30ac"]
+    assert words("\uc548\ub155 \u4e00") == ["\uc548\ub155", "\u4e00"]  # Korean has spaces
+
+
 def test_case_is_ignored_also_at_the_end_of_a_greek_word():
     assert (
         letters("\u039f\u0394\u039f\u03a3")

@@ -95,6 +95,17 @@ DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[4] / 
         ('"HELLO” next to "BYE"', ["HELLO", "BYE"]),
         ("“HELLO“", ["HELLO"]),
         ("『A」』", ["A」"]),
+        ('"The "Big" Sale"', ['The "Big" Sale']),
+        ('"He said "hi" to me" and "A"', ['He said "hi" to me', "A"]),
+        ('"I said "no"" and "A"', ['I said "no"', "A"]),
+        ('""Yes" she said" and "A"', ['"Yes" she said', "A"]),
+        ('"A" "B" "C"', ["A", "B", "C"]),
+        ('"A "and" B"', ['A "and" B']),
+        ('"A "and "B"', ["A", "B"]),  # an opening mark that no closing one follows
+        ('"Size: 12""', ['Size: 12"']),
+        ('a 12" plate "6\' 2"" and "A"', ["6' 2\"", "A"]),
+        ("‹A› und ›B‹", ["A", "B"]),
+        ("❝A❞", ["A"]),
     ],
 )
 def test_quoted_spans(prompt, spans):
@@ -116,6 +127,7 @@ def test_quoted_spans(prompt, spans):
         ('「A"', '「A"'),
         ('says \\"A', '\\"A'),
         ('"""A', '"""A'),
+        ('"A "B" C', '"A "B" C'),
         ('"and a very long text that nobody needs to see again', '"and a very long text'),
     ],
 )
@@ -141,12 +153,13 @@ def test_a_target_text_of_another_type_is_refused(wrong):
         target_texts("p", {"target_text": wrong})
 
 
-plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters='"\\“”„‟«»「」『』〝〞〟″＂｢｣'), min_size=1)
+MARKS = '"\\“”„‟«»‹›❝❞「」『』〝〞〟″＂｢｣'
+plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=MARKS), min_size=1)
 
 
 @given(st.lists(plain.filter(str.strip).filter(lambda text: text[0].strip() and text[-1].strip()), max_size=4))
 def test_plain_quotations_are_found_in_any_kind_of_marks(texts):
-    for left, right in ('""', "“”", "„“", "«»", "»«", "「」", "『』", "＂＂", "〝〟"):
+    for left, right in ('""', "“”", "„“", "«»", "»«", "‹›", "❝❞", "「」", "『』", "＂＂", "〝〟"):
         prompt = "a sign, " + " and ".join(f"{left}{text}{right}" for text in texts) + "."
         assert quoted_spans(prompt) == [text.strip() for text in texts]
 

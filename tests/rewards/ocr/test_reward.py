@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from blip3o_grpo.policies.tiny_world import world
 from blip3o_grpo.rewards import RewardBatch, RewardError, build_reward, check_reward, find_reward, score
@@ -146,6 +147,14 @@ def test_panels_side_by_side_are_read_as_panels(ocr, draw_text):
     for variant in ("blip3o", "exact", "ned", "word"):
         assert score_lines(lines, ["OPEN DAILY", "CLOSED SUNDAY"], variant) == 1
     assert score(ocr, batch_of((image, 'left of a pair of doors: "OPEN DAILY"', {}))) == [1]
+
+
+@pytest.mark.parametrize("degrees", [-20, 20])
+def test_panels_that_hang_askew_are_read_as_panels(ocr, draw_text, degrees):
+    panels = [draw_text(*texts, size=320, font_px=40) for texts in (("OPEN", "EVERY", "DAY"), ("CLOSED", "SUNDAY"))]
+    picture = Image.fromarray(np.concatenate(panels, axis=1))
+    image = np.asarray(picture.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=(30, 80, 200)))
+    assert score_lines(ocr.read(image), ["OPEN EVERY DAY", "CLOSED SUNDAY"], "exact") == 1
 
 
 def test_a_recogniser_that_drops_spaces_beside_symbols_costs_no_words(ocr, draw_text):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +131,15 @@ PANELS = column(0, "OPEN", "DAILY") + column(40, "CLOSED", "SUNDAY")
             ["MENU TEA 2", "MILK 3"],
         ),
         ([line("\uff2f\uff30\uff25\uff2e", 0, 0), line("50\u201360", 0, 15)], ["OPEN", "50-60"]),
+        (column(0, "GRAND INTER-", "NATIONAL HOTEL"), ["GRAND INTERNATIONAL HOTEL"]),
+        (column(0, "INTER-", "NATIONAL") + column(40, "T-", "SHIRTS"), ["INTERNATIONAL", "T-SHIRTS"]),
+        (column(0, "\u6bcf\u65e5", "\u65b0\u9c9c"), ["\u6bcf\u65e5\u65b0\u9c9c"]),
+        ([line("\u51fa\u53e3\u5165\u53e3", 0, 0)], ["\u51fa\u53e3", "\u5165\u53e3"]),  # no space between them
+        (column(0, *"TAXI"), ["TAXI"]),  # letters below one another
+        (column(0, *"TAXI") + column(40, *"STOP"), ["TAXI", "STOP"]),
+        ([line("O", 0, 0, 20, 22), line("NCE UPON", 22, 0, 50), line("A TIME", 22, 12, 40)], ["ONCE UPON A TIME"]),
+        ([line("ONE", 0, 45), line("STEP", 30, 30), line("UP", 60, 15)], ["ONE STEP UP"]),  # stairs
+        ([line("ONE", 0, 0), line("STEP", 30, 4), line("DOWN", 60, 8)], ["ONE STEP DOWN"]),
     ],
 )
 def test_a_perfect_picture_of_several_blocks_scores_one(lines, targets, variant):
@@ -192,3 +204,32 @@ def test_words_go_to_the_target_that_they_complete():
     assert score_lines(lines, ["GRAND HOTEL", "GRAND CAFE"], "word") == 1 / 2
     assert score_lines(lines, ["HOTEL CAFE", "BAR"], "word") == 3 / 4
     assert score_lines(lines, ["GRAND", "GRAND HOTEL"], "word") == 1 / 2  # the longer of two complete ones first
+
+
+def grid(*signs: tuple[str, ...]) -> list[TextLine]:
+    """Signs of several lines, three in a row."""
+    places = [(100 * (number % 3), 60 * (number // 3)) for number in range(len(signs))]
+    return [item for (x, y), texts in zip(places, signs, strict=True) for item in column(x, *texts, y=y)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_ten_signs_in_rows_are_each_read(variant):
+    signs = [("GO", "LEFT"), ("NO", "DOGS"), ("STOP",), ("WET", "PAINT", "HERE"), ("MIND", "GAPS"), ("KEEP", "OUT")]
+    signs += [("NO", "CATS"), ("NOT", "NOW"), ("NO",), ("NOT",)]
+    targets = [" ".join(texts) for texts in signs]
+    assert score_lines(grid(*signs), targets, variant) == 1
+    assert score_lines(grid(*signs[:9]), targets, variant) == pytest.approx(0.9)  # without the last NOT
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sixty_boxes_and_ten_targets_take_no_time(variant):
+    """Clutter with as many ways down as there can be, and nothing in it that is wanted."""
+    generator = random.Random(1)
+    lines = []
+    for row in range(20):
+        wide, left, right = ("".join(generator.choices("ABCDEFGH", k=6)) for _ in range(3))
+        lines += [line(wide, 0, 30 * row, 60), line(left, 0, 30 * row + 15), line(right, 40, 30 * row + 15)]
+    targets = ["".join(generator.choices("ABCDEFGH", k=20)) for _ in range(10)]
+    start = time.process_time()
+    assert score_lines(lines, targets, variant) < 0.6
+    assert time.process_time() - start < 3

@@ -14,7 +14,7 @@ from blip3o_grpo.rollout.messages import Verdict
 
 DIED = "its process died"
 HUNG = "no answer within"
-STACK = "; where it hung is in Ray's log of the worker, worker-*.err"
+STACK = "; where it hung is in Ray's log of the worker, worker-*.err (see failures/ray-logs in the run folder)"
 
 
 @dataclass

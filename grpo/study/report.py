@@ -5,7 +5,7 @@ Reads files only, like the report of a run, whose style, charts and pictures it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import jinja2
 import blip3o_grpo.report
 from blip3o_grpo.configs import dump_config
 from blip3o_grpo.configs.atomic import write_atomically
-from blip3o_grpo.configs.study import START
+from blip3o_grpo.configs.study import START, GoalSection
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.report.build import Chart
 from blip3o_grpo.report.pictures import Picture, embed, scores
@@ -27,6 +27,7 @@ from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.study.bands import Runs, draw_bands
 from blip3o_grpo.study.conclusions import Conclusions
 from blip3o_grpo.study.design import StudyPlan, Trial
+from blip3o_grpo.study.goals import told_apart
 from blip3o_grpo.study.matrix import Cell, Column, Comparison, Matrix
 
 PICTURE_SIDE = 192
@@ -39,7 +40,7 @@ class Row:
 
     arm: str
     recommended: str
-    """Empty, `recommended`, or `not told apart` from another arm that the goals leave."""
+    """Empty, `recommended`, or why not: the goals leave several arms, and show no difference or no winner."""
     entries: list[tuple[Cell, Comparison | None]]
 
 
@@ -107,7 +108,7 @@ def gather(
         "matrix": matrix,
         "conclusions": conclusions,
         "groups": group_columns(matrix.columns) if matrix else [],
-        "rows": make_rows(matrix, conclusions) if matrix and conclusions else [],
+        "rows": make_rows(matrix, conclusions, plan.goals) if matrix and conclusions else [],
         "charts": make_charts(plan, runs),
         "prompts": example_pictures(plan, matrix) if matrix else [],
         "config": dump_config(plan.study),
@@ -132,9 +133,14 @@ def group_columns(columns: list[Column]) -> list[tuple[str, int]]:
     return [(suite, suites.count(suite)) for suite in dict.fromkeys(suites)]
 
 
-def make_rows(matrix: Matrix, conclusions: Conclusions) -> list[Row]:
+def make_rows(matrix: Matrix, conclusions: Conclusions, goals: Sequence[GoalSection]) -> list[Row]:
     """One row per arm, in the matrix's order."""
-    words = dict.fromkeys(conclusions.candidates, "recommended" if conclusions.recommended else "not told apart")
+    word = "recommended"
+    if len(conclusions.candidates) > 1:
+        names = " and ".join(conclusions.candidates)
+        shown = "no winner" if told_apart(matrix, goals, conclusions.candidates) else "no difference shown"
+        word = f"{shown} between {names}"
+    words = dict.fromkeys(conclusions.candidates, word)
     return [
         Row(
             arm,

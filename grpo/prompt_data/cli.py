@@ -12,12 +12,13 @@ import typer
 from rich.console import Console
 
 from blip3o_grpo.errors import one_line_errors
+from blip3o_grpo.terminal import show
 
 if TYPE_CHECKING:
     from blip3o_grpo.prompt_data.overlap import HeldOut
 
 app = typer.Typer(help="Make training prompts, and check them against test prompts.", no_args_is_help=True)
-console = Console(highlight=False, soft_wrap=True, markup=False)
+console = Console()
 
 Out = Annotated[Path, typer.Option(help="File to write (.jsonl).")]
 Count = Annotated[int, typer.Option(help="Number of prompts.")]
@@ -49,7 +50,7 @@ def geneval(
     records = geneval_prompts.generate(count, seed, shares, _held_out(exclude_file))
     _write(out, records)
     tags = Counter(record["tag"] for record in records)
-    console.print(f"{len(records)} prompts ({', '.join(f'{tag} {n}' for tag, n in sorted(tags.items()))}): {out}")
+    show(console, f"{len(records)} prompts ({', '.join(f'{tag} {n}' for tag, n in sorted(tags.items()))}): {out}")
 
 
 @app.command()
@@ -60,7 +61,7 @@ def text(out: Out, count: Count, seed: Seed = 0, exclude_file: ExcludeFiles = No
 
     records = text_prompts.generate(count, seed, _held_out(exclude_file))
     _write(out, records)
-    console.print(f"{len(records)} prompts: {out}")
+    show(console, f"{len(records)} prompts: {out}")
 
 
 @app.command()
@@ -79,12 +80,11 @@ def check(
     train_prompts, test_prompts = load_prompts(train), load_prompts(test)
     overlaps = find_overlaps(train_prompts, test_prompts)
     for overlap in overlaps:
-        console.print(
-            f"{overlap.reason}: {overlap.prompt}"
-            + ("" if overlap.prompt == overlap.test_prompt else f"\n  test file: {overlap.test_prompt}")
-        )
-    console.print(
-        f"{len(overlaps)} of {len(train_prompts)} training prompts are among {len(test_prompts)} test prompts"
+        show(console, f"{overlap.reason}: {overlap.prompt}")
+        if overlap.prompt != overlap.test_prompt:
+            show(console, f"  test file: {overlap.test_prompt}")
+    show(
+        console, f"{len(overlaps)} of {len(train_prompts)} training prompts are among {len(test_prompts)} test prompts"
     )
     if overlaps:
         raise typer.Exit(1)

@@ -15,7 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from blip3o_grpo.configs.regular_files import other_kind
+
 REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+KERNEL = ("/proc", "/sys", "/dev")
+"""Folders that are windows into the kernel; root may write to some of them, and keeps nothing there."""
+SHARED_MEMORY = "/dev/shm"
+"""An ordinary folder, in memory."""
 FULL_BYTES = 16 * 2**20
 """Less than this is free on a disk that a large write has just filled."""
 
@@ -41,6 +47,7 @@ def write_atomically(path: Path, text: str | bytes) -> None:
 def staged_file(path: Path) -> Iterator[Path]:
     """A path beside `path`, of the same suffix, to write to; it takes the place of `path` when the block ends well."""
     staged = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    _refuse_other_kinds(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -140,12 +147,24 @@ def require_writable(path: Path) -> None:
     Raises:
         StorageError: naming the file that stands where a folder must be, or the folder that may not be written to.
     """
+    real = Path(os.path.realpath(path))
+    for root in map(Path, KERNEL):
+        if root in (real, *real.parents) and Path(SHARED_MEMORY) not in (real, *real.parents):
+            raise StorageError(f"cannot write {path}: {root} is the kernel's and no disk; give another place")
     holder = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    if holder.is_file() and holder != path.absolute():
-        raise StorageError(f"cannot write {path}: {holder} is a file")
+    if not holder.is_dir() and holder != path.absolute():
+        raise StorageError(f"cannot write {path}: {holder} is {other_kind(holder) or 'a file'}")
+    if not holder.is_dir():
+        _refuse_other_kinds(path)
     if not os.access(holder, os.W_OK):
         read_only = os.statvfs(holder).f_flag & os.ST_RDONLY
         raise StorageError(describe_refusal(path, os.strerror(errno.EROFS if read_only else errno.EACCES)))
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """A write would wait for a pipe's reader for ever, and a rename would put a file in the place of a device."""
+    if kind := other_kind(path):
+        raise StorageError(f"cannot write {path}: {kind} is there")
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:

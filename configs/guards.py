@@ -27,6 +27,8 @@ class GuardsSection(Section):
     """The mean training reward over `window_steps` is under `reward_share` of the best such mean. Only rewards above 0
     can collapse this way."""
     reward_share: float = Field(default=0.5, gt=0, lt=1)
+    """Of the best mean; see `reward_collapse`."""
     no_spread: Literal["ignore", "stop"] = "stop"
     """For `window_steps` all members of every group scored the same, so there was nothing to learn."""
     window_steps: int = Field(default=20, ge=1)
+    """Steps that `reward_collapse` and `no_spread` look back on."""

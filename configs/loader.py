@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from blip3o_grpo.configs.mistakes import kind_mistaken, kind_of, mistake_in_words, shown
 from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.regular_files import read_bytes
 from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
 
@@ -179,8 +180,7 @@ def read_yaml(path: Path) -> Any:
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; give a YAML file")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_bytes(path, MAX_BYTES)
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.y*ml")], n=1)
         raise ConfigError(
@@ -188,8 +188,6 @@ def read_yaml(path: Path) -> Any:
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes, so it is no configuration")
     try:
         return _parse(data.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -27,6 +27,7 @@ class PolicySection(Section):
     """`tiny` (the policy shipped with the project), a folder in the released layout, or a repository on the Hugging
     Face hub: `ORG/NAME` or `ORG/NAME@REVISION`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """What policies compute in; weights that learn stay in float32."""
 
 
 class PromptsSection(Section):
@@ -36,20 +37,26 @@ class PromptsSection(Section):
     """
 
     train: str
+    """Prompts to train on."""
     heldout: str
+    """Prompts of evaluations."""
 
 
 class RolloutSection(Section):
     """How groups are sampled and decoded during training."""
 
-    prompts_per_step: int = Field(default=8, ge=1)
-    group_size: int = Field(default=8, ge=2)
+    prompts_per_step: int = Field(default=8, ge=1, le=1_000_000)
+    """Prompts of an optimiser step, over all trainer ranks."""
+    group_size: int = Field(default=8, ge=2, le=4096)
     """Rollouts per prompt (TRL's `num_generations`); an advantage needs at least two siblings."""
     temperature: float = Field(default=1.0, gt=0)
+    """Of the draws of image tokens; the loss uses the same."""
     noise: Literal["shared", "independent"] = "shared"
     """Diffusion noise of a group: one draw for all members, or one each."""
-    num_diffusion_steps: int = Field(default=8, ge=1)
+    num_diffusion_steps: int = Field(default=8, ge=1, le=1000)
+    """Denoising steps of the diffusion head."""
     guidance_scale: float = Field(default=2.0, ge=1)
+    """Classifier-free guidance of the diffusion head; 1: none."""
     prompts_per_chunk: int = Field(default=4, ge=1)
     """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
     images_per_decode: int = Field(default=32, ge=1)
@@ -60,7 +67,7 @@ class RolloutSection(Section):
     """Run the sampler's model as it is. False compiles it: faster sampling, a longer start (on CPU it needs a C++
     compiler). vLLM's name."""
     record_every_steps: int = Field(default=1, ge=0)
-    """Write each group's best and worst image every so many steps (0: never)."""
+    """Write each group's best and worst image of step 1 and of every so many steps (0: never)."""
     record_images: Literal["extremes", "all"] = "extremes"
     """`all` also keeps the images between best and worst, for `blip3o-grpo rescore`."""
 
@@ -90,6 +97,7 @@ class RewardSection(Section):
     """Where the module of `module:name` lies. Found when a recipe is read: beside the YAML file, else in the working
     folder; None: wherever Python imports from. Saved with a run, so that it is found again."""
     weight: float = 1.0
+    """Factor of its score in the sum; 0: measured, not trained on."""
     guard: bool | None = None
     """Whether a fall of it is a warning even if it is trained on. None: what the reward declares, which a run writes
     here, so that reports need not import it."""
@@ -97,7 +105,7 @@ class RewardSection(Section):
     """Keyword arguments of the reward's constructor or function."""
     on_error: Literal["stop", "skip"] = "stop"
     """After retries: stop the run, or drop the whole group and count it."""
-    replicas: int | None = Field(default=None, ge=1)
+    replicas: int | None = Field(default=None, ge=1, le=4096)
     """Workers of this reward; None: `cluster.rewards`."""
     batch_size: int | None = Field(default=None, ge=1)
     """Most images in one call of the reward, of any groups; None, and for a group reward: one group a call."""
@@ -137,21 +145,27 @@ class ClusterSection(Section):
     """Ray cluster to join: `HOST:PORT`, or `auto` for the one on this machine. None: the one that the variable
     `RAY_ADDRESS` names (Ray sets it in its jobs), else a cluster of the run's own, which only this machine can reach;
     another program's cluster is never joined by accident. `local`: always a cluster of its own."""
-    trainers: int = Field(default=1, ge=1)
+    trainers: int = Field(default=1, ge=1, le=4096)
+    """Trainer ranks."""
     trainer_restarts: int = Field(default=3, ge=0)
     """How often all trainer ranks may be started again, from the newest checkpoint, because one of them died."""
-    samplers: int = Field(default=1, ge=1)
-    decoders: int = Field(default=1, ge=1)
-    rewards: int = Field(default=1, ge=1)
+    samplers: int = Field(default=1, ge=1, le=4096)
+    """Workers that draw image tokens."""
+    decoders: int = Field(default=1, ge=1, le=4096)
+    """Workers that decode image tokens to images."""
+    rewards: int = Field(default=1, ge=1, le=4096)
     """Replicas of every reward."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=4096)
     """CPU threads per worker; None: all cores divided by the stages that run at the same time, at least 1."""
     gpus_per_trainer: float = Field(default=0, ge=0, le=1)
     """GPUs of one worker: 1, or a share of one that other workers use too (trainer ranks only if there is just one).
     A sampler takes 90 % of its share of the GPU's memory."""
     gpus_per_sampler: float = Field(default=0, ge=0, le=1)
+    """Likewise."""
     gpus_per_decoder: float = Field(default=0, ge=0, le=1)
+    """Likewise."""
     gpus_per_reward: float = Field(default=0, ge=0, le=1)
+    """Likewise, of every reward."""
     nodes: int = Field(default=1, ge=1)
     """Machines the Ray cluster must have; `run_dir`, policy and prompts must lie where all of them see them."""
     gpus_per_node: int | None = Field(default=None, ge=0)
@@ -178,10 +192,12 @@ class EvaluationSection(Section):
     """Held-out evaluation, before, during and after training, always with the same seeds and noise."""
 
     num_prompts: int = Field(default=64, ge=1)
-    images_per_prompt: int = Field(default=4, ge=1)
+    """The first so many held-out prompts."""
+    images_per_prompt: int = Field(default=4, ge=1, le=4096)
+    """Images drawn for each of them."""
     every_steps: int = Field(default=0, ge=0)
     """Also evaluate every so many steps (0: only before and after)."""
-    num_diffusion_steps: int | None = Field(default=None, ge=1)
+    num_diffusion_steps: int | None = Field(default=None, ge=1, le=1000)
     """None: as in rollouts."""
     temperature: float | None = Field(default=None, gt=0)
     """None: as in rollouts."""
@@ -198,6 +214,7 @@ class CheckpointSection(Section):
     """Checkpoints inside the run folder."""
 
     every_steps: int = Field(default=25, ge=1)
+    """Steps between two checkpoints."""
     keep: int = Field(default=2, ge=1)
     """The newest so many stay."""
     keep_best: int = Field(default=1, ge=0)
@@ -226,7 +243,9 @@ class RunConfig(Section):
     """A whole run."""
 
     run_dir: str = Field(min_length=1)
+    """Folder of the run; the same command on it resumes."""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    """Every seed and every diffusion noise of the run derives from it."""
     policy: PolicySection = PolicySection()
     prompts: PromptsSection
     rollout: RolloutSection = RolloutSection()
@@ -239,6 +258,7 @@ class RunConfig(Section):
     warnings: WarningsSection = WarningsSection()
     guards: GuardsSection = GuardsSection()
     report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """Where metrics go beside `metrics.jsonl`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -264,7 +284,9 @@ class WarmstartConfig(Section):
     """A supervised warm start: images and captions in, a policy in the released layout out."""
 
     run_dir: str = Field(min_length=1)
+    """Folder of the run; the same command on it resumes."""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    """Of the order of pictures, of noise and of what is dropped."""
     policy: PolicySection = PolicySection()
     images: str
     """Folder of images."""
@@ -283,15 +305,22 @@ class WarmstartConfig(Section):
     strategy: Literal["joint", "sequential"] = "joint"
     """`joint`: AR and diffusion head learn together. `sequential`: first the AR part alone, for `ar_steps`, then the
     head on the frozen AR part."""
-    max_steps: int = Field(default=1000, ge=1)
-    ar_steps: int = Field(default=0, ge=0)
+    max_steps: int = Field(default=1000, ge=1, le=10**9)
+    """Optimiser steps, of both phases together."""
+    ar_steps: int = Field(default=0, ge=0, le=10**9)
     """`sequential` only: how many of `max_steps` train the AR part; 0 = it is already trained."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=1_000_000)
+    """Pictures of a step."""
     learning_rate: float = Field(default=1e-4, gt=0)
+    """At the end of its warm-up; from there it falls along a cosine. AdamW."""
     warmup_steps: int = Field(default=100, ge=0)
+    """Steps over which the learning rate rises from 0."""
     adam_beta2: float = Field(default=0.98, gt=0, lt=1)
+    """AdamW's second momentum."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's."""
     max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients of a larger norm are scaled down to it."""
     condition_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of samples whose condition is zeroed, which teaches the unconditional branch of guidance."""
     condition_noise: float = Field(default=0.0, ge=0)
@@ -303,7 +332,9 @@ class WarmstartConfig(Section):
     """Weight of an auxiliary loss: each image token's hidden state tells its row, its column and which token it is.
     Next-token prediction alone lets a policy trained from scratch forget all three, and the head cannot decode them."""
     checkpoint_every_steps: int = Field(default=500, ge=1)
-    threads: int | None = Field(default=None, ge=1)
+    """Steps between two checkpoints."""
+    threads: int | None = Field(default=None, ge=1, le=4096)
+    """CPU threads; None: PyTorch's choice."""
 
     @model_validator(mode="after")
     def _ar_steps(self) -> WarmstartConfig:

@@ -6,7 +6,7 @@ import difflib
 import re
 from pathlib import Path
 
-from blip3o_grpo.configs.loader import ConfigError, exists
+from blip3o_grpo.configs.loader import PATHS, ConfigError, exists
 from blip3o_grpo.configs.mistakes import shown
 
 RECIPES = Path(__file__).resolve().parent
@@ -39,3 +39,10 @@ def find_recipe(recipe: str | Path, folder: Path = RECIPES) -> Path:
             f"no shipped file is called {shown(name)}; {hint} (one of your own is given with its ending, .yaml)"
         )
     return folder / f"{name}.yaml"
+
+
+def missing_hint(path: str | Path) -> str:
+    """What to say of a file that a recipe names and that is not there."""
+    if str(path).startswith(f"{RECIPES}/"):
+        return "the first lines of a shipped recipe say how to get what it reads"
+    return PATHS

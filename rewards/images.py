@@ -6,8 +6,6 @@ profiles, which detectors and encoders were not trained with.
 
 from __future__ import annotations
 
-import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from blip3o_grpo.configs.regular_files import open_regular
 from blip3o_grpo.rewards.types import RewardError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -63,10 +62,7 @@ def check_header(path: Path) -> None:
 def _opened(path: Path) -> Iterator[tuple[Image.Image, BufferedReader]]:
     """The picture, of which only the header is read yet, and its file; errors inside the block are about the file."""
     try:
-        # Opening a pipe would wait for its writer; without blocking, it can be told apart and refused.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file, warnings.catch_warnings():
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ImageFileError(f"{path}: not a regular file")
+        with open_regular(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures, where our own limit is lower, and of odd EXIF data
             with Image.open(file, formats=FORMATS) as image:  # reads the header only
                 if image.width * image.height > MAX_PIXELS:

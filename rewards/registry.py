@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from blip3o_grpo.configs.regular_files import read_bytes
 from blip3o_grpo.configs.reward_files import has_module
 from blip3o_grpo.rewards.spec import LoadedReward, RewardSpec, describe
 from blip3o_grpo.rewards.types import Reward, RewardError
@@ -160,7 +161,7 @@ def _defined_in(folder: str | Path, name: str) -> str | None:
     """`module:name` of a file in the folder that defines a class or function of this name, read without running it."""
     for file in sorted(Path(folder).glob("*.py")):
         try:
-            body = ast.parse(file.read_bytes()).body
+            body = ast.parse(read_bytes(file)).body
         except (OSError, SyntaxError, ValueError):
             continue
         if any(isinstance(part, ast.ClassDef | ast.FunctionDef) and part.name == name for part in body):

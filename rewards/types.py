@@ -74,6 +74,20 @@ def score(reward: Reward, batch: RewardBatch, name: str | None = None) -> list[f
     return checked_scores(name, reward(batch), batch)
 
 
+def partly_none(scores: Sequence[float | None], prompt: str) -> str | None:
+    """What is wrong where a reward scores some members of a prompt's group and abstains on others; else None.
+
+    TRL would count a missing score as 0 beside the other rewards, so None must be for a whole group.
+    """
+    missing = [index for index, value in enumerate(scores) if value is None]
+    if not missing or len(missing) == len(scores):
+        return None
+    return (
+        f"scores some images of the prompt {prompt!r} and gives None for others (image {missing[0]}); None is for a "
+        "prompt it does not apply to, so for all images of it"
+    )
+
+
 def checked_scores(name: str, scores: Any, batch: RewardBatch) -> list[float | None]:
     """What a reward returned for a batch, as floats and None; raises RewardError as `score`."""
     if not isinstance(scores, list):

@@ -15,7 +15,7 @@ Chunks and parts are how groups travel together (`Requests`); no order or count 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,13 +105,18 @@ class Flow:
         """Queue decoded parts with every reward. A score waits for its part only, not for other rewards."""
         return [replace(chunk, parts=tuple(self._scored(part) for part in chunk.parts)) for chunk in chunks]
 
-    def gather(self, chunks: Sequence[Chunk]) -> tuple[list[RolloutGroup], dict[str, float]]:
+    def gather(
+        self, chunks: Sequence[Chunk], progress: Callable[[int], None] | None = None
+    ) -> tuple[list[RolloutGroup], dict[str, float]]:
         """Wait for queued chunks: their groups in the order of the requests, and busy seconds per stage.
+
+        `progress` is told how many groups are done or dropped, whenever more are.
 
         Raises:
             RolloutError: a stage failed, or a reward did and its `on_error` is `stop`.
         """
         groups: list[RolloutGroup] = []
+        done = 0
         seconds: dict[str, float] = defaultdict(float, sample=0.0, decode=0.0, score=0.0)
         scoring = self._gatherer(self.config.rewards, seconds)
         for chunk in chunks:
@@ -121,6 +126,9 @@ class Flow:
                 decoded: DecodedChunk = result(self.board, part.decoded, chunk.requests[part.within])
                 self._account(decoded.work, "decode", seconds)
                 groups += join(decoded, sampled.completions[part.within], scoring.gather(part.scores, decoded))
+                done += len(decoded.requests)
+                if progress is not None:
+                    progress(done)
         return groups, seconds
 
     def score_again(self, groups: Sequence[RolloutGroup], rewards: Sequence[RewardSection]) -> list[RolloutGroup]:

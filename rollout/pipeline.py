@@ -6,7 +6,8 @@ the update are the trainer's (`blip3o_grpo.training.trainer`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,7 @@ class RolloutPipeline:
         draw: Draw | None = None,
         explain: bool = False,
         turn: int = 0,
+        progress: Callable[[int], None] | None = None,
     ) -> RolloutBatch:
         """Sample, decode and score one group per prompt, with the weights of the last `sync_weights`.
 
@@ -128,12 +130,13 @@ class RolloutPipeline:
 
         Args:
             prompts: one group each, returned in this order.
-            step: training step, or a name such as "eval"; part of every seed.
+            step: optimiser step that learns from them, from 1, or a name such as "eval"; part of every seed.
             group_size: rollouts per prompt (default: the configuration's).
             num_diffusion_steps: Euler steps (default: the configuration's).
             draw: how tokens are drawn (default: as in training); what is cut by it must not be trained on.
             explain: have the rewards that can explain their scores do so.
             turn: which worker gets the first chunk; trainer ranks, which collect at once, give their own numbers.
+            progress: is told how many groups are done, whenever more are.
 
         Raises:
             PromptError: a prompt is longer than the policy's context.
@@ -141,7 +144,14 @@ class RolloutPipeline:
         """
         num_steps = num_diffusion_steps or self._config.rollout.num_diffusion_steps
         return self.collect_each(
-            prompts, step, (num_steps,), group_size=group_size, draw=draw, explain=explain, turn=turn
+            prompts,
+            step,
+            (num_steps,),
+            group_size=group_size,
+            draw=draw,
+            explain=explain,
+            turn=turn,
+            progress=progress,
         )[0]
 
     def collect_each(
@@ -154,6 +164,7 @@ class RolloutPipeline:
         draw: Draw | None = None,
         explain: bool = False,
         turn: int = 0,
+        progress: Callable[[int], None] | None = None,
     ) -> list[RolloutBatch]:
         """As `collect`, one batch per number of diffusion steps: the same completions from the same noise.
 
@@ -166,7 +177,10 @@ class RolloutPipeline:
         sampled = flow.sample(requests)
         decoded = [flow.decode(sampled, num_steps) for num_steps in num_diffusion_steps]
         scored = [flow.score(chunks) for chunks in decoded]  # nothing has waited for anything up to here
-        gathered = [flow.gather(chunks) for chunks in scored]
+        gathered = [
+            flow.gather(chunks, partial(_more, progress, index * len(prompts)) if progress else None)
+            for index, chunks in enumerate(scored)
+        ]
         if self._path == "ipc":  # the trainer needs the GPU now
             for call in submit_to_all({"sample": self._pools["sample"]}, "sleep"):
                 result(self._published, call)
@@ -249,3 +263,8 @@ class RolloutPipeline:
                 break
             sleep(1)
         raise RolloutError("sync_weights must come first: the samplers have no weights yet")
+
+
+def _more(progress: Callable[[int], None], before: int, done: int) -> None:
+    """Tell of the groups of one batch after those of the batches before it."""
+    progress(before + done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from blip3o_grpo.configs.regular_files import read_bytes
 from blip3o_grpo.configs.strict_json import parse_json
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptError, unusable_character
 from blip3o_grpo.rollout.types import Prompt
@@ -28,10 +29,10 @@ def load_prompts(path: str | Path) -> list[Prompt]:
         raise PromptError(f"{path}: is a folder; give a prompt file (.txt or .jsonl)")
     if path.suffix not in (".txt", ".jsonl"):
         raise PromptError(f"{path}: prompt files end in .txt (one prompt a line) or .jsonl, not {path.suffix!r}")
-    if not path.is_file():
-        raise PromptError(f"{path}: no such prompt file")
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PromptError(f"{path}: no such prompt file") from error
     except OSError as error:
         raise PromptError(f"{path}: cannot be read ({error.strerror})") from error
     try:

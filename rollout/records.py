@@ -9,6 +9,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, NonNegativeInt, StringConstraints, TypeAdapter
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
+from blip3o_grpo.configs.regular_files import read_text
 from blip3o_grpo.configs.typed_json import parse_typed
 from blip3o_grpo.rollout.types import RolloutError
 
@@ -64,11 +65,11 @@ def read_step(file: Path) -> list[dict[str, Any]]:
     Raises:
         RolloutError: naming file, line and key.
     """
-    if file.exists() and not file.is_file():  # reading a pipe would wait for its writer
-        raise RolloutError(f"{file}: not a regular file")
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(file).split("\n")
+    except OSError as error:
+        raise RolloutError(f"{file}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
         raise RolloutError(f"{file}: cannot be read ({error})") from error
     return [_record(line, f"{file}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
 

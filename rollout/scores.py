@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from blip3o_grpo.configs import RewardSection
+from blip3o_grpo.rewards.types import partly_none
 from blip3o_grpo.rollout.faults.board import Published
 from blip3o_grpo.rollout.faults.calls import Call, result
 from blip3o_grpo.rollout.faults.failures import save_failure
 from blip3o_grpo.rollout.messages import DecodedChunk, ScoredChunk, ScoreFailure, Work
-from blip3o_grpo.rollout.types import Completion, Rollout, RolloutError, RolloutGroup, WorkerLostError
+from blip3o_grpo.rollout.types import Completion, Prompt, Rollout, RolloutError, RolloutGroup, WorkerLostError
 
 
 @dataclass
@@ -51,6 +52,8 @@ class ScoreGatherer:
     def gather(self, calls: Mapping[str, Call], decoded: DecodedChunk) -> list[Columns | None]:
         """Scores of every group of a decoded chunk, from one call for each reward; None: the group is dropped.
 
+        A reward that scores only some members of a group has failed on it.
+
         Raises:
             RolloutError: a reward failed and its `on_error` is `stop`.
         """
@@ -58,7 +61,8 @@ class ScoreGatherer:
         for reward in self.rewards:
             scored = self._scored(reward, calls[reward.name], decoded)
             self.seconds["score"] += scored.work.seconds
-            for index, scores in enumerate(scored.scores):
+            for index, (scores, request) in enumerate(zip(scored.scores, decoded.requests, strict=True)):
+                scores = _whole(scores, request.prompt)
                 if not isinstance(scores, ScoreFailure):
                     if columns[index] is not None:
                         columns[index].scores[reward.name] = scores
@@ -67,8 +71,8 @@ class ScoreGatherer:
                 elif reward.on_error == "skip":
                     columns[index] = None
                 else:
-                    prompt, images = decoded.requests[index].prompt, decoded.images[index]
-                    raise save_failure(self.failures, reward.name, prompt, self.step, images, scores)
+                    images = decoded.images[index]
+                    raise save_failure(self.failures, reward.name, request.prompt, self.step, images, scores)
         return columns
 
     def _scored(self, reward: RewardSection, call: Call, decoded: DecodedChunk) -> ScoredChunk:
@@ -88,6 +92,12 @@ class ScoreGatherer:
             return _joined([self._scored(reward, *pair) for pair in zip(calls, singles, strict=True)])
         except RolloutError as error:
             return _failed(decoded, error)
+
+
+def _whole(scores: list[float | None] | ScoreFailure, prompt: Prompt) -> list[float | None] | ScoreFailure:
+    """The scores of a group, unless they are those of some members only."""
+    reason = None if isinstance(scores, ScoreFailure) else partly_none(scores, prompt.text)
+    return ScoreFailure(f"it {reason}", f"it {reason}") if reason else scores
 
 
 def _failed(decoded: DecodedChunk, error: RolloutError) -> ScoredChunk:

@@ -8,25 +8,30 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-SEED_BITS = 48  # below 2^53, so a seed survives JSON
+SEED_BYTES = 6  # below 2^53, so a seed survives JSON
 
 
 def completion_seed(run_seed: int, step: int | str, prompt_id: str, member: int) -> int:
     """Seed of one completion: the group's seed plus the member's index.
 
     vLLM gives the `n` children of a request the request's seed plus their index; this is the same rule, so a whole
-    group is one request. `step` is the training step or a name such as "eval".
+    group is one request. `step` is the optimiser step that it is drawn for, from 1, or a name such as "eval".
     """
-    return _hash("completion", run_seed, step, prompt_id) + member
+    return _hash("completion", run_seed, _moment(step), prompt_id) + member
 
 
 def noise_seed(
     run_seed: int, step: int | str, prompt_id: str, member: int, noise: Literal["shared", "independent"]
 ) -> int:
     """Seed of one image's diffusion noise; with `shared`, all members of a group get the same."""
-    return _hash("noise", run_seed, step, prompt_id) + (member if noise == "independent" else 0)
+    return _hash("noise", run_seed, _moment(step), prompt_id) + (member if noise == "independent" else 0)
+
+
+def _moment(step: int | str) -> int | str:
+    """What seeds hash: the optimiser steps behind the weights, one fewer than the step's number."""
+    return step - 1 if isinstance(step, int) else step
 
 
 def _hash(*names: int | str) -> int:
     text = "\x1f".join(f"{type(name).__name__}:{name}" for name in names)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=SEED_BITS // 8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=SEED_BYTES).digest(), "big")

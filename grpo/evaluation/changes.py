@@ -5,9 +5,6 @@ from __future__ import annotations
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
 
-NO_CHANGE = "no change shown"
-"""In place of a direction, where the interval of a change holds 0 or there is none."""
-
 
 def paired_changes(before: Evaluation, after: Evaluation) -> dict[str, Estimate]:
     """`after - before` by the names of `Evaluation.estimates`, over the prompts that both have a score for.

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from blip3o_grpo.errors import one_line_errors
+from blip3o_grpo.terminal import in_words, plain
 
 console = Console()
 
@@ -44,31 +45,28 @@ def steps(
         prompts=prompts,
         num_prompts=num_prompts,
         images=images,
+        console=Console(stderr=True) if as_json else console,
     )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
         return
     table = Table(
-        "reward",
+        Column("reward", overflow="fold"),
         "steps",
         "mean",
         "rank correlation in groups",
-        "groups",
         "spread lost",
         "same order",
         "over all images",
         "decode s/image",
         title=f"{result.num_prompts} prompts x {result.images_per_prompt} images, against the most steps",
+        caption="In brackets: 95 % interval over n prompts.",
     )
     for row in result.rows:
         found = row.agreement
-        cells = ["–"] * 5
+        cells = ["–"] * 4
         if found is not None:
-            shares = ["–" if share is None else f"{share:.0%}" for share in (found.spread_lost, found.same_order)]
-            cells = [_interval(found.within), str(found.num_groups), *shares, _interval(found.overall)]
-        table.add_row(row.reward, str(row.num_steps), f"{row.mean:.3f}", *cells, f"{row.decode_seconds:.3f}")
+            shares = (in_words(share, ".0%") for share in (found.spread_lost, found.same_order))
+            cells = [in_words(found.within, ".2f"), *shares, in_words(found.overall, ".2f")]
+        table.add_row(plain(row.reward), str(row.num_steps), in_words(row.mean), *cells, f"{row.decode_seconds:.3f}")
     console.print(table)
-
-
-def _interval(found) -> str:  # noqa: ANN001 - the type of a module that loads numpy and more
-    return "–" if found is None else f"{found.mean:.2f} ({found.interval('.2f')}, n={found.n})"

@@ -9,18 +9,21 @@ compared with: one that agrees with it can train at a fraction of the decoding t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
 
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RunConfig
-from blip3o_grpo.evaluation.agreement import SAME, group_agreements, rank_correlation
+from blip3o_grpo.configs.regular_files import is_regular
+from blip3o_grpo.evaluation.agreement import SAME, group_agreements, over_prompts, rank_correlation
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, collect_heldout
-from blip3o_grpo.evaluation.statistics import Estimate, estimate, resampled_estimate
+from blip3o_grpo.evaluation.statistics import Estimate, resampled_estimate
 from blip3o_grpo.evaluation.suites import check_model, check_policy, measuring_config
+from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.rollout import Prompt, RolloutBatch, load_prompts
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
@@ -39,9 +42,9 @@ class Agreement:
     group has at least three images and spread in both."""
     num_groups: int
     """Groups that this is the mean of."""
-    spread_lost: float | None
+    spread_lost: Estimate | None
     """Of the groups with spread at the most steps, the share without any at fewer: they would teach nothing."""
-    same_order: float | None
+    same_order: Estimate | None
     """Share of image pairs of a group that both tell apart and put in the same order; by chance one half."""
     overall: Estimate | None
     """Spearman's correlation over all images, and its 95 % interval (prompts resampled)."""
@@ -53,7 +56,8 @@ class StepsRow:
 
     reward: str
     num_steps: int
-    mean: float
+    mean: Estimate
+    """Over prompts."""
     decode_seconds: float
     """Busy seconds of decoders per image."""
     agreement: Agreement | None
@@ -80,6 +84,7 @@ def compare_steps(
     recipe: Path | None = None,
     prompts: Path | None = None,
     overrides: Sequence[str] = (),
+    console: Console | None = None,
 ) -> StepsResult:
     """Decode and score held-out prompts in each number of steps.
 
@@ -89,24 +94,32 @@ def compare_steps(
         recipe: YAML file with the settings; default: the run's, else the shipped `tiny_ocr.yaml`.
         prompts: prompt file; default: the settings' held-out file, its first `evaluation.num_prompts`.
         overrides: changes of settings, `section.key=value`.
+        console: where progress goes; None: nowhere.
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: before any model loads.
     """
+    console = console or Console(quiet=True)
     config = measuring_config("steps", (policy,), recipe, DEFAULT_RECIPE, prompts, overrides)
     steps = check_steps(steps, config)
     chosen = load_prompts(config.prompts.heldout)[: config.evaluation.num_prompts]
     check_rewards(config)
     path = check_policy(policy, chosen, config)
-    check_model(path)
-    from blip3o_grpo.cluster import ray_cluster
-    from blip3o_grpo.policies import BLIP3oNext
-    from blip3o_grpo.rollout import RolloutPipeline
+    with activity(console, "loading libraries"):
+        check_model(path)
+        from blip3o_grpo.cluster import ray_cluster
+        from blip3o_grpo.policies import BLIP3oNext
+        from blip3o_grpo.rollout import RolloutPipeline
 
-    with ray_cluster(config), closing(RolloutPipeline.launch(config, path)) as pipeline:
-        pipeline.sync_weights(BLIP3oNext.from_pretrained(path, parts=("ar",)).ar.state_dict(), version=0)
+    with ExitStack() as stack:
+        with activity(console, "starting Ray"):
+            stack.enter_context(ray_cluster(config))
+        with activity(console, f"loading the policy {path} and {len(config.rewards)} rewards into workers"):
+            pipeline = stack.enter_context(closing(RolloutPipeline.launch(config, path)))
+            pipeline.sync_weights(BLIP3oNext.from_pretrained(path, parts=("ar",)).ar.state_dict(), version=0)
         fit_rewards(pipeline, chosen, config, RunFolder(policy))
-        batches = pipeline.collect_each(chosen, "steps", steps)
+        with Bar(console, "decoding and scoring", len(steps) * len(chosen), unit="prompt") as bar:
+            batches = pipeline.collect_each(chosen, "steps", steps, progress=bar.see)
     return summarise_steps(dict(zip(steps, batches, strict=True)), [reward.name for reward in config.rewards])
 
 
@@ -132,7 +145,7 @@ def fit_rewards(pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: Ru
     """Rewards that compare with the starting policy's images know those of the run, else those of this policy."""
     if not pipeline.needs_reference():
         return
-    if run.reward_state.is_file():
+    if is_regular(run.reward_state):
         pipeline.load_reward_state(read_reward_state(run.reward_state))
     else:
         pipeline.fit_rewards(collect_heldout(pipeline, prompts, config), HELDOUT_STEP)
@@ -159,13 +172,13 @@ def summarise_steps(batches: dict[int, RolloutBatch], rewards: Sequence[str]) ->
         StepsRow(
             name,
             num_steps,
-            float(np.nanmean(scores[num_steps][name])),
+            over_prompts({g: float(np.nanmean(row)) for g, row in enumerate(scores[num_steps][name]) if not_nan(row)}),
             batch.seconds["decode"] / (len(batch.groups) * size),
             None if num_steps == most else agreement(scores[num_steps][name], scores[most][name]),
         )
         for name in rewards
         for num_steps, batch in batches.items()
-        if np.isfinite(scores[num_steps][name]).any()
+        if not_nan(scores[num_steps][name])
     ]
     return StepsResult(len(kept), size, tuple(rows))
 
@@ -173,16 +186,24 @@ def summarise_steps(batches: dict[int, RolloutBatch], rewards: Sequence[str]) ->
 def agreement(fewer: np.ndarray, most: np.ndarray) -> Agreement:
     """Agreement of two scorings `[num_groups, group_size]` of the same completions; NaN = not scored."""
     found = group_agreements(fewer, most)
-    within, order = found["spearman"], found["same_order"]
     known = [(low[np.isfinite(low)], high[np.isfinite(high)]) for low, high in zip(fewer, most, strict=True)]
-    lost = [np.ptp(low) <= SAME for low, high in known if len(low) and len(high) and np.ptp(high) > SAME]
+    lost = {
+        group: float(np.ptp(low) <= SAME)
+        for group, (low, high) in enumerate(known)
+        if len(low) and len(high) and np.ptp(high) > SAME
+    }
     return Agreement(
-        within=estimate(within, paired=True) if within else None,  # as differences, correlations lie in [-1, 1]
-        num_groups=len(within),
-        spread_lost=float(np.mean(lost)) if lost else None,
-        same_order=float(np.mean(order)) if order else None,
+        within=over_prompts(found["spearman"], paired=True),  # as differences, correlations lie in [-1, 1]
+        num_groups=len(found["spearman"]),
+        spread_lost=over_prompts(lost),
+        same_order=over_prompts(found["same_order"]),
         overall=overall_correlation(fewer, most),
     )
+
+
+def not_nan(scores: np.ndarray) -> bool:
+    """Whether anything was scored."""
+    return bool(np.isfinite(scores).any())
 
 
 def overall_correlation(fewer: np.ndarray, most: np.ndarray) -> Estimate | None:

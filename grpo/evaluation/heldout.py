@@ -8,7 +8,7 @@ unweighted mean of the tags, as in published tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,8 +53,9 @@ class Evaluation:
     """The same by tag to the ids of its prompts; runs of older versions did not store it."""
 
     def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_atomically(path, json.dumps(asdict(self), indent=1) + "\n")
+        """Write as JSON, whole or not at all; `estimates` says of every mean its interval and n once more, together."""
+        estimates = {name: asdict(found) for name, found in self.estimates().items()}
+        write_atomically(path, json.dumps({**asdict(self), "estimates": estimates}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
@@ -183,9 +184,16 @@ def _mean(scores: Any) -> float | None:
 
 
 def collect_heldout(
-    pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: RunConfig, *, explain: bool = False
+    pipeline: RolloutPipeline,
+    prompts: Sequence[Prompt],
+    config: RunConfig,
+    *,
+    explain: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[RolloutGroup, ...]:
     """The held-out groups under the weights the pipeline has now, with explanations of their scores if asked for.
+
+    `progress` is told how many prompts are done.
 
     Raises:
         RolloutError: a stage failed, or every group was dropped because a reward failed on it.
@@ -198,6 +206,7 @@ def collect_heldout(
         num_diffusion_steps=section.num_diffusion_steps,
         draw=evaluation_draw(config),
         explain=explain,
+        progress=progress,
     )
     return _some(batch.groups)
 
@@ -224,9 +233,11 @@ def evaluate(
     name: str,
     step: int,
     folder: RunFolder,
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Evaluate the pipeline's weights and save `evaluations/NAME.json` and `grids/NAME.png`."""
-    return save_evaluation(collect_heldout(pipeline, prompts, config), config, name=name, step=step, folder=folder)
+    groups = collect_heldout(pipeline, prompts, config, progress=progress)
+    return save_evaluation(groups, config, name=name, step=step, folder=folder)
 
 
 def save_evaluation(
@@ -261,6 +272,10 @@ def save_images(folder: Path, groups: Sequence[RolloutGroup]) -> None:
         (staged / "index.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def heldout_metrics(evaluation: Evaluation) -> Mapping[str, float]:
-    """Metric names of an evaluation's means."""
-    return {f"heldout/{name}": value for name, value in evaluation.means.items()}
+def heldout_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Metric names of an evaluation's means, with their intervals."""
+    estimates = evaluation.estimates()
+    metrics = {f"heldout/{name}": value for name, value in evaluation.means.items()}
+    return metrics | {
+        k: v for name in evaluation.means for k, v in estimates[name].as_metrics(f"heldout/{name}").items()
+    }

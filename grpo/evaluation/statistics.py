@@ -17,8 +17,9 @@ is the "rule of three"). Fewer than `MIN_PROMPTS` prompts have no interval.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -61,6 +62,20 @@ class Estimate:
             return "no interval" if self.n is None else f"no interval (n={self.n})"
         return f"{self.low:{form}} to {self.high:{form}}"
 
+    def interval_and_n(self, form: str = ".3f") -> str:
+        """`0.250 to 0.360, n=32`, or `no interval, n=3`."""
+        ends = "no interval" if self.low is None else self.interval(form)
+        return ends if self.n is None else f"{ends}, n={self.n}"
+
+    def __str__(self) -> str:
+        """`0.305 (0.250 to 0.360, n=32)`."""
+        return f"{self.mean:.3f} ({self.interval_and_n()})"
+
+    def as_metrics(self, name: str) -> dict[str, float]:
+        """Interval and n as metrics beside the metric of this name; without an interval, n alone."""
+        found = {"low": self.low, "high": self.high, "n": self.n}
+        return {f"interval/{name}/{key}": float(value) for key, value in found.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class ComparedEstimate(Estimate):
@@ -78,6 +93,26 @@ class SeedSpread:
     """Of one run of each table; 0 where nothing has two seeds."""
     degrees: float
     """Degrees of freedom of these estimates."""
+
+
+def from_metrics(metrics: Mapping[str, Any], name: str) -> Estimate | None:
+    """A metric with what `Estimate.as_metrics` put beside it; None: nothing, as in runs of older versions."""
+    mean, count = metrics.get(name), metrics.get(f"interval/{name}/n")
+    if mean is None or count is None:
+        return None
+    return Estimate(mean, *(metrics.get(f"interval/{name}/{end}") for end in ("low", "high")), int(count))
+
+
+def reward_metrics(means: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Interval and n of each reward's mean in a step, as metrics; see `Estimate.as_metrics`.
+
+    Args:
+        means: of every prompt, each reward's mean over the images that have it.
+    """
+    metrics: dict[str, float] = {}
+    for name in dict.fromkeys(name for row in means for name in row):
+        metrics |= estimate([row[name] for row in means if name in row]).as_metrics(f"reward/{name}")
+    return metrics
 
 
 def stratified_mean(*strata: Sequence[float]) -> float:

@@ -6,20 +6,26 @@ Settings come from a run folder or a recipe; all that can be wrong is found befo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunConfig, load_run_config, whole_path
 from blip3o_grpo.configs.atomic import require_writable
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, paired_difference, summarise
+from blip3o_grpo.evaluation.statistics import Estimate, estimate
+from blip3o_grpo.planning.pictures import check_pictures
 from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
+from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.rewards import declared
 from blip3o_grpo.rewards.suites import ScoredPrompt, Suite, find_suite
 from blip3o_grpo.rollout import Prompt, RolloutGroup, load_prompts
 from blip3o_grpo.run.folder import RunFolder, policy_folder
+from blip3o_grpo.terminal import show
 from blip3o_grpo.validate import check_prompts, check_rewards
 
 
@@ -48,14 +54,13 @@ class SuiteResult:
         evaluation = self.evaluations[index]
         values = {"policy": self.policies[index], **_numbers(evaluation)}
         if find_suite(self.suite).counts_correct:
-            values["prompts_with_a_correct_image"] = correct_prompts(evaluation, self.reward.name)
+            values["prompts_with_a_correct_image"] = asdict(correct_prompts(evaluation, self.reward.name))
         return values
 
 
-def correct_prompts(evaluation: Evaluation, name: str) -> float:
+def correct_prompts(evaluation: Evaluation, name: str) -> Estimate:
     """Share of prompts with at least one correct image; the official summary's second number."""
-    values = [row[name] for row in evaluation.per_prompt.values() if row[name] is not None]
-    return sum(value > 0 for value in values) / len(values)
+    return estimate([float(row[name] > 0) for row in evaluation.per_prompt.values() if row[name] is not None])
 
 
 def run_suite(
@@ -68,6 +73,7 @@ def run_suite(
     grid: Path | None = None,
     results: Path | None = None,
     overrides: Sequence[str] = (),
+    console: Console | None = None,
 ) -> SuiteResult:
     """Measure a policy, or two one after the other in one Ray cluster.
 
@@ -80,10 +86,12 @@ def run_suite(
         grid: PNG file for the pictures; those of `compare` go to `NAME-other.png`.
         results: JSONL file for the suite's own result format; that of `compare` goes to `NAME-other.jsonl`.
         overrides: changes of settings, `section.key=value`.
+        console: where progress goes; None: nowhere.
 
     Raises:
         ConfigError, CheckpointError, PromptError, RewardError: before any model loads.
     """
+    console = console or Console(quiet=True)
     policies = (policy,) if compare is None else (policy, compare)
     config = suite_config(suite, policies, recipe, prompts, overrides)
     chosen = suite_prompts(suite, config, whole_file=prompts is not None)
@@ -101,14 +109,18 @@ def run_suite(
             raise ConfigError(f"results are in a benchmark's own format; suite {suite!r} has none")
         for index in range(len(policies)):
             find_suite(suite).results.check(output(results, index))
-    for path in paths:
-        check_model(path)
-    from blip3o_grpo.cluster import ray_cluster
+    show(console, f"suite {suite}: {len(chosen)} prompts of {config.prompts.heldout}")
+    with activity(console, "loading libraries"):
+        for path in paths:
+            check_model(path)
+        from blip3o_grpo.cluster import ray_cluster
 
     measured = []
-    with ray_cluster(config):
+    with ExitStack() as stack:
+        with activity(console, "starting Ray"):
+            stack.enter_context(ray_cluster(config))
         for index, path in enumerate(paths):
-            groups = measure(config, path, chosen, explain=results is not None)
+            groups = measure(config, path, chosen, explain=results is not None, console=console)
             measured.append(groups)
             if grid is not None:
                 save_grid(output(grid, index), groups[: config.evaluation.grid_prompts])
@@ -215,6 +227,7 @@ def check_policy(name: str, prompts: list[Prompt], config: RunConfig) -> Path:
     """
     folder = check_headers(policy_folder(name))
     check_prompts(prompts, config.prompts.heldout, PromptEncoder.from_pretrained(folder, plain=True), config)
+    check_pictures(config, folder, prompts)
     return folder
 
 
@@ -230,16 +243,20 @@ def check_model(folder: Path) -> None:
 
 
 def measure(
-    config: RunConfig, policy_path: Path, prompts: Sequence[Prompt], *, explain: bool
+    config: RunConfig, policy_path: Path, prompts: Sequence[Prompt], *, explain: bool, console: Console
 ) -> tuple[RolloutGroup, ...]:
     """Scored groups of one policy, by workers of its own."""
     from blip3o_grpo.policies import BLIP3oNext
     from blip3o_grpo.rollout import RolloutPipeline
 
-    with closing(RolloutPipeline.launch(config, policy_path)) as pipeline:
-        model = BLIP3oNext.from_pretrained(policy_path, parts=("ar",))
-        pipeline.sync_weights(model.ar.state_dict(), version=0)
-        return collect_heldout(pipeline, prompts, config, explain=explain)
+    rewards = ", ".join(reward.name for reward in config.rewards)
+    with ExitStack() as stack:
+        with activity(console, f"loading the policy {policy_path} and {rewards} into workers"):
+            pipeline = stack.enter_context(closing(RolloutPipeline.launch(config, policy_path)))
+            model = BLIP3oNext.from_pretrained(policy_path, parts=("ar",))
+            pipeline.sync_weights(model.ar.state_dict(), version=0)
+        with Bar(console, "measuring", len(prompts), unit="prompt") as bar:
+            return collect_heldout(pipeline, prompts, config, explain=explain, progress=bar.see)
 
 
 def output(path: Path, index: int) -> Path:

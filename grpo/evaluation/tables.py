@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from blip3o_grpo.evaluation.changes import NO_CHANGE
 from blip3o_grpo.evaluation.statistics import Estimate
 from blip3o_grpo.evaluation.suites import SuiteResult, correct_prompts
+from blip3o_grpo.progress import SIGNS
 from blip3o_grpo.rewards import TagTable, declared
 from blip3o_grpo.rewards.suites import find_suite
-from blip3o_grpo.terminal import plain
+from blip3o_grpo.terminal import in_words, plain
 
 if TYPE_CHECKING:
     from blip3o_grpo.result import TrainingResult
@@ -37,7 +37,8 @@ def suite_tables(result: SuiteResult) -> Group:
 
 def scores_table(result: SuiteResult) -> Table:
     """One policy's scores."""
-    table = Table("score", "mean", "95 % interval", "n", title=_title(result), title_justify="left")
+    name_column = Column("score", overflow="fold")
+    table = Table(name_column, "mean", "95 % interval", "n", title=_title(result), title_justify="left")
     for name, found in result.evaluations[0].estimates().items():
         table.add_row(plain(name), f"{found.mean:.3f}", found.interval(), _count(found))
     return table
@@ -46,16 +47,17 @@ def scores_table(result: SuiteResult) -> Table:
 def heldout_table(result: TrainingResult) -> Table:
     """What training changed: only what is shown has a colour."""
     title = f"{result.steps} steps, held-out prompts"
-    table = Table("reward", "before", "after", "change", "95 % interval", "n", title=title)
-    for name, before in result.before.means.items():
+    table = Table(Column("reward", overflow="fold"), "before", "after", "change", title=title)
+    first, second = result.before.estimates(), result.after.estimates()
+    for name in result.before.means:
         if name not in result.after.means:
-            table.add_row(plain(name), f"{before:.3f}", *[UNKNOWN] * 4)
+            table.add_row(plain(name), in_words(first[name]), *[UNKNOWN] * 2)
             continue
         change = result.changes[name]
-        style = {1: "green", -1: "red", 0: "dim"}[change.direction]
-        spread = change.interval("+.3f") + ("" if change.direction else f"\n{NO_CHANGE}")
-        means = (f"{before:.3f}", f"{result.after.means[name]:.3f}")
-        table.add_row(plain(name), *means, Text(f"{change.mean:+.3f}", style), spread, _count(change))
+        word, colour = SIGNS[change.direction]
+        shown = Text(f"{change.mean:+.3f} {word}", colour).append(f"\n({change.interval_and_n('+.3f')})", "default")
+        table.add_row(plain(name), in_words(first[name]), in_words(second[name]), shown)
+    table.caption = "In brackets: 95 % interval over n prompts; of the change, paired by prompt."
     return table
 
 
@@ -157,8 +159,9 @@ def _notes(result: SuiteResult) -> list[str]:
     notes = ["Below a score: 95 % interval over its n prompts.", *suite.notes(result.reward.options)]
     for policy, evaluation in zip(result.policies, result.evaluations, strict=True):
         if suite.counts_correct:
-            images, prompts = evaluation.means[name], correct_prompts(evaluation, name)
+            images, prompts = evaluation.estimates()[name], correct_prompts(evaluation, name)
             notes.append(
-                f"{short_name(policy)}: {images:.1%} of images correct, {prompts:.1%} of prompts with a correct one."
+                f"{short_name(policy)}: {images.mean:.1%} of images correct ({images.interval_and_n('.1%')}), "
+                f"{prompts.mean:.1%} of prompts with a correct one ({prompts.interval_and_n('.1%')})."
             )
     return [*notes, *suite.published_notes]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+
+from blip3o_grpo.evaluation.statistics import Estimate, resampled_estimate
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,27 @@ class SpreadShares:
     """Between noise draws, whatever the tokens: removed when a group shares its noise."""
     interaction: float
     """Of token sequence and noise together."""
+    by_prompt: np.ndarray = field(repr=False, compare=False)
+    """`[num_prompts, 3]`: these three of every prompt."""
 
     def shares(self) -> dict[str, float]:
         """The components as fractions of their sum (all 0 if the reward never varies)."""
         parts = {"tokens": self.tokens, "noise": self.noise, "interaction": self.interaction}
         total = sum(parts.values())
         return {name: value / total if total else 0.0 for name, value in parts.items()}
+
+    def estimates(self) -> dict[str, Estimate]:
+        """The same with 95 % intervals, prompts resampled."""
+
+        def share(name: str, rows: np.ndarray) -> float:
+            return SpreadShares.of(self.by_prompt[rows]).shares()[name]
+
+        return {name: resampled_estimate(partial(share, name), len(self.by_prompt)) for name in self.shares()}
+
+    @classmethod
+    def of(cls, by_prompt: np.ndarray) -> SpreadShares:
+        """Averages of components `[num_prompts, 3]`."""
+        return cls(*by_prompt.mean(axis=0).tolist(), by_prompt)
 
 
 def spread_shares(rewards: Sequence[np.ndarray]) -> SpreadShares:
@@ -34,8 +52,7 @@ def spread_shares(rewards: Sequence[np.ndarray]) -> SpreadShares:
 
     Negative estimates, which small samples can give, count as 0.
     """
-    components = np.mean([_components(np.asarray(table, dtype=np.float64)) for table in rewards], axis=0)
-    return SpreadShares(*(float(value) for value in components))
+    return SpreadShares.of(np.array([_components(np.asarray(table, dtype=np.float64)) for table in rewards]))
 
 
 def _components(table: np.ndarray) -> tuple[float, float, float]:

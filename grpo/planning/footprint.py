@@ -53,9 +53,26 @@ def footprints(config: RunConfig, policy_path: Path) -> dict[str, Footprint]:
             "vLLM's workspace; on a GPU it takes 90 % of its share, and uses what is left as cache",
         ),
         "decoder": Footprint(
-            {name: numel * wide for name, numel in parts.items()}, "activations of the head and the image decoder"
+            {
+                **{name: numel * wide for name, numel in parts.items()},
+                "captions of a batch": caption_values(policy, images_at_once(config)) * wide,
+            },
+            "activations of the head and the image decoder",
         ),
     }
+
+
+def images_at_once(config: RunConfig) -> int:
+    """Images of a decoder's batch: whole groups."""
+    size = config.rollout.group_size
+    return max(1, config.rollout.images_per_decode // size) * size
+
+
+def caption_values(policy: BLIP3oNext, images: int) -> int:
+    """Keys and values of all captions in all blocks, which a decoder keeps for all diffusion steps of a batch."""
+    head = policy.sana.config
+    width = head.num_cross_attention_heads * head.cross_attention_head_dim
+    return 2 * head.num_layers * images * (policy.image_tokens.num_tokens + 1) * width
 
 
 def trainer_footprint(config: RunConfig, policy: BLIP3oNext, length: int) -> Footprint:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections import defaultdict
@@ -17,17 +18,22 @@ from blip3o_grpo.prompt_data.text_words import CARRIERS, PHRASES, READS, SCENES,
 MAX_WORDS = 6
 CAPITALS_SHARE = 0.15
 """Share of phrases written in capitals throughout; the others are in title case."""
+HELDOUT_SHARE = 16
+"""One in so many phrases belongs to the held-out split."""
 PATIENCE = 10_000
 """Draws in a row without a new prompt after which there are taken to be no more."""
 
 
-def generate(count: int, seed: int, held_out: HeldOut | None = None) -> list[dict[str, Any]]:
+def generate(
+    count: int, seed: int, held_out: HeldOut | None = None, *, heldout: bool | None = None
+) -> list[dict[str, Any]]:
     """`count` distinct records `{"prompt", "target_text"}`; the same arguments give the same records.
 
     All phrase lengths from 1 to `MAX_WORDS` are equally likely.
 
     Args:
         held_out: prompts that must not be made.
+        heldout: only phrases of the held-out split, or only of the other one; None: all.
 
     Raises:
         ConfigError: count below 1, or more than there are distinct prompts.
@@ -42,7 +48,8 @@ def generate(count: int, seed: int, held_out: HeldOut | None = None) -> list[dic
     while len(records) < count:
         record = draw(rng)
         key = normalised(record["prompt"])
-        if key in made or held_out.find(record["prompt"], record):
+        other_split = heldout is not None and is_heldout(record["target_text"]) != heldout
+        if other_split or key in made or held_out.find(record["prompt"], record):
             misses += 1
             if misses == PATIENCE:
                 raise ConfigError(f"only {len(records)} distinct text prompts could be made; ask for fewer")
@@ -51,6 +58,11 @@ def generate(count: int, seed: int, held_out: HeldOut | None = None) -> list[dic
         made.add(key)
         records.append(record)
     return records
+
+
+def is_heldout(phrase: str) -> bool:
+    """Whether a phrase, in any spelling with capitals, belongs to the held-out split."""
+    return int(hashlib.sha256(normalised(phrase).encode()).hexdigest(), 16) % HELDOUT_SHARE == 0
 
 
 def draw(rng: random.Random) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, Field, NonNegativeFloat, TypeAdapter
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
+from blip3o_grpo.configs.regular_files import NotRegularError, open_regular, read_text
 from blip3o_grpo.configs.typed_json import parse_typed
 from blip3o_grpo.rollout.records import PictureName
 
@@ -85,7 +86,10 @@ def read_reward_state(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        state = torch.load(path, weights_only=True)
+        with open_regular(path) as file:
+            state = torch.load(file, weights_only=True)
+    except NotRegularError as error:
+        raise RunFileError(str(error)) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise RunFileError(f"{path}: not the saved state of rewards ({type(error).__name__})") from error
     if not isinstance(state, dict):
@@ -94,10 +98,8 @@ def read_reward_state(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    if path.exists() and not path.is_file():  # reading a pipe would wait for its writer
-        raise RunFileError(f"{path}: not a regular file")
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except OSError as error:
         raise RunFileError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

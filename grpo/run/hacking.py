@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,6 +30,17 @@ class HackingWarning:
     signal: str
     """Metric name."""
     text: str
+
+
+class Change(Protocol):
+    """A mean over prompts with its interval."""
+
+    @property
+    def mean(self) -> float: ...
+
+    def interval_and_n(self, form: str) -> str:
+        """In words."""
+        ...
 
 
 class HackingWatch:
@@ -87,16 +98,25 @@ def heldout_warnings(
     limits: WarningsSection,
     rewards: Sequence[RewardSection],
     before: Mapping[str, float],
-    later: Mapping[str, float],
+    changes: Mapping[str, Change],
     step: int,
 ) -> list[HackingWarning]:
-    """Held-out rewards that should not fall and did, from the means of two evaluations."""
-    return [
-        HackingWarning(step, f"heldout/{reward.name}", text)
-        for reward in rewards
-        if should_keep(reward) and reward.name in before and reward.name in later
-        if (text := _drop(f"heldout/{reward.name}", before[reward.name], later[reward.name], limits.reward_drop))
-    ]
+    """Held-out rewards that should not fall and did.
+
+    Args:
+        before: means of the starting policy.
+        changes: what `paired_changes` found.
+    """
+    warnings = []
+    for reward in rewards:
+        name = reward.name
+        if not should_keep(reward) or name not in before or name not in changes:
+            continue
+        change = changes[name]
+        text = _drop(f"heldout/{name}", before[name], before[name] + change.mean, limits.reward_drop)
+        if text:
+            warnings.append(HackingWarning(step, f"heldout/{name}", f"{text} (change {change.interval_and_n('+.3f')})"))
+    return warnings
 
 
 def should_keep(reward: RewardSection) -> bool:

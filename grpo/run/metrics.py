@@ -1,6 +1,7 @@
 """Metric names, and `metrics.jsonl`: one line per optimiser step that a resumed run continues without gap or double.
 
-TRL's names are translated in one place (`rename`); what is constant for image tokens (completion lengths) is dropped.
+TRL's names are translated in one place (`rename`); what is constant for image tokens (completion lengths), or wrong
+here, is dropped.
 """
 
 from __future__ import annotations
@@ -13,16 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from blip3o_grpo.configs.atomic import storage_errors, write_atomically
+from blip3o_grpo.configs.regular_files import is_regular, read_bytes
 from blip3o_grpo.run.files import METRICS, parse_object
 
 RENAMED = {
     "reward": "reward/mean",
     "reward_std": "reward/std",
     "kl": "kl/reference",
-    "frac_reward_zero_std": "groups/without_spread",
     "sampling/sampling_logp_difference/max": "mismatch/max_abs",
 }
-DROPPED = ("completions/", "num_tokens", "step_time", "sampling/sampling_logp_difference/mean")
+DROPPED = (
+    "completions/",
+    "num_tokens",
+    "step_time",
+    "frac_reward_zero_std",  # not of groups, with some options: `groups/without_spread` is ours
+    "sampling/sampling_logp_difference/mean",
+    "sampling/importance_sampling_ratio/",  # a rank without any rollout counts as 0: `mismatch/weight_...` are ours
+)
 
 
 def rename(name: str) -> str | None:
@@ -41,9 +49,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunFileError: a line is no object of numbers with the key `step`; names it.
     """
-    if not path.is_file():
+    if not is_regular(path):
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = read_bytes(path).decode("utf-8", errors="replace").split("\n")
     return [parse_object(line, METRICS, f"{path}:{number}") for number, line in enumerate(lines[:-1], start=1)]
 
 

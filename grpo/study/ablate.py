@@ -9,12 +9,17 @@ from rich.console import Console
 
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.study import StudyConfig
+from blip3o_grpo.progress import activity
+from blip3o_grpo.run.environment import record_start
 from blip3o_grpo.study.conclusions import Conclusions
-from blip3o_grpo.study.design import StudyPlan, plan_study
+from blip3o_grpo.study.design import ENVIRONMENT_FILE, StudyPlan, plan_study
 from blip3o_grpo.study.finished import FINISHED, NOT_FINISHED, compare_finished
 from blip3o_grpo.study.matrix import Matrix, as_csv
 from blip3o_grpo.study.report import write_study_report
 from blip3o_grpo.study.results import write_json
+from blip3o_grpo.terminal import show
+
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,20 @@ def run_study(study: StudyConfig, console: Console) -> StudyResult:
 
     Raises:
         ConfigError, PromptError, RewardError, CheckpointError: before the first trial starts.
-        KeyboardInterrupt: the user stopped it.
+        KeyboardInterrupt: the user stopped it; the report tells what is there.
     """
-    plan = plan_study(study)
-    from blip3o_grpo.study.runner import run_trials
-
-    failed = run_trials(plan, console)
+    with activity(console, "checking the study's arms, prompts and rewards"):
+        plan = plan_study(study)
+        record_start(plan.folder / ENVIRONMENT_FILE)
+        from blip3o_grpo.study.runner import StudyStopped, run_trials
+    try:
+        failed = run_trials(plan, console)
+    except StudyStopped as stop:
+        result = write_results(plan, stop.failed)
+        done = sum(trial.finished for trial in plan.trials)
+        show(console, f"stopped with {done} of {len(plan.trials)} trials finished")
+        show(console, f"report of what is there: {result.folder / REPORT}")
+        raise
     return write_results(plan, failed)
 
 

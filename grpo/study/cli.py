@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from blip3o_grpo.errors import one_line_errors
-from blip3o_grpo.terminal import plain, show
+from blip3o_grpo.terminal import in_words, plain, show
 
 console = Console()
 
@@ -19,6 +19,10 @@ console = Console()
 @one_line_errors(resumes=True)
 def ablate(
     study: Annotated[str, typer.Argument(help="Study (YAML): base recipe, arms, seeds.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes for every trial: section.key=value; or of the study: study_dir, seeds, trials..."),
+    ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="A tiny version of it, in a folder of its own: does everything work?")
     ] = False,
@@ -26,7 +30,12 @@ def ablate(
     """Train with several reward sets, measure each on all rewards, and say what is better; resumes by itself."""
     from blip3o_grpo import api
 
-    result = api.ablate(api.load_study(study, smoke=smoke), console)
+    try:
+        result = api.ablate(api.load_study(study, *(overrides or []), smoke=smoke), console)
+    except KeyboardInterrupt:
+        command = ["blip3o-grpo", "ablate", study, *(overrides or []), *(["--smoke"] if smoke else [])]
+        show(console, f"to go on: {shlex.join(command)}")
+        raise
     if result.matrix:
         table = Table("arm", title="held-out means")
         for column in result.matrix.columns:
@@ -79,20 +88,31 @@ def rescore(
     from blip3o_grpo.study.rescore import write_rescored
 
     names = [name.strip() for name in rewards.split(",") if name.strip()]
-    rescored = api.rescore(run, names, config)
-    table = Table("reward", "groups", "mean", "std", "no spread", "at 0", "at 1", title="within groups")
+    rescored = api.rescore(run, names, config, console=console)
+    table = Table(
+        Column("reward", overflow="fold"), "groups", "mean", "std", "no spread", "at 0", "at 1", title="within groups"
+    )
     for reward in rescored.rewards():
         label = reward.name + (" (recorded)" if reward.name in rescored.recorded else "")
-        numbers = (_number(value, ".3f") for value in (reward.mean, reward.within_std))
-        shares = (_number(share, ".0%") for share in (reward.without_spread, reward.at_zero, reward.at_one))
+        numbers = (in_words(value) for value in (reward.mean, reward.within_std))
+        shares = (in_words(share, ".0%") for share in (reward.without_spread, reward.at_zero, reward.at_one))
         table.add_row(plain(label), str(reward.num_groups), *numbers, *shares)
     console.print(table)
-    table = Table("rewards", "groups", "Pearson", "Spearman", "same order", "same best", title="agreement")
+    table = Table(
+        Column("rewards", overflow="fold"),
+        "groups",
+        "Pearson",
+        "Spearman",
+        "same order",
+        "same best",
+        title="agreement",
+    )
     for pair in rescored.pairs():
         values = (pair.pearson, pair.spearman, pair.same_order, pair.same_best)
-        numbers = (_number(value, ".2f") for value in values)
+        numbers = (in_words(value, ".2f") for value in values)
         table.add_row(plain(f"{pair.first} and {pair.second}"), str(pair.num_groups), *numbers)
     console.print(table)
+    console.print("In brackets: 95 % interval over n prompts.")
     if not rescored.all_images:
         console.print(
             "The run kept only the best and the worst image of each group: new rewards are judged on those two, which "
@@ -101,8 +121,3 @@ def rescore(
         )
     written = write_rescored(rescored, out or Path(run) / "rescore.json")
     show(console, f"written: {written} and {written.with_suffix('.csv')}")
-
-
-def _number(value: float | None, form: str) -> str:
-    """A dash for what no group allows: None, or the NaN of a mean over nothing."""
-    return "–" if value is None or math.isnan(value) else format(value, form)

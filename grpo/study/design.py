@@ -2,6 +2,7 @@
 
 STUDY/study.yaml           resolved study, written once everything was found right
 STUDY/base.yaml            resolved base recipe with the study's rewards
+STUDY/environment.json     what each process ran with: versions, commit, machine, command
 STUDY/heldout.jsonl        held-out prompts of all suites, taking turns
 STUDY/arms/NAME/seed-N     ordinary run folders
 STUDY/report.html, study.json, matrix.csv, comparisons.csv
@@ -28,6 +29,7 @@ from blip3o_grpo.configs import (
     read_yaml,
 )
 from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.configs.study import (
     WHOLE,
     ArmSection,
@@ -45,6 +47,7 @@ from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.run.folder import REWARD_FOUND, RunFolder
 from blip3o_grpo.validate import CheckedRun, check_inputs, check_models
 
+ENVIRONMENT_FILE = "environment.json"
 ANALYSIS_KEYS = ("study_dir", "baseline", "correction", "goals", "trials")
 """What may change between two calls on one study folder."""
 GROWING_KEYS = ("arms", "seeds")
@@ -69,7 +72,7 @@ class Trial:
 
     @property
     def finished(self) -> bool:
-        return self.folder.summary.is_file()
+        return is_regular(self.folder.summary)
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ def check_folder(folder: Path, study: StudyConfig, base: RunConfig) -> None:
         ConfigError: naming what differs. More arms and seeds are welcome, other ones are not.
     """
     file = folder / "study.yaml"
-    if not file.is_file():
+    if not is_regular(file):
         if (folder / "config.yaml").is_file() or (folder / "arms").exists():
             raise ConfigError(f"{folder} holds something that is no study; give another study_dir")
         return

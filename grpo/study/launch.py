@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.rollout.ray_seams import driver_variables
 from blip3o_grpo.run.folder import RunFolder
 
@@ -37,6 +38,7 @@ def run_trial(config: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> None:
     job = jobs[config["trial"]]
     run = RunFolder(job["run_dir"])
     share_start(run, [RunFolder(sibling) for sibling in job["siblings"]])
+    is_regular(run.path / LOG)  # a pipe would wait for its reader
     own = {"PYTHONPATH": job["path"], "COLUMNS": "200"}
     with (run.path / LOG).open("a", encoding="utf-8") as log:
         process = subprocess.Popen(

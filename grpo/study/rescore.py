@@ -18,12 +18,15 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config, read_yaml
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.mistakes import first_mistake
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.configs.reward_files import find_reward_folders, reward_folder
 from blip3o_grpo.evaluation.agreement import PairSummary, RewardSummary, compare_rewards, summarise_reward
+from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.rewards import LoadedReward, RewardBatch, load_reward
 from blip3o_grpo.rewards.images import open_rgb
 from blip3o_grpo.rollout import read_rollouts
@@ -48,13 +51,22 @@ class Rescored:
     all_images: bool
 
     def rewards(self) -> list[RewardSummary]:
-        return [summarise_reward(name, scores) for name, scores in self.scores.items()]
+        return [summarise_reward(name, scores, self._prompts()) for name, scores in self.scores.items()]
 
     def pairs(self) -> list[PairSummary]:
-        return [compare_rewards(a, b, self.scores[a], self.scores[b]) for a, b in combinations(self.scores, 2)]
+        prompts = self._prompts()
+        return [compare_rewards(a, b, self.scores[a], self.scores[b], prompts) for a, b in combinations(self.scores, 2)]
+
+    def _prompts(self) -> list[str]:
+        return [record["prompt_id"] for record in self.records]
 
 
-def rescore(run_dir: str | Path, rewards: Sequence[str] = (), sections: Path | None = None) -> Rescored:
+def rescore(
+    run_dir: str | Path,
+    rewards: Sequence[str] = (),
+    sections: Path | None = None,
+    console: Console | None = None,
+) -> Rescored:
     """Score a run's recorded images.
 
     Args:
@@ -62,13 +74,14 @@ def rescore(run_dir: str | Path, rewards: Sequence[str] = (), sections: Path | N
         rewards: names of the run's rewards (with their options), registered names, or `module:name`, looked for
             beside the run's recipe and in the working folder.
         sections: YAML file with a list of reward sections, as in a recipe.
+        console: where progress goes; None: nowhere.
 
     Raises:
         ConfigError: no run folder, nothing recorded, or no reward given.
         RewardError: unknown reward or option, or a reward that fails.
     """
     run = RunFolder(run_dir)
-    if not run.config.is_file():
+    if not is_regular(run.config):
         raise ConfigError(f"{run.path} is not a run folder: it has no config.yaml")
     config = load_run_config(run.config)
     wanted = [*choose_rewards(config.rewards, rewards), *(read_sections(sections) if sections else [])]
@@ -80,7 +93,7 @@ def rescore(run_dir: str | Path, rewards: Sequence[str] = (), sections: Path | N
     size = max(len(record["rollouts"]) for record in records)
     scores = {}
     for section in wanted:
-        values = score_images(section, run, records, places, images)
+        values = score_images(section, run, records, places, images, console or Console(quiet=True))
         table = np.full((len(records), size), np.nan)
         for (group, member), value in zip(places, values, strict=True):
             table[group, member] = np.nan if value is None else value
@@ -152,22 +165,29 @@ def score_images(
     records: Sequence[dict[str, Any]],
     places: Sequence[tuple[int, int]],
     images: Sequence[np.ndarray],
+    console: Console,
 ) -> list[float | None]:
     """Scores of all images; a reward that compares with the starting policy gets its memory from the run."""
-    reward = load_reward(section.target, section.options, section.folder)
+    with activity(console, f"loading the reward {section.name}"):
+        reward = load_reward(section.target, section.options, section.folder)
     batch = RewardBatch(
         list(images),
         [records[group]["prompt"] for group, _ in places],
         [records[group]["metadata"] for group, _ in places],
     )
     if reward.fits_reference:
-        state = read_reward_state(run.reward_state) if run.reward_state.is_file() else {}
+        state = read_reward_state(run.reward_state) if is_regular(run.reward_state) else {}
         if state.get(section.name):
             reward.instance.load_state_dict(state[section.name])
         else:  # the first recorded step comes nearest to the starting policy
             first = min(record["step"] for record in records)
             reward.instance.fit_reference(batch[: sum(records[group]["step"] == first for group, _ in places)])
-    return [value for part in _calls(reward, places) for value in reward.score(batch[part], section.name)]
+    values: list[float | None] = []
+    with Bar(console, f"scoring with {section.name}", len(places), unit="image") as bar:
+        for part in _calls(reward, places):
+            values += reward.score(batch[part], section.name)
+            bar.see(len(values))
+    return values
 
 
 def _calls(reward: LoadedReward, places: Sequence[tuple[int, int]]) -> list[slice]:

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import ray
@@ -18,21 +19,34 @@ from ray import tune
 from rich.console import Console
 
 from blip3o_grpo.cluster import ray_cluster
+from blip3o_grpo.progress import activity
 from blip3o_grpo.rollout.ray_seams import CHANGED_BY_RAY, QUIET_TUNE, TrialProgressCallback
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.stopping import sigterm_as_sigint
 from blip3o_grpo.study.design import StudyPlan, Trial
 from blip3o_grpo.study.launch import LOG, TrialError, last_line, run_trial
-from blip3o_grpo.terminal import show
+from blip3o_grpo.study.progress import StudyProgress
 
 TRIAL_MODULE = "blip3o_grpo.study.trial"
+
+
+class StudyStopped(KeyboardInterrupt):
+    """The user stopped a study.
+
+    Args:
+        failed: trials that had failed until then, with their last error line.
+    """
+
+    def __init__(self, failed: dict[str, str]):
+        super().__init__()
+        self.failed = failed
 
 
 def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
     """Run what is not finished yet and return the failed trials' names with their last error line.
 
     Raises:
-        KeyboardInterrupt: the user stopped the study.
+        StudyStopped: the user stopped the study.
     """
     pending = [trial for trial in plan.trials if not trial.finished]
     done = len(plan.trials) - len(pending)
@@ -46,7 +60,11 @@ def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are reported in one line each
     scratch = plan.folder / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
-    with ray_cluster(plan.base), sigterm_as_sigint():
+    with ExitStack() as stack:
+        with activity(console, "starting Ray"):
+            stack.enter_context(ray_cluster(plan.base, plan.folder / "failures"))
+        stack.enter_context(sigterm_as_sigint())
+        progress = stack.enter_context(StudyProgress(console, plan.trials, plan.study.trials.concurrency))
         jobs = {trial.name: _job(trial, plan.trials) for trial in pending}
         resources = {"cpu": plan.study.trials.cpus, "gpu": plan.study.trials.gpus}
         tuner = tune.Tuner(
@@ -57,7 +75,7 @@ def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
                 trial_dirname_creator=lambda trial: trial.config["trial"].replace("/", "-"),
             ),
             run_config=tune.RunConfig(
-                name="trials", storage_path=str(scratch), verbose=0, callbacks=[_Announcer(console, len(pending))]
+                name="trials", storage_path=str(scratch), verbose=0, callbacks=[_Announcer(progress)]
             ),
         )
         results = tuner.fit()
@@ -68,7 +86,7 @@ def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
         if result.error is not None
     }
     if any(not trial.finished and trial.name not in failed for trial in pending):
-        raise KeyboardInterrupt
+        raise StudyStopped(failed)
     return failed
 
 
@@ -93,24 +111,23 @@ def _job(trial: Trial, trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 class _Announcer(TrialProgressCallback):
-    """One line in the study's terminal when a trial starts and ends, in place of Tune's own lines."""
+    """Tells the study's terminal when a trial starts and ends, in place of Tune's own lines."""
 
-    def __init__(self, console: Console, total: int):
+    def __init__(self, progress: StudyProgress):
         super().__init__()
-        self.console, self.total, self.started = console, total, 0
+        self.progress = progress
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        self.started += 1
-        show(self.console, f"trial {self.started} of {self.total}: ", (trial.config["trial"], "bold"))
+        self.progress.start(trial.config["trial"])
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **_: Any) -> None:
-        """Nothing: a run reports its steps in its own log."""
+        """Nothing: a run writes its steps into its folder."""
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        show(self.console, f"finished: {trial.config['trial']}")
+        self.progress.end(trial.config["trial"])
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        show(self.console, ("failed:", "bold red"), f" {trial.config['trial']}; the other trials go on")
+        self.progress.end(trial.config["trial"], failed=True)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles callbacks to restore an experiment, which a study does from its run folders."""

@@ -81,8 +81,9 @@ class Guards(TrainerCallback):
         self.add_metrics({SKIPPED: float(reason is not None)})
         if reason is None:
             return
-        evidence = self.save_evidence(state.global_step, reason, {"loss": loss, "grad_norm": norm, **self.measured})
-        about = f"step {state.global_step}: {reason}"
+        step = state.global_step + 1  # the one that the optimiser is about to make
+        evidence = self.save_evidence(step, reason, {"loss": loss, "grad_norm": norm, **self.measured})
+        about = f"step {step}: {reason}"
         if stop:
             raise GuardError(f"{about}; guards.non_finite=stop (evidence: {evidence})")
         if not self.can_skip:

@@ -2,6 +2,10 @@
 
 `mismatch/mean_abs` is mean |log p_sampler - log p_trainer| per token (nats); `kl/mismatch` estimates
 KL(sampler || trainer) per token without bias as E[r - 1 - log r], r = p_trainer / p_sampler (Schulman's k3).
+
+The loss counts tokens, or whole images, with cut ratios r (`trainer.vllm_importance_sampling_mode`). Of these weights
+w, `mismatch/weight_min`, `_mean` and `_max` are logged, and `mismatch/effective_sample_size`, (sum w)^2 / (n sum w^2):
+the share of the samples that is left, 1 where all count alike (Kish 1965).
 """
 
 from __future__ import annotations
@@ -31,6 +35,28 @@ def mismatch(sums: Sequence[float]) -> dict[str, float]:
     """The metrics, from sums over all ranks."""
     difference, kl, count = sums
     return {"mismatch/mean_abs": difference / count, "kl/mismatch": kl / count}
+
+
+def counted_weights(weights: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The importance weights that count, NaN in place of the others.
+
+    Args:
+        weights: `[B, T]` of tokens, or `[B, 1]` of whole images.
+        mask: `[B, T]`, 1 where a token counts.
+    """
+    counted = mask if weights.shape == mask.shape else mask.amax(1, keepdim=True)
+    return weights.masked_fill(~counted.bool(), torch.nan)
+
+
+def weight_metrics(weights: torch.Tensor) -> dict[str, float]:
+    """The metrics of all ranks' weights, as `counted_weights` gives them."""
+    weights = weights[~weights.isnan()].double()
+    return {
+        "mismatch/weight_min": weights.min().item(),
+        "mismatch/weight_mean": weights.mean().item(),
+        "mismatch/weight_max": weights.max().item(),
+        "mismatch/effective_sample_size": (weights.sum() ** 2 / (weights.square().sum() * len(weights))).item(),
+    }
 
 
 def check_mismatch(measured: Mapping[str, float], bound: float, step: int) -> None:

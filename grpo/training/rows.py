@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from blip3o_grpo.configs import RewardSection
-from blip3o_grpo.rollout import Prompt, RolloutBatch, RolloutGroup
+from blip3o_grpo.rewards.types import partly_none
+from blip3o_grpo.rollout import Prompt, RolloutBatch, RolloutError, RolloutGroup
 
 
 def columns(
@@ -33,7 +34,15 @@ def columns(
 
 
 def group_rows(group: RolloutGroup, rewards: Sequence[RewardSection]) -> list[dict[str, Any]]:
-    """One row per member of a group."""
+    """One row per member of a group.
+
+    Raises:
+        RolloutError: a reward scored only some of them, which TRL would take for zeros of the others.
+    """
+    for reward in rewards:
+        reason = partly_none([rollout.rewards[reward.name] for rollout in group.rollouts], group.prompt.text)
+        if reason:
+            raise RolloutError(f"reward {reward.name!r} {reason}")
     return [
         {
             "prompt_ids": group.prompt_ids,

@@ -83,3 +83,19 @@ def _measured(
         return {}
     variance = max(squares / count - (total / count) ** 2, 0.0) * count / max(count - 1, 1)  # as TRL: unbiased
     return {f"reward/{name}": total / count, f"reward/{name}_std": variance**0.5}
+
+
+def prompt_means(batch: RolloutBatch, rewards: Sequence[RewardSection]) -> list[dict[str, float]]:
+    """Of every group, each reward's mean over the images that have it, and as `mean` that of the weighted sum."""
+    means = []
+    for group in batch.groups:
+        row = {}
+        for reward in rewards:
+            known = [score for r in group.rollouts if (score := r.rewards[reward.name]) is not None]
+            if known:
+                row[reward.name] = float(np.mean(known))
+        trained = [reward for reward in rewards if reward.weight and reward.name in row]
+        if trained:
+            row["mean"] = sum(reward.weight * row[reward.name] for reward in trained)
+        means.append(row)
+    return means

@@ -6,6 +6,7 @@ One optimiser step, in the order in which it happens, on every rank with its own
     rollouts         sample, decode and score: one group of images per prompt (`rollout/pipeline.py`)
     logprobs         the trainer's own log-probs of what was sampled, and the reference policy's
     (TRL)            scores become advantages, within each group
+    see_rewards      advantages of groups that hardly differ shrink (`advantages.py`)
     check_rollouts   sampler and trainer must agree before anything is learnt from it
     training_step    loss and gradient; the guards look at both before the optimiser runs
     log              the step's metrics, under the project's names
@@ -20,7 +21,7 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,16 +41,24 @@ from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
 from blip3o_grpo.run.metrics import rename
 from blip3o_grpo.run.retention import checkpoint_score
 from blip3o_grpo.run.stopping import StopRequested, interruptible
+from blip3o_grpo.training.advantages import floored_advantages, group_spreads, spread_metrics
 from blip3o_grpo.training.averaging import FILE as AVERAGED_FILE
 from blip3o_grpo.training.averaging import AveragedWeights
 from blip3o_grpo.training.callbacks import StopAfterStep
 from blip3o_grpo.training.guards import Guards
 from blip3o_grpo.training.lora import merge_adapter, peft_config
-from blip3o_grpo.training.mismatch import MismatchError, check_mismatch, mismatch, mismatch_sums
+from blip3o_grpo.training.mismatch import (
+    MismatchError,
+    check_mismatch,
+    counted_weights,
+    mismatch,
+    mismatch_sums,
+    weight_metrics,
+)
 from blip3o_grpo.training.parallel import prepare_reference
 from blip3o_grpo.training.rows import columns, masked_row, reward_column
 from blip3o_grpo.training.schedule import prompt_schedule
-from blip3o_grpo.training.step_metrics import StepClock, batch_metrics
+from blip3o_grpo.training.step_metrics import StepClock, batch_metrics, prompt_means
 from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer
 
 if TYPE_CHECKING:
@@ -70,6 +79,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         prompts: training prompts; `prompt_schedule` says which step sees which.
         pipeline: anything with `collect` and `sync_weights` of `rollout.RolloutPipeline`.
         recorder: keeps each group's best and worst image, of all ranks.
+        summarise: makes metrics of a step's rewards, prompt by prompt (`step_metrics.prompt_means`).
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         prompts: Sequence[Prompt],
         pipeline: RolloutPipeline,
         recorder: RolloutRecorder | None = None,
+        summarise: Callable[[Sequence[Mapping[str, float]]], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ):
         self.run = config
@@ -91,6 +102,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self.prompts = prompts
         self.pipeline = pipeline
         self.recorder = recorder
+        self.summarise = summarise
         self.clock = StepClock()
         self.folder = RunFolder(config.run_dir)
         self.guards = Guards(
@@ -140,6 +152,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
 
         return forward
 
+    @property
+    def step(self) -> int:
+        """The optimiser step that is being made, from 1; its number is that of all that comes of it."""
+        return self.state.global_step + 1
+
     # The step, in its order.
 
     def sync_weights(self) -> None:
@@ -171,7 +188,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             StopRequested: on all ranks, once one of them has seen the request.
             RolloutError: a stage failed.
         """
-        started, step = time.perf_counter(), self.state.global_step
+        started, step = time.perf_counter(), self.step
         batch = interruptible(
             lambda: self.pipeline.collect(prompts, step=step, turn=self.accelerator.process_index),
             self.folder.stop.exists,
@@ -181,15 +198,18 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self.guards.batch = batch
         self.clock.rollout = time.perf_counter() - started
         versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
-        if versions - {step}:
+        if versions - {step - 1}:
             raise RuntimeError(f"rollouts of step {step} come from policy versions {sorted(versions)}")
         self._record(step, batch)
         self.add_metrics(batch_metrics(batch, step, self.run.rewards, self._sum_over_ranks))
+        means = gather_object(prompt_means(batch, self.run.rewards))  # of all ranks
+        if self.summarise is not None:
+            self.add_metrics(self.summarise(means))
         return batch
 
     def _record(self, step: int, batch: RolloutBatch) -> None:
         every = self.run.rollout.record_every_steps
-        if self.recorder and every and step % every == 0:
+        if self.recorder and every and (step == 1 or step % every == 0):
             picked = gather_object(self.recorder.pick(step, batch))  # rank after rank: the order of the prompts
             if self.accelerator.is_main_process:
                 self.recorder.write(step, picked)
@@ -222,16 +242,48 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         logprobs = torch.cat([output[0] for output in outputs])
         return logprobs, torch.cat([output[1] for output in outputs]) if entropy else None
 
-    def check_rollouts(self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> None:
+    def see_rewards(self, rewards: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        """TRL's advantages `[B]` of this rank with the floor `trainer.min_group_std`, and what the rewards say of it.
+
+        Args:
+            rewards: `[N, R]`, of all ranks' rows and the rewards that are trained on; NaN where there is none.
+            advantages: `[B]`, TRL's.
+        """
+        section, size = self.run.trainer, self.num_generations
+        found, weights = rewards.double().cpu().numpy(), self.reward_weights.double().cpu().numpy()
+        spreads = group_spreads(found, weights, size, section.multi_objective_aggregation)
+        self.add_metrics(spread_metrics(spreads, section.min_group_std))
+        floored = floored_advantages(
+            self.accelerator.gather(advantages).double().cpu().numpy(),
+            found,
+            weights,
+            size,
+            scale=section.scale_rewards,
+            aggregation=section.multi_objective_aggregation,
+            floor=section.min_group_std,
+        )
+        first = self.accelerator.process_index * len(advantages)
+        return torch.from_numpy(floored[first : first + len(advantages)]).to(advantages)
+
+    def check_rollouts(
+        self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
+    ) -> None:
         """Compare the log-probs of sampler and trainer `[B, T]`, once TRL has the advantages and before any update.
+
+        Args:
+            rollout_logprobs: of the sampler.
+            old_logprobs: of the trainer.
+            mask: 1 where a token counts.
+            weights: what the loss makes of their ratio, `[B, T]` or `[B, 1]`.
 
         Raises:
             MismatchError: they differ by more than `trainer.mismatch_bound`, and `guards.mismatch` is `stop`.
         """
         measured = mismatch(self._sum_over_ranks(mismatch_sums(rollout_logprobs, old_logprobs, mask)))
+        measured |= weight_metrics(self.accelerator.gather(counted_weights(weights, mask)))
         self.add_metrics(measured)
         self.guards.measured = measured
-        step = self.state.global_step
+        step = self.step
         try:
             check_mismatch(measured, self.run.trainer.mismatch_bound, step)
         except MismatchError as error:

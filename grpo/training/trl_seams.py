@@ -40,6 +40,19 @@ from trl.models import prepare_deepspeed as prepare_deepspeed  # noqa: E402
 # `prepare_deepspeed` shards a frozen reference as the policy is; DeepSpeed's own entry point wants an optimiser.
 # https://github.com/huggingface/trl/pull/5877; test_trl_prepares_a_reference_for_deepspeed
 
+
+def kept_weight(loss_type: str, here: float, kept: float) -> float:
+    """By what a micro-batch's loss counts more because rows are masked, so that the others' gradient stays as it is.
+
+    Args:
+        loss_type: TRL's. `dapo` divides by the tokens that are not masked anyway; `bnpo` by those of the micro-batch;
+            `grpo` and `dr_grpo` by all rows.
+        here: share of this rank's micro-batch that is not masked.
+        kept: share of the whole batch.
+    """
+    return {"dapo": 1.0, "bnpo": here / kept, "grpo": 1 / kept, "dr_grpo": 1 / kept}[loss_type]
+
+
 UNSYNCED = -1
 """No step: TRL syncs weights before its next rollout."""
 
@@ -109,20 +122,68 @@ class SeamedGRPOTrainer(GRPOTrainer):
         """
         return *self.logprobs(model, input_ids, attention_mask, batch_size, compute_entropy), None
 
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Overridden to keep what TRL makes advantages of: rewards `[N, R]` of all ranks, NaN where there is none.
+
+        https://github.com/huggingface/trl/pull/3620; test_the_rewards_of_all_ranks_are_kept
+        """
+        self.gathered_rewards = super()._calculate_rewards(*args, **kwargs)
+        return self.gathered_rewards
+
     @abstractmethod
-    def check_rollouts(self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> None:
-        """Look at a step's rollouts before the update: log-probs `[B, T]` of sampler and trainer, and what counts."""
+    def see_rewards(self, rewards: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        """The advantages `[B]` of this rank that are learnt from.
+
+        Args:
+            rewards: `[N, R]` of all ranks, NaN where there is none.
+            advantages: `[B]`, TRL's for this rank's part of the rows.
+        """
+
+    @abstractmethod
+    def check_rollouts(
+        self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
+    ) -> None:
+        """Look at a step's rollouts before the update: log-probs `[B, T]` of sampler and trainer, what counts, and the
+        importance weights `[B, T]` of tokens or `[B, 1]` of images."""
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Overridden to see the batch that TRL makes of rollouts, with its advantages, before any update uses it.
 
-        TRL logs the difference of the log-probs but stops nowhere; the keys of the batch are its own.
-        https://github.com/huggingface/trl/issues/5119; test_the_batch_holds_both_log_probs
+        TRL logs the difference of the log-probs but stops nowhere, and has no floor for a group's standard deviation;
+        the keys of the batch are its own. https://github.com/huggingface/trl/issues/5119;
+        test_the_batch_holds_both_log_probs, test_advantages_are_replaced_in_the_batch
         """
         batch = super()._generate_and_score_completions(inputs)
         mask = batch["completion_mask"] * batch["tool_mask"]  # `tool_mask` is the rows' `env_mask`
-        self.check_rollouts(batch["sampling_per_token_logps"], batch["old_per_token_logps"], mask)
+        batch["advantages"] = self.see_rewards(self.gathered_rewards, batch["advantages"])
+        self.check_rollouts(
+            batch["sampling_per_token_logps"],
+            batch["old_per_token_logps"],
+            mask,
+            batch["importance_sampling_ratio"],
+        )
         return batch
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Overridden, for batches with dropped groups only: their rows, which are masked, count in TRL's means.
+
+        `num_items_in_batch` counts the tokens of all ranks and micro-batches that are not masked. Loss and metrics
+        (`_metrics`) of a micro-batch are weighed so that means over ranks and micro-batches are means over those.
+        https://github.com/huggingface/trl/issues/6369 (`dapo` is right);
+        test_a_dropped_group_changes_nothing_for_the_others
+        """
+        mask = inputs["completion_mask"] * inputs["tool_mask"]
+        micro_batches = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        kept = inputs["num_items_in_batch"].item() / (mask.numel() * micro_batches)
+        if kept == 1:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        before = {name: len(values) for name, values in self._metrics["train"].items()}
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        here = self.accelerator.reduce(mask.sum().double(), reduction="mean").item() / mask.numel()
+        for name, values in self._metrics["train"].items():
+            if len(values) > before.get(name, 0) and (name in ("kl", "entropy") or name.endswith("_mean")):
+                values[-1] *= here / kept
+        return loss * kept_weight(self.loss_type, (mask.sum() / mask.numel()).item(), kept)
 
     def add_metrics(self, metrics: Mapping[str, float]) -> None:
         """`_metrics`: log these values with the current step.

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blip3o_grpo.configs import WarmstartConfig
+from blip3o_grpo.configs.regular_files import open_regular, other_kind, read_text
+from blip3o_grpo.configs.shipped import missing_hint
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import unusable_character
 from blip3o_grpo.rewards.images import check_header
 
@@ -38,7 +40,8 @@ def read_captions(config: WarmstartConfig) -> list[CaptionedPicture]:
     file, folder = Path(config.captions), Path(config.images)
     lines = _lines(file)
     if not folder.is_dir():
-        raise WarmstartDataError(f"images: {folder} {'is no folder' if folder.exists() else 'does not exist'}")
+        what = "is no folder" if folder.exists() else f"does not exist; {missing_hint(folder)}"
+        raise WarmstartDataError(f"images: {folder} {what}")
     pictures, places = [], {}
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -57,7 +60,8 @@ def read_captions(config: WarmstartConfig) -> list[CaptionedPicture]:
         if not os.path.isfile(picture.path):  # unlike Path.is_file, never an error: a name may be anything
             if not any(folder.iterdir()):
                 raise WarmstartDataError(f"images: {folder} is empty")
-            what = "is a folder" if os.path.isdir(picture.path) else "does not exist"
+            kind = other_kind(picture.path)
+            what = f"is {kind}" if kind else "does not exist"
             raise WarmstartDataError(f"{picture.place}: names {picture.path}, which {what}")
     return pictures
 
@@ -72,7 +76,7 @@ def digest_pictures(pictures: list[CaptionedPicture]) -> str:
     digest = hashlib.sha256()
     for picture in pictures:
         try:
-            with picture.path.open("rb") as file:
+            with open_regular(picture.path) as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise WarmstartDataError(f"{picture.place}: {picture.path} cannot be read ({error.strerror})") from error
@@ -82,9 +86,9 @@ def digest_pictures(pictures: list[CaptionedPicture]) -> str:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8-sig").split("\n")
+        return read_text(file, "utf-8-sig").split("\n")
     except FileNotFoundError as error:
-        raise WarmstartDataError(f"captions: {file} does not exist") from error
+        raise WarmstartDataError(f"captions: {file} does not exist; {missing_hint(file)}") from error
     except OSError as error:
         raise WarmstartDataError(f"captions: {file} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from blip3o_grpo.configs.atomic import staged_file
 from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, PromptError
+from blip3o_grpo.progress import Bar
 from blip3o_grpo.rewards.images import open_rgb
 from blip3o_grpo.warmstart.captions import CaptionedPicture, WarmstartDataError
 
@@ -108,21 +108,24 @@ def encode(
     fit = FITS[preprocessing]
     sizes = policy.vision.image_size, policy.sana.config.sample_size * policy.vae.spatial_compression_ratio
     tokens, latents = [], []
-    batches = [pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH)]
-    for batch in track(batches, "encoding images", console=console, disable=not console.is_terminal):
-        fitted = [fit(open_rgb(picture.path), *sizes) for picture in batch]
-        seen, wanted = (torch.stack([_pixels(pair[side]) for pair in fitted]) for side in (0, 1))
-        with torch.no_grad():
-            tokens.append(policy.vision.encode(seen).int())
-            latent = policy.vae.encode(wanted * 2 - 1).latent
-        shift = policy.vae.config.get("shift_factor") or 0.0
-        latent = (latent - shift) * policy.vae.config.scaling_factor
-        for picture, finite in zip(batch, latent.isfinite().flatten(1).all(1).tolist(), strict=True):
-            if not finite:
-                raise WarmstartDataError(
-                    f"{picture.place}: the autoencoder makes NaN or infinity of {picture.path}; its weights are damaged"
-                )
-        latents.append(latent)
+    with Bar(console, "encoding pictures", len(pictures), unit="picture") as bar:
+        for start in range(0, len(pictures), BATCH):
+            batch = pictures[start : start + BATCH]
+            fitted = [fit(open_rgb(picture.path), *sizes) for picture in batch]
+            seen, wanted = (torch.stack([_pixels(pair[side]) for pair in fitted]) for side in (0, 1))
+            with torch.no_grad():
+                tokens.append(policy.vision.encode(seen).int())
+                latent = policy.vae.encode(wanted * 2 - 1).latent
+            shift = policy.vae.config.get("shift_factor") or 0.0
+            latent = (latent - shift) * policy.vae.config.scaling_factor
+            for picture, finite in zip(batch, latent.isfinite().flatten(1).all(1).tolist(), strict=True):
+                if not finite:
+                    raise WarmstartDataError(
+                        f"{picture.place}: the autoencoder makes NaN or infinity of {picture.path}; its weights are "
+                        "damaged"
+                    )
+            latents.append(latent)
+            bar.see(start + len(batch))
     return EncodedPictures(torch.cat(tokens), torch.cat(latents))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from blip3o_grpo.configs import WarmstartConfig
+from blip3o_grpo.progress import activity
 from blip3o_grpo.run.folder import WARMSTART, RunFolder
 from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.metrics import read_metrics
@@ -42,7 +43,8 @@ def train_supervised(config: WarmstartConfig, console: Console | None = None) ->
             folder.check(config)  # again: another process may have been quicker
             if not is_finished(folder):
                 folder.prepare(config)
-                from blip3o_grpo.warmstart.training import train
+                with activity(console, "loading libraries"):
+                    from blip3o_grpo.warmstart.training import train
 
                 train(run, console, signals)
     return result(folder, console)

@@ -12,12 +12,15 @@ from torch import nn
 
 from blip3o_grpo.configs import WarmstartConfig
 from blip3o_grpo.configs.atomic import require_room, staged_folder, storage_errors
+from blip3o_grpo.configs.inert import inert_warmstart_options
 from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.checkpoint import released_tensors
-from blip3o_grpo.progress import print_notice, training_bar
+from blip3o_grpo.progress import Bar, activity, print_notice
+from blip3o_grpo.run.environment import record_start
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
 from blip3o_grpo.run.metrics import append_metrics, forget_later
 from blip3o_grpo.run.stopping import RunStopped, StopSignals
+from blip3o_grpo.terminal import show
 from blip3o_grpo.warmstart.anchor import make_probe
 from blip3o_grpo.warmstart.encoded import EncodedPictures, encode_captions, load_or_encode
 from blip3o_grpo.warmstart.loss import Batch, draw_batch, learning_rate, learns, warmstart_loss
@@ -46,10 +49,14 @@ def train(run: CheckedWarmstart, console: Console, signals: StopSignals) -> None
     def warn(text: str) -> None:
         print_notice(console, text)
 
+    for sentence in inert_warmstart_options(config):
+        warn(sentence)
     checkpoint = folder.verified_checkpoint(warn)
+    record_start(folder.environment, folder.newest_step())
     start = checkpoint or resolve_policy_path(config.policy.path)
     prompt_ids = encode_captions(PromptEncoder.from_pretrained(start), run.pictures)  # before any weight is read
-    policy = BLIP3oNext.from_pretrained(start, parts=PARTS)
+    with activity(console, f"loading the policy {start}"):
+        policy = BLIP3oNext.from_pretrained(start, parts=PARTS)
     learner = Learner(policy, config)
     check_room(folder, learner, len(run.pictures))
     pictures = load_or_encode(
@@ -66,12 +73,12 @@ def train(run: CheckedWarmstart, console: Console, signals: StopSignals) -> None
     if checkpoint:
         done = folder.newest_step()
         learner.load_state(checkpoint / STATE)
-        console.print(f"resuming from {checkpoint}", soft_wrap=True, highlight=False, markup=False)
+        show(console, f"resuming from {checkpoint}")
     forget_later(folder.metrics, done)
     with signals.graceful(folder.stop):
         finished = take_steps(learner, prompt_ids, pictures, folder, done, console)
         if finished:
-            with staged_folder(folder.policy) as staged:
+            with activity(console, f"saving the policy to {folder.policy}"), staged_folder(folder.policy) as staged:
                 policy.save_pretrained(staged)
             with storage_errors(folder.checkpoints):
                 shutil.rmtree(folder.checkpoints)
@@ -172,9 +179,7 @@ def take_steps(
     If a stop is asked for, it ends after the step it is in, with a checkpoint.
     """
     config, means = learner.config, {}
-    every = max(1, config.max_steps // LINES)
-    with training_bar(console, "warm start") as bar:
-        task = bar.add_task("", total=config.max_steps, completed=done)
+    with Bar(console, "warm start", config.max_steps, done, lines=LINES) as bar:
         for step in range(done + 1, config.max_steps + 1):
             losses = learner.step(draw_batch(learner.policy, prompt_ids, pictures, config, step - 1), step - 1)
             append_metrics(folder.metrics, step, losses)
@@ -185,9 +190,7 @@ def take_steps(
                 save_checkpoint(learner, folder, step)
             if stop:
                 return False
-            bar.update(task, completed=step, description=line)
-            if not console.is_terminal and step % every == 0:
-                console.print(f"step {step}/{config.max_steps}  {line}", highlight=False, soft_wrap=True)
+            bar.see(step, line)
     return True
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from safetensors import SafetensorError, safe_open
 
+from blip3o_grpo.configs.regular_files import is_regular, read_text
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.policies.blip3o_next.tied import EMBEDDING, HEAD, is_tied, shared_once, shared_twice
 
@@ -69,9 +70,9 @@ class Weights:
     def __init__(self, folder: Path):
         self.folder = folder
         index = folder / INDEX
-        if (folder / SINGLE).is_file():
+        if is_regular(folder / SINGLE):
             self.files = dict.fromkeys(_open(folder / SINGLE).keys(), folder / SINGLE)
-        elif index.is_file():
+        elif is_regular(index):
             self.files = _read_index(index)
         else:
             raise CheckpointError(f"{folder}: neither {SINGLE} nor {INDEX} is there")
@@ -79,7 +80,7 @@ class Weights:
         self.integers: set[str] = set()
         files = sorted(set(self.files.values()))
         for file in files:
-            if not file.is_file():
+            if not is_regular(file):
                 raise CheckpointError(f"{index}: names {file.name}, which is missing")
         for file in files:
             handle = _open(file)
@@ -130,7 +131,7 @@ def _open(file: Path, framework: Literal["np", "pt"] = "np") -> safe_open:
 
 def _read_index(index: Path) -> dict[str, Path]:
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = json.loads(read_text(index))["weight_map"]
         outside = [name for name in names.values() if Path(name).name != name]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index}: not an index of shards ({type(error).__name__}: {error})") from error

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError, read_json
 from blip3o_grpo.policies.blip3o_next.tied import TIE
 
@@ -82,7 +83,7 @@ def resolve_policy_path(name: str | Path) -> Path:
         from blip3o_grpo.policies.blip3o_next.hub import fetch
 
         path = fetch(str(name), CHECKPOINT_FILES, f"policy {str(name)!r}")
-    if not (path / "config.json").is_file():
+    if not is_regular(path / "config.json"):
         raise CheckpointError(f"{path}: config.json is missing, so this is no checkpoint in the released layout")
     return path
 

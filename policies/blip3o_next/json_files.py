@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from blip3o_grpo.configs.regular_files import read_text
+
 
 class CheckpointError(ValueError):
     """A checkpoint folder that cannot be used: names the file and the key."""
@@ -17,7 +19,7 @@ def read_json(file: Path) -> dict:
         CheckpointError: missing, not UTF-8, not JSON, or not an object.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_text(file))
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

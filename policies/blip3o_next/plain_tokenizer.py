@@ -16,6 +16,8 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, Tokenizer
 
+from blip3o_grpo.configs.regular_files import is_regular, read_text
+
 
 class PlainTokenizer:
     """What transformers would make of a folder's tokenizer files.
@@ -29,7 +31,7 @@ class PlainTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         file = folder / "tokenizer_config.json"
-        settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        settings = json.loads(read_text(file)) if is_regular(file) else {}
         added = sorted((int(number), token) for number, token in settings.get("added_tokens_decoder", {}).items())
         for number, token in added:
             if self._tokenizer.id_to_token(number) is None:
@@ -38,7 +40,7 @@ class PlainTokenizer:
             token.content: number for number, token in self._tokenizer.get_added_tokens_decoder().items()
         }
         template = folder / "chat_template.jinja"
-        self._template = template.read_text(encoding="utf-8") if template.is_file() else settings["chat_template"]
+        self._template = read_text(template) if is_regular(template) else settings["chat_template"]
         if isinstance(self._template, list):  # several, by name
             self._template = {entry["name"]: entry["template"] for entry in self._template}["default"]
         self._special = {

@@ -18,6 +18,7 @@ from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaTransf
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once, distinct_rows
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, check_parts, load_part, save_parts, stored_parts
 from blip3o_grpo.policies.blip3o_next.config import (
     image_tokens,
@@ -201,29 +202,26 @@ class BLIP3oNext(nn.Module):
     ) -> torch.Tensor:
         """Latents `[B, C, h, w]` decoded from hidden states `[B, T + 1, D]` with classifier-free guidance.
 
-        The unconditional branch is the connector applied to zeros; both conditions are computed once. The head computes
-        in its own dtype; latents, guidance and Euler steps stay in the noise's float32, so a bfloat16 head does not
-        round the latents in every step.
+        The unconditional branch is the connector applied to zeros. Captions are read once for all steps
+        (`caption_once`), and the first unconditional step is done once per distinct noise. The head computes in its own
+        dtype; latents, guidance and Euler steps stay in the noise's float32, so a bfloat16 head does not round the
+        latents in every step.
         """
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist(), device=noise.device)
-        condition = self.connector(hidden)
         guided = guidance_scale != 1
-        if guided:
-            nothing = self.connector(torch.zeros_like(hidden[:1, :1])).expand_as(condition)
-            condition = torch.cat([nothing, condition])
-        latents = noise
-        for timestep in scheduler.timesteps:
-            model_input = (torch.cat([latents, latents]) if guided else latents).to(self.sana.dtype)
-            velocity = self.sana(
-                hidden_states=model_input,
-                timestep=timestep.expand(len(model_input)),
-                encoder_hidden_states=condition,
-            ).sample.float()
-            if guided:
-                without, with_condition = velocity.chunk(2)
-                velocity = without + guidance_scale * (with_condition - without)
-            latents = scheduler.step(velocity, timestep, latents).prev_sample
+        nothing = self.connector(torch.zeros_like(hidden[:1, :1])) if guided else None
+        latents, everyone = noise, torch.arange(len(noise), device=noise.device)
+        with captions_read_once(self.sana, self.connector(hidden), nothing) as velocity_of:
+            for number, timestep in enumerate(scheduler.timesteps):
+                if guided:
+                    first, which = distinct_rows(noise) if number == 0 else (everyone, everyone)
+                    velocity = velocity_of(torch.cat([latents[first], latents]), timestep)
+                    without, with_condition = velocity[: len(first)][which], velocity[len(first) :]
+                    velocity = without + guidance_scale * (with_condition - without)
+                else:
+                    velocity = velocity_of(latents, timestep)
+                latents = scheduler.step(velocity, timestep, latents).prev_sample
         return latents
 
     @torch.no_grad()

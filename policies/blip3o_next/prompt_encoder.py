@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.policies.blip3o_next.config import (
     image_tokens,
     load_config,
@@ -69,7 +70,7 @@ class PromptEncoder:
         """
         folder = resolve_policy_path(path)
         config = plain_config(folder)
-        if not (folder / "tokenizer.json").is_file():
+        if not is_regular(folder / "tokenizer.json"):
             raise CheckpointError(f"{folder}: tokenizer.json is missing")
         try:
             tokenizer = PlainTokenizer(folder) if plain else _library_tokenizer(folder)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.regular_files import MAX_BYTES, open_regular, other_kind
 from blip3o_grpo.rewards.geneval.records import TAG_TABLE
 from blip3o_grpo.rewards.suites import ScoredPrompt
 
@@ -82,13 +83,13 @@ def write_results(path: Path, prompts: Sequence[ScoredPrompt]) -> None:
 
 
 def _holds_results(path: Path) -> bool:
-    if not path.is_file():
+    if other_kind(path):
         return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        line = file.readline()
+    with open_regular(path) as file:
+        line = file.readline(MAX_BYTES)
     try:
         return {"filename", "correct"} <= set(json.loads(line))
-    except (json.JSONDecodeError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return False
 
 

@@ -9,6 +9,7 @@ and number. Not here: TLS, and time limits on headers, which a reverse proxy add
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import io
 import ipaddress
 import logging
@@ -33,6 +34,7 @@ from PIL import Image
 from pydantic import Base64Bytes, BaseModel, ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from blip3o_grpo.configs.mistakes import first_mistake
 from blip3o_grpo.rewards.http.failures import one_line
 from blip3o_grpo.rewards.http.png import PngHeader, read_header
 from blip3o_grpo.rewards.redaction import redact
@@ -121,11 +123,11 @@ def create_app(
 
     @app.exception_handler(AnyHTTPException)
     async def refuse(request: Request, error: AnyHTTPException) -> Response:
-        if error.status_code < 500:  # what the reward raised has been written already
-            who = request.client.host if request.client else "?"
-            logger.warning(
-                one_line(f"refused {request.method} {request.url.path} of {who}: {error.status_code} {error.detail}")
-            )
+        who = request.client.host if request.client else "?"
+        what = "failed" if error.status_code >= 500 else "refused"
+        logger.warning(
+            one_line(f"{what} {request.method} {request.url.path} of {who}: {error.status_code} {error.detail}")
+        )
         return await http_exception_handler(request, error)
 
     @app.get("/health", dependencies=[Depends(authorise)])
@@ -165,12 +167,20 @@ async def _read(request: Request, max_images: int) -> tuple[ScoreRequest, list[b
                 pngs = [await file.read() for file in form.getlist("images")]
                 return ScoreRequest.model_validate_json(form["request"]), pngs
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "request"
-        raise HTTPException(422, f"{where}: {first['msg']}") from error
+        raise HTTPException(422, f"request: {_mistake(error)}") from error
     except (AttributeError, KeyError) as error:
         raise HTTPException(422, "the form needs a text field `request` and files `images`") from error
     raise HTTPException(415, f"content type {kind!r}; send application/json or multipart/form-data")
+
+
+def _mistake(error: ValidationError) -> str:
+    """The first mistake of a request's body, whose values may be long."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"not valid JSON ({first['ctx']['error']})"
+    if first["type"].startswith("base64"):
+        return f"{'.'.join(map(str, first['loc']))!r} is no base64 (RFC 4648)"
+    return first_mistake(error, json=True)
 
 
 def _decode(asked: ScoreRequest, pngs: list[bytes], max_pixels: int) -> RewardBatch:
@@ -245,9 +255,20 @@ def serve(
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", limit_concurrency=MAX_CONNECTIONS, server_header=False
     )
-    server = _Server(config, f"serving reward {target} on http://{f'[{host}]' if ':' in host else host}:{port}")
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        known = error.errno is not None and error.errno > 0  # of a name that is not found it is not the system's
+        reason = os.strerror(error.errno) if known else error.strerror
+        typer.echo(f"error: cannot listen on {host}, port {port}: {reason}", err=True)
+        raise typer.Exit(2) from None
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    access = "every request needs the token" if token else "without a token"
+    version = importlib.metadata.version("blip3o-grpo")
+    server = _Server(config, f"serving reward {target} on {address} (blip3o-grpo {version}, {access})")
     with suppress(KeyboardInterrupt):  # how a server is ended
-        server.run()
+        server.run(sockets=[listening])
+    typer.echo("stopped serving", err=True)
 
 
 class _Server(uvicorn.Server):

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from blip3o_grpo.configs.regular_files import read_bytes, read_text
 from blip3o_grpo.rewards.ocr.normalise import letters
 from blip3o_grpo.rewards.types import RewardError
 
@@ -62,7 +63,7 @@ def onnx_alphabet(file: Path) -> list[str]:
     Raises:
         RewardError: it lists none.
     """
-    for number, entry in _fields(memoryview(file.read_bytes())):
+    for number, entry in _fields(memoryview(read_bytes(file))):
         if number == _METADATA_FIELD:
             fields = {number: bytes(part).decode() for number, part in _fields(entry)}
             if fields.get(_KEY_FIELD) == "character":
@@ -84,7 +85,7 @@ def read_settings(file: Path, section: str, key: str) -> Any:
         RewardError: the file cannot be read, or has no such value.
     """
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)[section][key]
+        return yaml.load(read_text(file), Loader=yaml.CSafeLoader)[section][key]
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise RewardError(f"{file}: no {section}.{key} in it ({type(error).__name__}: {reason})") from error

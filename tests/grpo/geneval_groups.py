@@ -73,5 +73,5 @@ def check_official_summary(path: Path, policy: dict) -> None:
     """Assert that the file gives the numbers that `eval --json` prints for a policy."""
     ours = {tag: mean for tag, (mean, _, _) in policy["tags"]["geneval"].items()}
     ours |= {"overall": policy["means"]["geneval/overall"], "images": policy["means"]["geneval"]}
-    expected = ours | {"prompts": policy["prompts_with_a_correct_image"]}
+    expected = ours | {"prompts": policy["prompts_with_a_correct_image"]["mean"]}
     assert read_as_official_summary(path) == pytest.approx(expected)

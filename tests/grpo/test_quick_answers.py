@@ -156,7 +156,7 @@ def test_a_run_that_lacks_something_is_not_finished(finished, lacking):
         (["plan", "--jsn"], "did you mean --json?"),
         (["eval", "tiny", "--group-size", "4"], "did you mean --set rollout.group_size=4?"),
         (["warmstart", "x.yaml", "--learning-rate", "1"], "did you mean learning_rate=1?"),
-        (["ablate", "x.yaml", "--max-steps", "3"], "`overrides: {trainer.max_steps: 3}` in the study's file"),
+        (["ablate", "x.yaml", "--max-steps", "3"], "did you mean trainer.max_steps=3?"),
         (["doctor", "--group-size", "3"], "did you mean rollout.group_size=3?"),
         (["train", "--nothing-like-it"], "settings of a recipe are written section.key=value"),
     ],

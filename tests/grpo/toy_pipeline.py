@@ -43,7 +43,18 @@ class FakePipeline:
         self.version = version
         self.versions.append(version)
 
-    def collect(self, prompts, step, *, group_size=None, num_diffusion_steps=None, draw=None, explain=False, turn=0):
+    def collect(
+        self,
+        prompts,
+        step,
+        *,
+        group_size=None,
+        num_diffusion_steps=None,
+        draw=None,
+        explain=False,
+        turn=0,
+        progress=None,
+    ):
         if self.stop_at is not None and step == self.stop_at:
             raise KeyboardInterrupt
         if self.hang_at is not None and step == self.hang_at:
@@ -52,6 +63,8 @@ class FakePipeline:
         started = time.perf_counter()
         size = group_size or self.config.rollout.group_size
         groups = [self._group(prompt, step, size) for prompt in prompts if prompt.id not in self.drop]
+        if progress is not None:
+            progress(len(prompts))
         wall = time.perf_counter() - started
         seconds = {"sample": wall, "decode": 0.0, "score": 0.0, "wall": wall}
         return RolloutBatch(tuple(groups), seconds, len(prompts) - len(groups))

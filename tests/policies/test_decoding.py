@@ -69,7 +69,7 @@ def test_conditions_are_computed_once_and_both_branches_in_one_batch(model):
     model.denoise(hidden, noise, num_steps=3)
     for hook in hooks:
         hook.remove()
-    assert calls == [("connector", hidden.shape[:2]), ("connector", (1, 1)), *[("head", 4)] * 3]
+    assert calls == [("connector", (1, 1)), ("connector", hidden.shape[:2]), *[("head", 4)] * 3]
 
 
 @torch.no_grad()

@@ -173,7 +173,7 @@ def test_broken_exif_is_no_broken_picture(tmp_path, recwarn):
     [
         (lambda path: None, "No such file"),
         (os.mkfifo, "not a regular file"),
-        (os.mkdir, "Is a directory"),
+        (os.mkdir, "a folder, not a regular file"),
         (lambda path: os.symlink("/dev/zero", path), "not a regular file"),
         (lambda path: path.write_bytes(b""), "cannot identify"),
         (lambda path: path.write_bytes(png(9, 8, 2, bytes(range(27)))[:50]), "truncated"),

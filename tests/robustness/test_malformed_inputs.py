@@ -8,9 +8,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.robustness import cases_checkpoints, cases_configs, cases_images, cases_prompts, cases_runs, cases_studies
+from tests.robustness import (
+    cases_checkpoints,
+    cases_configs,
+    cases_files,
+    cases_images,
+    cases_prompts,
+    cases_runs,
+    cases_studies,
+)
 
-MODULES = (cases_configs, cases_studies, cases_prompts, cases_checkpoints, cases_images, cases_runs)
+MODULES = (cases_configs, cases_studies, cases_prompts, cases_checkpoints, cases_images, cases_runs, cases_files)
 CASES = [case for module in MODULES for case in module.CASES]
 LIMIT_S = 120
 """For one case: a hang, not slowness, ends here."""

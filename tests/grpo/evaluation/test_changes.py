@@ -46,16 +46,17 @@ def test_the_table_at_the_end_of_a_run_claims_only_what_is_shown():
         "x": Estimate(0.1, 0.04, 0.16, 8),
         "old": Estimate(0.1, None, None, None),
     }
-    before, after = (Evaluation(0, 8, 1, found, {}, {}) for found in means)
+    before, after = (Evaluation(0, 8, 1, found, dict.fromkeys(found, (0.1, 0.7)), {}) for found in means)
     result = TrainingResult(Path("run"), 3, before, after, changes, 1.0, 1.0, None, {})
     console = Console(width=120, color_system=None)
     with console.capture() as capture:
         console.print(heldout_table(result))
     text = " ".join(capture.get().replace("│", " ").split())
-    assert "ocr 0.400 0.520 +0.120 -0.050 to +0.290 8 no change shown" in text
-    assert "x 0.500 0.600 +0.100 +0.040 to +0.160 8 old" in text
-    assert "old 0.100 0.200 +0.100 no interval – no change shown" in text
-    assert "gone 0.300 – – – –" in text
+    ends = "(0.100 to 0.700)"
+    assert f"ocr 0.400 0.520 +0.120 no change shown {ends} {ends} (-0.050 to +0.290, n=8)" in text
+    assert f"x 0.500 0.600 +0.100 up {ends} {ends} (+0.040 to +0.160, n=8)" in text
+    assert f"old 0.100 0.200 +0.100 no change shown {ends} {ends} (no interval)" in text
+    assert "gone 0.300 – –" in text
 
 
 def test_a_change_whose_prompts_were_not_stored_has_no_interval():

@@ -39,7 +39,7 @@ def test_a_monotone_change_of_scores_is_full_agreement():
     assert (found.within.mean, found.within.high) == pytest.approx((1, 1))
     assert found.within.low == pytest.approx(2 * 0.05 ** (1 / 12) - 1)  # twelve prompts do not prove it of all
     assert (found.overall.mean, found.overall.low, found.overall.high) == pytest.approx((1, 1, 1))
-    assert (found.num_groups, found.same_order, found.spread_lost) == (12, 1, 0)
+    assert (found.num_groups, found.same_order.mean, found.spread_lost.mean) == (12, 1, 0)
 
 
 def test_a_shift_per_prompt_lowers_the_overall_correlation_only():
@@ -67,9 +67,9 @@ def test_groups_that_lose_their_spread_are_counted_and_correlate_with_nothing():
     fewer[:3] = 0.5
     most[11] = 1.0
     found = agreement(fewer, most)
-    assert found.num_groups == 8 and found.spread_lost == pytest.approx(3 / 11)
+    assert found.num_groups == 8 and found.spread_lost.mean == pytest.approx(3 / 11) and found.spread_lost.n == 11
     nothing = agreement(np.zeros_like(MOST), MOST)
-    assert nothing.within is None and nothing.overall is None and nothing.spread_lost == 1
+    assert nothing.within is None and nothing.overall is None and nothing.spread_lost.mean == 1
 
 
 def test_summary_leaves_out_groups_that_one_batch_lacks_and_rewards_without_scores():
@@ -81,7 +81,8 @@ def test_summary_leaves_out_groups_that_one_batch_lacks_and_rewards_without_scor
     assert (few.reward, few.num_steps, most.num_steps) == ("ocr", 4, 30)
     assert few.agreement.within.mean == pytest.approx(1) and most.agreement is None
     assert (few.agreement.within.low, few.agreement.within.n) == (None, 3)  # of three prompts there is no interval
-    assert few.mean == pytest.approx(np.nanmean(scores[4])) and most.mean == pytest.approx(scores[30][:3].mean())
+    assert few.mean.mean == pytest.approx(np.nanmean(scores[4], axis=1).mean()) and few.mean.n == 3
+    assert most.mean.mean == pytest.approx(scores[30][:3].mean())
     assert few.decode_seconds == pytest.approx(0.2) and most.decode_seconds == pytest.approx(1.0)
     assert json.loads(json.dumps(result.to_dict()))["rows"][0]["reward"] == "ocr"
 

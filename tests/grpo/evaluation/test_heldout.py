@@ -70,18 +70,29 @@ def test_labels_stay_below_their_own_picture():
 
 def test_every_rank_gives_its_weights_and_rank_0_evaluates_them(make_config, tmp_path, monkeypatch):
     config = make_config(evaluation={"every_steps": 2}, trainer={"max_steps": 4})
-    done, logged = [], {}
+    done, logged, told = [], {}, []
+    found = Evaluation(2, 5, 1, {"target": 0.5}, {"target": (0.3, 0.7)}, {str(i): {"target": 0.5} for i in range(5)})
 
-    def evaluated(pipeline, prompts, config, *, name, step, folder):
+    def evaluated(pipeline, prompts, config, *, name, step, folder, progress):
         done.append(name)
-        return SimpleNamespace(means={"target": 0.5})
+        progress(1)
+        return found
 
     monkeypatch.setattr(callback, "evaluate", evaluated)
     reporter = callback.HeldoutCallback(
-        config, None, [], RunFolder(tmp_path), sync_weights=lambda: done.append("sync"), add_metrics=logged.update
+        config,
+        None,
+        ["a", "b", "c"],
+        RunFolder(tmp_path),
+        sync_weights=lambda: done.append("sync"),
+        add_metrics=logged.update,
+        tell=told.append,
     )
     for main in (True, False):
         for step in range(1, 5):  # the last step's policy is evaluated when training is over
             reporter.on_step_end(None, TrainerState(global_step=step, is_world_process_zero=main), None)
     assert done == ["sync", "step-2", "sync"]
-    assert logged == {"heldout/target": 0.5}
+    interval = {"interval/heldout/target/low": 0.3, "interval/heldout/target/high": 0.7, "interval/heldout/target/n": 5}
+    assert logged == {"heldout/target": 0.5, **interval}
+    progress = [{"evaluating": 2, "done": done, "of": 3} for done in (0, 1)]
+    assert told == [*progress, {"evaluation": found}]

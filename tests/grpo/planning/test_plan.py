@@ -11,10 +11,17 @@ from typer.testing import CliRunner
 from blip3o_grpo.cli import app
 from blip3o_grpo.configs import ConfigError, load_run_config
 from blip3o_grpo.planning import check_placement, make_plan
-from blip3o_grpo.planning.footprint import _kept, footprints, kept_activations, num_adapter_values
+from blip3o_grpo.planning.footprint import (
+    _kept,
+    footprints,
+    images_at_once,
+    kept_activations,
+    num_adapter_values,
+)
 from blip3o_grpo.planning.plan import memory_of_gpu
 from blip3o_grpo.planning.times import measure_run, measured_times, predict
 from blip3o_grpo.policies import BLIP3oNext, load_config, resolve_policy_path
+from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once
 from blip3o_grpo.policies.blip3o_next.released import write_configs
 from blip3o_grpo.rollout.placement.gpus import place
 from blip3o_grpo.run.folder import RunFolder
@@ -116,7 +123,18 @@ def test_weights_are_counted_exactly(make_config, policy_path):
     items = {kind: size.items for kind, size in footprints(make_config(), policy_path).items()}
     assert items["trainer"]["weights"] == items["trainer"]["gradients"] == items["trainer"]["reference"]
     assert items["trainer"]["Adam"] == 2 * items["trainer"]["weights"] == 8 * numel["ar"]
+    captions = items["decoder"].pop("captions of a batch")
     assert items["decoder"] == {name: 4 * count for name, count in numel.items()}
+    assert captions == 4 * num_kept_caption_values(policy, images_at_once(make_config()))
+
+
+@torch.no_grad()
+def num_kept_caption_values(policy: BLIP3oNext, images: int) -> int:
+    """What a batch's blocks really keep for all steps."""
+    condition = policy.connector(torch.zeros(images, policy.image_tokens.num_tokens + 1, policy.config.hidden_size))
+    with captions_read_once(policy.sana, condition, None):
+        kept = [block.attn2.processor for block in policy.sana.transformer_blocks]
+    return sum(processor.key.numel() + processor.value.numel() for processor in kept)
 
 
 def test_adapters_are_counted_exactly(make_config, policy_path):
@@ -200,7 +218,9 @@ def test_shipped_constants_are_of_the_shipped_policy_and_name_their_source():
 def test_the_command_prints_tables_or_json(released):
     runner, file = CliRunner(), str(CONFIGS / "blip3o_next_ocr.yaml")
     shown = runner.invoke(app, ["plan", file, f"policy.path={released}"])
-    assert shown.exit_code == 0, shown.output
+    assert shown.exit_code == 0 and "changes nothing" not in shown.output, shown.output
+    inert = runner.invoke(app, ["plan", file, f"policy.path={released}", "trainer.epsilon=0.3"])
+    assert "warning: trainer.epsilon=0.3 changes nothing: every batch gets one" in inert.output.replace("\n", " ")
     assert "trainer" in shown.output and "none measured for this policy" in shown.output
     plan = runner.invoke(app, ["plan", file, f"policy.path={released}", "--json"])
     assert json.loads(plan.output)["gpus"] == 8

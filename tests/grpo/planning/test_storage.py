@@ -44,7 +44,7 @@ def test_a_read_only_disk_is_told_before_anything_is_done(make_config, run_toy, 
     config = make_config(run_dir=str(disk / "run"), trainer={"max_steps": 2}, checkpoint={"every_steps": 1})
     folder = RunFolder(config.run_dir)
     remount(disk, "size=1g")
-    run_toy(config, hang_at=1)
+    run_toy(config, hang_at=2)
     remount(disk, "ro")
     with pytest.raises(StorageError, match=r"cannot write .*: Read-only file system"):
         run_toy(config)

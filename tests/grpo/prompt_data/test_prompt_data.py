@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -130,6 +130,7 @@ def test_default_proportions():
     assert tags == {tag: 100 * share for tag, share in DEFAULT_SHARES.items()}
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(1, 5000),
     shares=st.dictionaries(st.sampled_from(TAGS), st.floats(0, 1e6), min_size=1).filter(lambda s: sum(s.values()) > 0),
@@ -198,6 +199,7 @@ def test_normalised_text_keeps_what_differs(one, other):
     assert normalised(one) != normalised(other)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(list("abcxyz019é漢")), min_size=1), st.data())
 def test_normalised_text_is_its_letters_and_digits(letters, data):
     spaced = [c + data.draw(st.sampled_from(["", " ", "\t", "\u00a0", ".", "—", "”", "’", "`"])) for c in letters]
@@ -269,8 +271,9 @@ def test_no_generated_prompt_is_in_the_published_test_files(tmp_path):
         assert len(load_prompts(out)) == 3000
         assert run("check", out, test).exit_code == 0
         if command == "geneval":  # without the exclusion there would be some
-            run(command, "--out", out, "--count", 3000, "--seed", 5)
-            checked = run("check", out, test)
+            every = tmp_path / "every.jsonl"
+            run(command, "--out", every, "--count", 3000, "--seed", 5)
+            checked = run("check", every, test)
             assert checked.exit_code == 1
             assert "same words: a photo of" in checked.output and "same meaning: a photo of" in checked.output
 
@@ -286,13 +289,46 @@ def test_command_writes_the_same_file_again_and_whole(tmp_path):
     assert [path.name for path in first.parent.iterdir()] == ["x.jsonl"]
 
 
+@pytest.mark.parametrize("command", ["geneval", "text"])
+def test_held_out_prompts_share_neither_words_nor_meaning_nor_quoted_texts_with_training(command, tmp_path):
+    train, heldout, again = tmp_path / "train.jsonl", tmp_path / "heldout.jsonl", tmp_path / "again.jsonl"
+    made = run(command, "--out", train, "--count", 1500, "--heldout-out", heldout, "--heldout-count", 100)
+    assert made.exit_code == 0, made.output
+    assert str(train) in made.output and str(heldout) in made.output
+    assert (len(load_prompts(train)), len(load_prompts(heldout))) == (1500, 100)
+    assert run("check", train, heldout).exit_code == 0
+    quoted = [{prompt.metadata.get("target_text") for prompt in load_prompts(file)} for file in (train, heldout)]
+    assert command == "geneval" or not quoted[0] & quoted[1]
+    run(command, "--out", again, "--count", 5, "--heldout-out", tmp_path / "more.jsonl", "--exclude-file", heldout)
+    assert run("check", tmp_path / "more.jsonl", heldout).exit_code == 0  # files to exclude are kept out of both
+
+
+def test_an_existing_file_stays_unless_it_is_the_same(tmp_path):
+    """No file is overwritten, and a refused command writes neither of its files."""
+    out, heldout = tmp_path / "train.jsonl", tmp_path / "heldout.jsonl"
+    command = ("text", "--count", 5, "--out", out, "--heldout-out", heldout)
+    for _ in range(2):
+        assert run(*command).exit_code == 0
+    heldout.write_text("a cup\n", encoding="utf-8")
+    out.unlink()
+    refused = run(*command)
+    assert refused.exit_code == 2 and f"{heldout}: is there and holds something else" in refused.stderr
+    assert heldout.read_text(encoding="utf-8") == "a cup\n" and not out.exists()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["--count", 0, "--out", "x.jsonl"], "'--count'"),
         (["--count", 5, "--out", "x.txt"], "end in .jsonl"),
+        (["--count", 5, "--out", f"{'x' * 300}.jsonl"], "File name too long"),
         (["--count", 5, "--out", "x.jsonl", "--tag-share", "counting"], "write tag=number"),
         (["--count", 5, "--out", "x.jsonl", "--tag-share", "colors=1", "--tag-share", "colors=2"], "twice"),
         (["--count", 5, "--out", "x.jsonl", "--exclude-file", "none.txt"], "no such prompt file"),
+        (["--count", 5, "--out", "x.jsonl", "--heldout-out", "./x.jsonl"], "is the file of the training prompts"),
+        (["--count", 5, "--out", "x.jsonl", "--heldout-out", "y.txt"], "end in .jsonl"),
+        (["--count", 5, "--out", "x.jsonl", "--heldout-out", "y.jsonl", "--heldout-count", 0], "'--heldout-count'"),
+        (["--count", 5, "--out", "x.jsonl", "--heldout-count", 3], "--heldout-out"),
     ],
 )
 def test_bad_arguments_of_the_command_write_nothing(args, message, tmp_path, monkeypatch):

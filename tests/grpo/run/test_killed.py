@@ -50,7 +50,7 @@ def whole_story(folder):
     events = EventAccumulator(str(folder.tensorboard)).Reload()
     shown = [event.step for event in events.Scalars("train/reward/mean")]
     assert [line["step"] for line in metrics] == shown == list(range(1, STEPS + 1))
-    assert [record["step"] for record in rollouts] == [step for step in range(STEPS) for _ in range(2)]
+    assert [record["step"] for record in rollouts] == [step for step in range(1, STEPS + 1) for _ in range(2)]
     numbers = [{name: value for name, value in line.items() if not name.startswith("time/")} for line in metrics]
     return numbers, [[(r["seed"], r["rewards"]) for r in record["rollouts"]] for record in rollouts]
 

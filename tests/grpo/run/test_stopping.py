@@ -137,7 +137,7 @@ def test_a_stopped_run_keeps_every_finished_step_and_resumes_to_the_same_end(
 
         monkeypatch.setattr("blip3o_grpo.rank.ImageGRPOTrainer", StoppedInStep)
     resumed = []
-    options = {"hang_at": 2} if when != "in the optimiser step" else {}
+    options = {"hang_at": 3} if when != "in the optimiser step" else {}
     run_toy(config, **options)
     done = 2 if options else 3  # the step itself is finished where it can be
     assert folder.newest_step() == done
@@ -154,5 +154,5 @@ def test_a_stopped_run_keeps_every_finished_step_and_resumes_to_the_same_end(
 
 def test_a_stop_before_the_first_step_leaves_nothing_to_resume(make_config, run_toy):
     config = make_config()
-    run_toy(config, hang_at=0)
+    run_toy(config, hang_at=1)
     assert RunFolder(config.run_dir).newest_step() == 0

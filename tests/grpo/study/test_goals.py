@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from blip3o_grpo.configs.study import START, GoalSection
-from blip3o_grpo.study.conclusions import conclude
+from blip3o_grpo.study.conclusions import conclude, label_candidates
 from blip3o_grpo.study.matrix import Cell, Column, Matrix, compare
-from blip3o_grpo.study.report import make_rows
 from tests.grpo.study.simulated import scored
 
 OCR = GoalSection(suite="signs", reward="ocr")
@@ -122,8 +121,8 @@ def test_each_better_in_another_goal_is_no_winner_either():
     effects = {"a": {"exact": 0.3, "shapes": 0.0}, "b": {"exact": 0.0, "shapes": 0.3}}
     found = conclusions(effects, {}, [EXACT, SHAPES])
     assert found.candidates == ["a", "b"]
-    rows = make_rows(study(effects, {}), found, [EXACT, SHAPES])
-    assert [row.recommended for row in rows] == ["", *["no winner between a and b"] * 2]
+    words = label_candidates(study(effects, {}), [EXACT, SHAPES], found)
+    assert words == dict.fromkeys("ab", "no winner between a and b")
     assert any(
         line.startswith("a is better than b in signs/exact") and "a is worse than b in signs/shapes" in line
         for line in found.recommendation
@@ -155,12 +154,7 @@ def test_of_three_arms_only_the_beaten_one_goes():
     found = conclude(matrix, ["a", "b", "c"], [EXACT])
     assert found.recommended is None and found.candidates == ["a", "b"]
     assert any("Between a and b no difference was shown" in line for line in found.recommendation)
-    assert {row.arm: row.recommended for row in make_rows(matrix, found, [EXACT])} == {
-        "start": "",
-        "a": "no difference shown between a and b",
-        "b": "no difference shown between a and b",
-        "c": "",
-    }
+    assert label_candidates(matrix, [EXACT], found) == dict.fromkeys("ab", "no difference shown between a and b")
 
 
 def test_arms_that_are_the_same_are_not_told_apart():

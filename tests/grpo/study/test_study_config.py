@@ -26,8 +26,8 @@ def nothing_loads(monkeypatch):
     monkeypatch.setattr(blip3o_grpo.cluster.ray, "init", refuse)
 
 
-def error_line(path):
-    result = CliRunner().invoke(app, ["ablate", str(path)])
+def error_line(path, *overrides):
+    result = CliRunner().invoke(app, ["ablate", str(path), *overrides])
     assert result.exit_code == 2, result.output + repr(result.exception)
     lines = [line for line in result.stderr.strip().splitlines() if line]
     assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
@@ -216,6 +216,54 @@ def test_a_folder_of_another_study_is_left_alone(study_files, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("")
     assert "no study" in error_line(study_files.study(study_dir=str(tmp_path / "run")))
+
+
+def test_overrides_hold_for_every_trial_and_the_studys_own_keys_for_the_study(study_files, tmp_path, monkeypatch):
+    """Those of the file stay where they are not replaced; a path is one of the working folder, a hub name is none."""
+    monkeypatch.chdir(tmp_path)
+    path = study_files.study(overrides={"trainer": {"max_steps": 9, "learning_rate": 1e-3}})
+    study = load_study_config(
+        path, ["trainer.max_steps=7", "rollout.decoder={}", "study_dir=s", "seeds=[4]", "trials.concurrency=2"]
+    )
+    assert study.study_dir == str(tmp_path / "s") and (study.seeds, study.trials.concurrency) == ((4,), 2)
+    plan = plan_study(study)
+    assert {(t.seed, t.config.trainer.max_steps, t.config.trainer.learning_rate) for t in plan.trials} == {(4, 7, 1e-3)}
+    named = load_study_config(path, ["policy.path=ORG/NAME"]).overrides
+    assert named["policy.path"] == "ORG/NAME"
+    assert load_study_config(path, ["prompts.train=x.jsonl"]).overrides["prompts.train"] == str(tmp_path / "x.jsonl")
+    assert load_study_config(path, ["trainer.max_steps=7"], smoke=True).overrides["trainer.max_steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("rewards.0.weight=2", ["'rewards.0.weight'", "each arm decides it by its `weights`"]),
+        ("seed=3", ["'seed' cannot be set for all arms", "`seeds`"]),
+        ("run_dir=x", ["'run_dir' cannot be set for all arms"]),
+        ("prompts.heldout=x.jsonl", ["the study's `suites` decide it"]),
+        ("trainer.beta=0.5", ["override 'trainer.beta'", "arm 'both' decides 'trainer.beta' itself"]),
+        ("trainer={beta: 0.5}", ["override 'trainer'", "arm 'both' decides"]),
+        ("trainer.max_step=3", ["'trainer.max_step'", "did you mean 'max_steps'?"]),
+        ("trainer.max_steps", ["expected `section.key=value`"]),
+        ("trials.concurency=2", ["'trials.concurency'", "did you mean 'concurrency'?"]),
+        ("=3", ["expected `section.key=value`"]),
+    ],
+)
+def test_an_override_of_what_the_study_decides_is_refused_with_the_reason(study_files, override, parts):
+    line = error_line(study_files.study(), override)
+    assert all(part in line for part in parts), line
+
+
+def test_a_resumed_study_with_other_overrides_is_refused_with_the_keys_that_differ(study_files):
+    path = study_files.study()
+    plan_study(load_study_config(path, ["trainer.max_steps=7"]))
+    plan_study(load_study_config(path, ["trainer.max_steps=7"]))
+    for given, keys in (
+        ([], "base trainer.max_steps)"),
+        (["trainer.max_steps=8", "rollout.group_size=8"], "base rollout.group_size, base trainer.max_steps)"),
+    ):
+        line = error_line(path, *given)
+        assert "another study (differs in " in line and keys in line
 
 
 def test_smoke_is_small_and_lives_elsewhere(study_files):

@@ -87,7 +87,7 @@ def test_a_lora_run_resumes_exactly(make_config, run_toy):
     trainer, _, whole = run_toy(make_config(**options))
     config = make_config(**options)
     with pytest.raises(KeyboardInterrupt):
-        run_toy(config, stop_at=3)
+        run_toy(config, stop_at=4)
     resumed, pipeline, metrics = run_toy(config)
     assert pipeline.versions == [2, 3]
     for ours, theirs in zip(metrics, whole, strict=True):

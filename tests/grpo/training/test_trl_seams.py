@@ -38,10 +38,19 @@ class Noted(ImageGRPOTrainer):
         self.events.append(f"logprobs of the {asked}{' with entropy' if entropy else ''}")
         return super().logprobs(model, ids, mask, batch_size, entropy)
 
-    def check_rollouts(self, rollout_logprobs, old_logprobs, mask):
+    def see_rewards(self, rewards, advantages):
+        self.events.append("see_rewards")
+        self.seen = (rewards, advantages)
+        return super().see_rewards(rewards, advantages) / 2
+
+    def check_rollouts(self, rollout_logprobs, old_logprobs, mask, weights):
         self.events.append("check_rollouts")
-        self.compared = (rollout_logprobs, old_logprobs, mask)
-        super().check_rollouts(rollout_logprobs, old_logprobs, mask)
+        self.compared = (rollout_logprobs, old_logprobs, mask, weights)
+        super().check_rollouts(rollout_logprobs, old_logprobs, mask, weights)
+
+    def _compute_loss(self, model, inputs):
+        self.learnt_from = inputs
+        return super()._compute_loss(model, inputs)
 
     def see_gradient_norm(self, norm):
         self.events.append("see_gradient_norm")
@@ -90,6 +99,7 @@ def test_trl_syncs_weights_before_each_rollout(noted):
         "rollouts",
         "logprobs of the policy",
         "logprobs of the reference",
+        "see_rewards",
         "check_rollouts",
         "logprobs of the policy with entropy",
         "see_gradient_norm",
@@ -117,12 +127,27 @@ def test_log_probs_are_asked_for_by_these_names():
 
 
 def test_the_batch_holds_both_log_probs(noted):
-    rollout_logprobs, old_logprobs, mask = noted.trainer.compared
+    rollout_logprobs, old_logprobs, mask, weights = noted.trainer.compared
     wanted = (8, noted.trainer.action_space.num_tokens)
-    assert rollout_logprobs.shape == old_logprobs.shape == mask.shape == wanted
+    assert rollout_logprobs.shape == old_logprobs.shape == mask.shape == weights.shape == wanted
     assert mask.all()
     torch.testing.assert_close(rollout_logprobs, old_logprobs, atol=1e-4, rtol=0)
     assert rollout_logprobs is not old_logprobs and (rollout_logprobs < 0).all()
+
+
+def test_the_rewards_of_all_ranks_are_kept(noted):
+    """And they are what TRL's advantages are made of."""
+    rewards, advantages = noted.trainer.seen
+    assert rewards.shape == (8, 1) and advantages.shape == (8,)
+    groups = rewards.view(2, 4)
+    expected = (groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)
+    torch.testing.assert_close(advantages, expected.view(-1), atol=1e-5, rtol=0)
+
+
+def test_advantages_are_replaced_in_the_batch(noted):
+    _, advantages = noted.trainer.seen
+    learnt, theirs = noted.trainer.learnt_from["advantages"].sort()[0], (advantages / 2).sort()[0]  # TRL shuffles
+    torch.testing.assert_close(learnt, theirs, atol=1e-6, rtol=0)
 
 
 def test_metrics_are_kept_by_mode_and_name(noted):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import importlib.metadata
 import io
 import json
 import os
@@ -144,15 +145,17 @@ def test_requests_it_cannot_take(client):
     refused(
         client.post("/score", json=body_of([png()], ["a", "b"])), 422, "equally many images, prompts", "got 1, 2 and 2"
     )
-    refused(client.post("/score", json={"prompts": ["a"]}), 422, "metadata: Field required")
+    refused(client.post("/score", json={"prompts": ["a"]}), 422, "request: 'metadata' is required")
     refused(client.post("/score", json={**body_of([png()]), "images": [3]}), 422, "images.0")
     refused(client.post("/score", json={**body_of([png()]), "images": ["é"]}), 422, "images.0")
     as_json = {"Content-Type": "application/json"}
-    refused(client.post("/score", content=b"[" * 10_000, headers=as_json), 422, "request: Invalid JSON")
+    refused(client.post("/score", content=b"[" * 10_000, headers=as_json), 422, "request: not valid JSON")
     refused(client.post("/score", content=b"\x80\x04pickle"), 415, "send application/json or multipart/form-data")
     refused(client.post("/score", data={"other": "1"}, files={"images": png()}), 422, "a text field `request`")
-    refused(client.post("/score", data={"request": "{}"}, files={"images": png()}), 422, "prompts: Field required")
-    refused(client.post("/score", files={"request": b"{}", "images": png()}), 422, "request: JSON input")
+    refused(
+        client.post("/score", data={"request": "{}"}, files={"images": png()}), 422, "request: 'prompts' is required"
+    )
+    refused(client.post("/score", files={"request": b"{}", "images": png()}), 422, "request: ")
     text = {"request": json.dumps({"prompts": ["a"], "metadata": [{}]}), "images": "text"}
     refused(client.post("/score", data=text, files={"other": b"1"}), 422, "files `images`")
     broken = {"Content-Type": "multipart/form-data"}
@@ -213,11 +216,13 @@ def test_every_refused_request_is_a_line(caplog):
     client.get("/health", headers={"Authorization": "Bearer gu3ss"})
     client.get("/other%0Bforged line%1b[2J", headers={"Authorization": "Bearer gu3ss"})
     client.post("/score", headers={"Authorization": "Bearer s3cret"})
-    lines = [record.getMessage() for record in caplog.records if record.name.endswith("http.server")]
+    client.post("/score", headers={"Authorization": "Bearer s3cret"}, json=body_of([png()], ["break"]))
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert lines == [
         "refused GET /health of testclient: 401 the bearer token is missing or wrong",
         "refused GET /other forged line?[2J of testclient: 404 Not Found",
         "refused POST /score of testclient: 415 content type ''; send application/json or multipart/form-data",
+        "failed POST /score of testclient: 500 OSError: the model is gone",
     ]
 
 
@@ -231,10 +236,14 @@ def test_the_server_says_where_it_listens_and_whom_it_refused(tmp_path):
         [*command, "--token-env", "TOKEN"], stderr=subprocess.PIPE, text=True, env=environment
     ) as server:
         try:
-            assert server.stderr.readline() == f"serving reward flat_reward:Flat on http://127.0.0.1:{port}\n"
+            about = f"(blip3o-grpo {importlib.metadata.version('blip3o-grpo')}, every request needs the token)"
+            assert server.stderr.readline() == f"serving reward flat_reward:Flat on http://127.0.0.1:{port} {about}\n"
             assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, timeout=60).status_code == 401
             line = server.stderr.readline()
             assert line.endswith("refused GET /health of 127.0.0.1: 401 the bearer token is missing or wrong\n")
+            second = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+            assert second.returncode == 2
+            assert second.stderr == f"error: cannot listen on 127.0.0.1, port {port}: Address already in use\n"
         finally:
             server.terminate()
 

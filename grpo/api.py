@@ -226,7 +226,9 @@ def evaluate(
         prompts: prompt file, all of it; default: the settings' held-out file.
         num_prompts: only so many prompts.
         images: per prompt.
-        temperature, top_p, top_k: of the draws, as for `sample`; default: those of the settings.
+        temperature: of the draws, as for `sample`; default: the settings'.
+        top_p: likewise.
+        top_k: likewise.
         grid: PNG file for the pictures; those of `compare` go to `NAME-other.png`.
         results: JSONL file for GenEval's official result format.
         console: where progress goes; default: nowhere.

@@ -15,6 +15,7 @@ from rich.console import Console
 from blip3o_grpo.cluster import cluster_address, fit, ray_cluster
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
+from blip3o_grpo.configs.inert import inert_options
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import (
@@ -25,6 +26,7 @@ from blip3o_grpo.evaluation.heldout import (
     heldout_metrics,
     save_evaluation,
 )
+from blip3o_grpo.evaluation.reopened import reopen
 from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
@@ -58,12 +60,20 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
         RunStopped: SIGINT, SIGTERM or SIGHUP.
     """
     started = time.perf_counter()
-    check_models(run)
+    with activity(console, f"checking the policy {run.policy_path}"):
+        check_models(run)
     config = run.config
+    for sentence in inert_options(config):
+        print_notice(console, sentence)
     with hold(run.folder.lock):
-        with hold(run.folder.trainer_lock, ORPHANS_GONE_S):
+        with (
+            hold(run.folder.trainer_lock, ORPHANS_GONE_S),
+            activity(console, f"checking the run folder {run.folder.path}"),
+        ):
             run.folder.prepare(config)
-            tracked_as(run.folder)  # made here, as ranks must not make one each
+            reopen(run.folder, config)
+            if {"wandb", "trackio"} & set(config.report_to):
+                tracked_as(run.folder)  # made here, as ranks must not make one each
             check_room(config, run.folder, run.policy_path)
             run.folder.verified_checkpoint(lambda text: print_notice(console, text))
             record_start(run.folder.environment, run.folder.newest_step())
@@ -100,8 +110,8 @@ def started_cluster(config: RunConfig, console: Console) -> Iterator[None]:
 
 def launch(run: CheckedRun, console: Console) -> RolloutPipeline:
     """The run's workers, with the policy and the rewards in them."""
-    step = run.folder.newest_step()
-    show(console, f"run: {run.folder.path}" + (f", resumed after step {step}" if step else ""))
+    if step := run.folder.newest_step():
+        show(console, f"resuming after step {step}")
     with activity(console, f"loading the policy {run.policy_path} and {len(run.config.rewards)} rewards into workers"):
         return RolloutPipeline.launch(run.config, run.policy_path)
 
@@ -112,8 +122,9 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline, console: Console
     if is_regular(file):
         pipeline.load_reward_state(read_reward_state(run.folder.reward_state))
         return Evaluation.load(file)
-    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
-    pipeline.sync_weights(policy.ar.state_dict(), version=0)
+    with activity(console, "giving the workers the starting policy's weights"):
+        policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
+        pipeline.sync_weights(policy.ar.state_dict(), version=0)
     with heldout_bar(run, console) as bar:
         groups = collect_heldout(pipeline, run.heldout_prompts, run.config, progress=bar.see)
     if pipeline.needs_reference():

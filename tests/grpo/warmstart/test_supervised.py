@@ -126,6 +126,11 @@ def test_a_run_folder_of_another_configuration_is_refused(config, run, tmp_path)
     ):
         with pytest.raises(ConfigError, match=rf"another configuration \(differs in {keys}\)"):
             run(config, **changes)
+    for steps in (4, 9):
+        with pytest.raises(
+            ConfigError, match="max_steps cannot be another one now: the cosine .* laid out for 6 steps"
+        ):
+            run(config, max_steps=steps)
     run(config, checkpoint_every_steps=5, threads=2)  # these change no step
     assert load_warmstart_config(tmp_path / "run" / "config.yaml") == config
 

@@ -52,7 +52,9 @@ def limits(axis: Axis, curves: Sequence[np.ndarray]) -> tuple[float, float]:
         return axis.bounds[0] - margin, axis.bounds[1] + margin
     if axis.zero and low >= 0:
         return 0.0, float(max(high * (1 + 2 * MARGIN), axis.span) or 1.0)
-    noise = max(np.std(np.diff(values)) / math.sqrt(2) if len(values) > 2 else 0.0 for values in known)
+    with np.errstate(over="ignore"):
+        noise = max(np.std(np.diff(values)) / math.sqrt(2) if len(values) > 2 else 0.0 for values in known)
+    noise = noise if math.isfinite(noise) else 0.0  # of values near the largest float
     size = max(abs(low), abs(high))
     span = max((high - low) * (1 + 2 * MARGIN), axis.span, NOISE_SPAN * noise, RELATIVE_SPAN * size) or 1.0
     middle = (low + high) / 2

@@ -179,7 +179,7 @@ def place(figure: Figure, axes: Axes, *, legend: bool = False, left: float = 0.8
     above, below, right = 0.14 + 0.19 * -(-len(labels) // columns), 0.52, 0.28
     inside = width - left - right, height - below - above
     axes.set_position((left / width, below / height, inside[0] / width, inside[1] / height))
-    axes.yaxis.set_label_coords(-(left - 0.12) / inside[0], 0.5)
+    axes.yaxis.set_label_coords(-(left - 0.19) / inside[0], 0.5)
     if labels:
         box = {"bbox_to_anchor": (0, 1), "borderaxespad": 0.1, "columnspacing": 1.2}
         figure.legend(handles, labels, loc="upper left", ncols=columns, fontsize=10, handlelength=1.4, **box)

@@ -33,9 +33,9 @@ def write_page(template: str, folder: Path, values: Mapping[str, Any], numbers: 
         out: HTML file; the JSON file bears the same name.
 
     Raises:
-        ConfigError: `out` is a folder or no .html file, or the JSON's place is taken by something else.
+        ConfigError: `out` is no .html file, or the JSON's place is taken by something else.
     """
-    if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
+    if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {out}: a report is written as an .html file")
     beside = out.with_suffix(".json")
     if beside.exists() and not _is_ours(beside):

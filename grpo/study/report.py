@@ -128,6 +128,7 @@ class StudyReport:
             "correction": self.plan.study.correction,
             "matrix": [asdict(cell) for cell in matrix.cells] if matrix else [],
             "against_baseline": [asdict(c) for c in matrix.against_baseline] if matrix else [],
+            "against_start": [asdict(c) for c in matrix.against_start] if matrix else [],
             "between_arms": [asdict(c) for c in matrix.between_arms] if matrix else [],
             "conclusions": self.conclusions and asdict(self.conclusions),
             "commands": values["commands"],

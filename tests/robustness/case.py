@@ -56,6 +56,19 @@ class World:
         assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
         return lines[0]
 
+    def report(self, run: Path, name: str) -> str:
+        """The one line of `blip3o-grpo report` on a run whose file `name` is damaged.
+
+        Without its configuration nothing can be told of a run; else the report warns and shows the rest.
+        """
+        if name == "config.yaml":
+            return self.cli("report", run)
+        result = CliRunner().invoke(app, ["report", str(run)])
+        assert result.exit_code == 0, f"{result.output} {result.exception!r}"
+        lines = [line for line in result.stderr.strip().splitlines() if line]
+        assert len(lines) == 1 and lines[0].startswith("warning: "), result.stderr
+        return lines[0]
+
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
         """The message of the error for users that a function must raise."""
         with pytest.raises(Exception) as caught:  # noqa: B017 - which one is asserted below

@@ -89,7 +89,7 @@ def _in_run(name: str, *command: str):
     def act(world: World, make: Callable[[Path], object]) -> str:
         run = world.run_copy()
         _in_place(run / name, make)
-        return world.cli(command[0], run, *command[1:])
+        return world.report(run, name) if command == ("report",) else world.cli(command[0], run, *command[1:])
 
     return act
 

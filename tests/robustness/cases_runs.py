@@ -21,7 +21,7 @@ def _spoilt(name: str, content: bytes | str, *command: str):
     def act(world: World) -> str:
         run = world.run_copy()
         replace(run / name, content)
-        return world.cli(command[0], run, *command[1:])
+        return world.report(run, name) if command == ("report",) else world.cli(command[0], run, *command[1:])
 
     return act
 

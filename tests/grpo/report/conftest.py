@@ -82,6 +82,9 @@ def step_metrics(step: int, rng: np.random.Generator) -> dict[str, float | None]
     return {
         "step": step,
         "reward/ocr": ocr,
+        "interval/reward/ocr/low": ocr - 0.1,
+        "interval/reward/ocr/high": ocr + 0.1,
+        "interval/reward/ocr/n": 3.0,
         "reward/geneval": geneval,
         "reward/mean": ocr + 0.5 * geneval,
         "kl/reference": None if step == 5 else 0.001 * step,

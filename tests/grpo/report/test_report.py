@@ -84,6 +84,7 @@ def test_every_section_has_its_pictures_and_curves(page):
         assert title in found.text
     assert [int(step) for step in re.findall(r"<h3>Step (\d+) ", page)] == [1, 13, 24]
     assert "held-out, 95 % interval" in page
+    assert "Band: 95 % interval over a step&#39;s n=3 prompts." in page and "interval/reward" not in page
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
 

@@ -18,6 +18,10 @@ from pathlib import Path
 from blip3o_grpo.configs.regular_files import other_kind
 
 REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+KERNEL = ("/proc", "/sys", "/dev")
+"""Folders that are windows into the kernel; root may write to some of them, and keeps nothing there."""
+SHARED_MEMORY = "/dev/shm"
+"""An ordinary folder, in memory."""
 FULL_BYTES = 16 * 2**20
 """Less than this is free on a disk that a large write has just filled."""
 
@@ -143,6 +147,10 @@ def require_writable(path: Path) -> None:
     Raises:
         StorageError: naming the file that stands where a folder must be, or the folder that may not be written to.
     """
+    real = Path(os.path.realpath(path))
+    for root in map(Path, KERNEL):
+        if root in (real, *real.parents) and Path(SHARED_MEMORY) not in (real, *real.parents):
+            raise StorageError(f"cannot write {path}: {root} is the kernel's and no disk; give another place")
     holder = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     if not holder.is_dir() and holder != path.absolute():
         raise StorageError(f"cannot write {path}: {holder} is {other_kind(holder) or 'a file'}")

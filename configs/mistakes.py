@@ -41,8 +41,13 @@ WORDS: Mapping[str, str] = {
     "model_attributes_type": SECTION,
     "list_type": "give a list, such as [a, b]",
     "tuple_type": "give a list, such as [a, b]",
+    "string_unicode": "give text that UTF-8 can say (it holds half of a surrogate pair)",
+    "invalid_key": "give keys that are text",
+    "none_required": "leave it empty",
 }
 """By pydantic's kind of error; names in braces are of its context."""
+OBJECT = 'give an object, such as {"key": 1}'
+"""What a section is in JSON."""
 KINDS: Mapping[str, str] = {
     "arms": "a study; `blip3o-grpo ablate` takes it",
     "captions": "a warm start; `blip3o-grpo warmstart` takes it",
@@ -58,12 +63,15 @@ def kind_mistaken(errors: Sequence[Mapping[str, Any]]) -> str | None:
     return next((f"this is the file of {KINDS[key]}" for key in KINDS if lacking and key in unknown), None)
 
 
-def mistake_in_words(error: Mapping[str, Any], fields_at: Callable[[Sequence[str | int]], list[str]]) -> str:
+def mistake_in_words(
+    error: Mapping[str, Any], fields_at: Callable[[Sequence[str | int]], list[str]], *, json: bool = False
+) -> str:
     """One entry of `ValidationError.errors()` as a sentence.
 
     Args:
         error: the entry.
         fields_at: known keys of the section at a location.
+        json: it is about JSON, which has objects where YAML has sections.
     """
     kind, context, location = error["type"], error.get("ctx", {}), error["loc"]
     key = ".".join(str(part) for part in location)
@@ -79,16 +87,16 @@ def mistake_in_words(error: Mapping[str, Any], fields_at: Callable[[Sequence[str
     if kind == "value_error":  # our own validators name the key themselves
         return str(context["error"])
     if kind == "union_tag_not_found":
-        return f"{key!r} is {shown(error['input'])} that does not say its `type`"
+        return f"{key!r} is {shown(error['input'], json=json)} that does not say its `type`"
     if kind == "union_tag_invalid":
         return f"'{key}.type' is {context['tag']!r}; allowed: {context['expected_tags']}"
-    asked = _asked(kind, context, error)
-    return f"{key!r} is {shown(error['input'])}; {asked}" if key else f"it is {shown(error['input'])}; {asked}"
+    asked = OBJECT if json and WORDS.get(kind) == SECTION else _asked(kind, context, error)
+    return f"{repr(key) if key else 'it'} is {shown(error['input'], json=json)}; {asked}"
 
 
-def first_mistake(error: ValidationError) -> str:
+def first_mistake(error: ValidationError, *, json: bool = False) -> str:
     """The first mistake of values that no schema of ours names the keys of, such as a run's own files."""
-    return mistake_in_words(error.errors()[0], lambda _: [])
+    return mistake_in_words(error.errors()[0], lambda _: [], json=json)
 
 
 def _asked(kind: str, context: Mapping[str, Any], error: Mapping[str, Any]) -> str:
@@ -109,21 +117,28 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, *, json: bool = False) -> str:
     """A value in a message, as YAML has it: texts and numbers, cut off if long; of all else only its kind."""
     if value is None:
-        return "empty"
+        return "null" if json else "empty"
     if isinstance(value, dict | list | tuple):
-        return kind_of(value)
+        return kind_of(value, json=json)
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def kind_of(value: Any) -> str:
-    """What a value of a YAML file is, in words."""
+def kind_of(value: Any, *, json: bool = False) -> str:
+    """What a value of a YAML or JSON file is, in words."""
     if value is None:
-        return "nothing"
+        return "null" if json else "nothing"
     if isinstance(value, bool):
         return "true or false"
-    kinds = {dict: "a section", list: "a list", tuple: "a list", str: "text", int: "a number", float: "a number"}
+    kinds = {
+        dict: "an object" if json else "a section",
+        list: "a list",
+        tuple: "a list",
+        str: "text",
+        int: "a number",
+        float: "a number",
+    }
     return kinds.get(type(value), f"a {type(value).__name__}")

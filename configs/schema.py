@@ -45,15 +45,15 @@ class PromptsSection(Section):
 class RolloutSection(Section):
     """How groups are sampled and decoded during training."""
 
-    prompts_per_step: int = Field(default=8, ge=1)
+    prompts_per_step: int = Field(default=8, ge=1, le=1_000_000)
     """Prompts of an optimiser step, over all trainer ranks."""
-    group_size: int = Field(default=8, ge=2)
+    group_size: int = Field(default=8, ge=2, le=4096)
     """Rollouts per prompt (TRL's `num_generations`); an advantage needs at least two siblings."""
     temperature: float = Field(default=1.0, gt=0)
     """Of the draws of image tokens; the loss uses the same."""
     noise: Literal["shared", "independent"] = "shared"
     """Diffusion noise of a group: one draw for all members, or one each."""
-    num_diffusion_steps: int = Field(default=8, ge=1)
+    num_diffusion_steps: int = Field(default=8, ge=1, le=1000)
     """Denoising steps of the diffusion head."""
     guidance_scale: float = Field(default=2.0, ge=1)
     """Classifier-free guidance of the diffusion head; 1: none."""
@@ -105,7 +105,7 @@ class RewardSection(Section):
     """Keyword arguments of the reward's constructor or function."""
     on_error: Literal["stop", "skip"] = "stop"
     """After retries: stop the run, or drop the whole group and count it."""
-    replicas: int | None = Field(default=None, ge=1)
+    replicas: int | None = Field(default=None, ge=1, le=4096)
     """Workers of this reward; None: `cluster.rewards`."""
     batch_size: int | None = Field(default=None, ge=1)
     """Most images in one call of the reward, of any groups; None, and for a group reward: one group a call."""
@@ -145,17 +145,17 @@ class ClusterSection(Section):
     """Ray cluster to join: `HOST:PORT`, or `auto` for the one on this machine. None: the one that the variable
     `RAY_ADDRESS` names (Ray sets it in its jobs), else a cluster of the run's own, which only this machine can reach;
     another program's cluster is never joined by accident. `local`: always a cluster of its own."""
-    trainers: int = Field(default=1, ge=1)
+    trainers: int = Field(default=1, ge=1, le=4096)
     """Trainer ranks."""
     trainer_restarts: int = Field(default=3, ge=0)
     """How often all trainer ranks may be started again, from the newest checkpoint, because one of them died."""
-    samplers: int = Field(default=1, ge=1)
+    samplers: int = Field(default=1, ge=1, le=4096)
     """Workers that draw image tokens."""
-    decoders: int = Field(default=1, ge=1)
+    decoders: int = Field(default=1, ge=1, le=4096)
     """Workers that decode image tokens to images."""
-    rewards: int = Field(default=1, ge=1)
+    rewards: int = Field(default=1, ge=1, le=4096)
     """Replicas of every reward."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=4096)
     """CPU threads per worker; None: all cores divided by the stages that run at the same time, at least 1."""
     gpus_per_trainer: float = Field(default=0, ge=0, le=1)
     """GPUs of one worker: 1, or a share of one that other workers use too (trainer ranks only if there is just one).
@@ -193,11 +193,11 @@ class EvaluationSection(Section):
 
     num_prompts: int = Field(default=64, ge=1)
     """The first so many held-out prompts."""
-    images_per_prompt: int = Field(default=4, ge=1)
+    images_per_prompt: int = Field(default=4, ge=1, le=4096)
     """Images drawn for each of them."""
     every_steps: int = Field(default=0, ge=0)
     """Also evaluate every so many steps (0: only before and after)."""
-    num_diffusion_steps: int | None = Field(default=None, ge=1)
+    num_diffusion_steps: int | None = Field(default=None, ge=1, le=1000)
     """None: as in rollouts."""
     temperature: float | None = Field(default=None, gt=0)
     """None: as in rollouts."""
@@ -305,11 +305,11 @@ class WarmstartConfig(Section):
     strategy: Literal["joint", "sequential"] = "joint"
     """`joint`: AR and diffusion head learn together. `sequential`: first the AR part alone, for `ar_steps`, then the
     head on the frozen AR part."""
-    max_steps: int = Field(default=1000, ge=1)
+    max_steps: int = Field(default=1000, ge=1, le=10**9)
     """Optimiser steps, of both phases together."""
-    ar_steps: int = Field(default=0, ge=0)
+    ar_steps: int = Field(default=0, ge=0, le=10**9)
     """`sequential` only: how many of `max_steps` train the AR part; 0 = it is already trained."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=1_000_000)
     """Pictures of a step."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """At the end of its warm-up; from there it falls along a cosine. AdamW."""
@@ -333,7 +333,7 @@ class WarmstartConfig(Section):
     Next-token prediction alone lets a policy trained from scratch forget all three, and the head cannot decode them."""
     checkpoint_every_steps: int = Field(default=500, ge=1)
     """Steps between two checkpoints."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=4096)
     """CPU threads; None: PyTorch's choice."""
 
     @model_validator(mode="after")

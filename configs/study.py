@@ -17,7 +17,6 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from blip3o_grpo.configs.loader import (
-    HUB_NAME,
     PATH_KEYS,
     ConfigError,
     apply_override,
@@ -27,6 +26,7 @@ from blip3o_grpo.configs.loader import (
     read_section,
     whole_path,
 )
+from blip3o_grpo.configs.names import HUB_NAME
 from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RewardSection, RunConfig
 from blip3o_grpo.configs.section import Section

@@ -15,7 +15,7 @@ from blip3o_grpo.configs.section import Section
 class LoRASection(Section):
     """Train low-rank adapters (PEFT) instead of the weights; the reference policy is the same model without them."""
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=65_536)
     """Inner width of an adapter."""
     alpha: float = Field(default=32.0, gt=0)
     """The adapter counts alpha / rank."""
@@ -74,7 +74,7 @@ class DeepSpeedSection(Section):
 class TrainerSection(Section):
     """Optimisation, in TRL's and transformers' own names (see `trl.GRPOConfig`)."""
 
-    max_steps: int = Field(default=100, ge=1)
+    max_steps: int = Field(default=100, ge=1, le=10**9)
     """Optimiser steps of the whole run."""
     learning_rate: float = Field(default=1e-6, gt=0)
     """After its warm-up; AdamW."""

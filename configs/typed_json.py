@@ -11,10 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from blip3o_grpo.configs.mistakes import first_mistake, kind_of
+from blip3o_grpo.configs.mistakes import OBJECT, first_mistake, kind_of
 from blip3o_grpo.configs.strict_json import parse_json
-
-OBJECT = 'give an object, such as {"key": 1}'
 
 
 def parse_typed(text: str, schema: TypeAdapter) -> Any:
@@ -35,8 +33,8 @@ def parse_typed(text: str, schema: TypeAdapter) -> Any:
         if first["type"] == "json_invalid":  # pydantic reads fewer levels than Python
             raise ValueError("nested too deeply") from None
         if not first["loc"] and first["type"] != "value_error":
-            raise ValueError(f"holds {kind_of(value)}; {OBJECT}") from None
-        raise ValueError(first_mistake(error)) from None
+            raise ValueError(f"holds {kind_of(value, json=True)}; {OBJECT}") from None
+        raise ValueError(first_mistake(error, json=True)) from None
     return value
 
 

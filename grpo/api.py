@@ -298,12 +298,16 @@ def compare_steps(
     )
 
 
-def plan(config: RunConfig, measured: str | Path | None = None) -> Plan:
+def plan(
+    config: RunConfig, measured: str | Path | None = None, card: str | None = None, tune: int | None = None
+) -> Plan:
     """Where a run's workers go, the memory of each GPU and the expected times; loads no weights.
 
     Args:
         config: from `load_recipe`.
         measured: run folder to take measured times from.
+        card: GPU to compute times for, instead: `a100`, `h100` or `h200`.
+        tune: propose the fastest placements on so many GPUs.
 
     Raises:
         ConfigError, CheckpointError: the run cannot be placed, or does not fit.
@@ -311,26 +315,29 @@ def plan(config: RunConfig, measured: str | Path | None = None) -> Plan:
     _require(config, RunConfig, "plan(load_recipe(...))")
     from blip3o_grpo.planning import make_plan
 
-    return make_plan(config, _path(measured))
+    return make_plan(config, _path(measured), card, tune)
 
 
-def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+def write_report(run: str | Path, out: str | Path | None = None, warn: Callable[[str], None] = lambda _: None) -> Path:
     """Write the report of a run or a study, one HTML file with tables, curves and pictures, and return its path.
+
+    Its numbers go to a JSON file of the same name beside it.
 
     Args:
         run: run folder or study folder, finished or not.
         out: HTML file; default: `report.html` in that folder.
+        warn: called with one sentence for each file that is damaged; the report shows the rest, and says the same.
 
     Raises:
-        ConfigError, PromptError, RunFileError: it is neither, or a file in it is not what it should be.
+        ConfigError, PromptError: it is neither, or `out` cannot be written there.
     """
     if (whole_path(run) / "study.yaml").is_file():
         from blip3o_grpo.study.finished import report_study
 
-        return report_study(run, out)
+        return report_study(run, out, warn)
     from blip3o_grpo.report import write_report as write
 
-    return write(run, out)
+    return write(run, out, warn)
 
 
 @_plain_errors

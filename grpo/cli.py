@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console()
+errors = Console(stderr=True)
 
 Overrides = Annotated[
     list[str] | None,
@@ -90,18 +91,25 @@ def plan(
     config: Annotated[str | None, typer.Argument(help="Run recipe (YAML); default: the shipped tiny_ocr.yaml.")] = None,
     overrides: Overrides = None,
     measured: Annotated[Path | None, typer.Option(help="Run folder to take measured times from.")] = None,
+    card: Annotated[str | None, typer.Option(help="Compute times for this GPU instead: a100, h100, h200.")] = None,
+    tune: Annotated[int | None, typer.Option(help="Propose the fastest placements on so many GPUs.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show where a run's workers go, the memory of each GPU and the expected times; refuse what cannot fit."""
     from blip3o_grpo import api
 
-    planned = api.plan(_recipe(config, overrides), measured)
+    recipe = _recipe(config, overrides)
+    planned = api.plan(recipe, measured, card, tune)
     if as_json:
         typer.echo(json.dumps(planned))
     else:
+        from blip3o_grpo.configs.inert import inert_options
         from blip3o_grpo.planning import show_plan
+        from blip3o_grpo.progress import print_notice
 
         show_plan(planned, console)
+        for sentence in inert_options(recipe):
+            print_notice(console, sentence)
 
 
 @app.command()
@@ -112,8 +120,9 @@ def report(
 ) -> None:
     """Write the report of a run or a study: one HTML file with tables, curves and pictures."""
     from blip3o_grpo import api
+    from blip3o_grpo.progress import print_notice
 
-    show(console, f"report: {api.write_report(run, out)}")
+    show(console, f"report: {api.write_report(run, out, lambda text: print_notice(errors, text))}")
 
 
 app.add_typer(prompts_app, name="prompts")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import huggingface_hub  # noqa: F401 - imported before Ray Train's thread starts: its lazy imports are not thread-safe
@@ -20,6 +22,7 @@ from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.errors import WorkerDiedError, last_line, user_error
+from blip3o_grpo.own_cluster import EVIDENCE, OwnCluster, end_session, remove_stale_sessions
 from blip3o_grpo.progress import ProgressDisplay
 from blip3o_grpo.rollout.ray_seams import (
     SESSION,
@@ -30,6 +33,7 @@ from blip3o_grpo.rollout.ray_seams import (
     protect_token,
     temporary_folder,
 )
+from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import HackingWatch
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.stopping import StopSignals, interruptible
@@ -41,17 +45,24 @@ if TYPE_CHECKING:
 
 STARTS = 3
 """Attempts to start a cluster of our own."""
+OWN_SESSIONS = f"session_*_{os.getpid()}"
+"""Names of the session folders of this process."""
 
 
 @contextmanager
-def ray_cluster(config: RunConfig) -> Iterator[None]:
+def ray_cluster(config: RunConfig, failures: Path | None = None) -> Iterator[None]:
     """Join the cluster that `cluster_address` names, or start one of our own for the time of the block.
 
     A program that is already connected stays connected. A cluster of our own listens on this machine only, as far as
     Ray lets us choose, has no dashboard, and asks for Ray's token (`docs/security.md`).
 
+    Args:
+        config: of the run.
+        failures: folder that keeps the logs of workers after a failure; default: that of the run.
+
     Raises:
         ConfigError: there is no such cluster, or it refuses us; or our own cannot be started.
+        ClusterLostError: our own died.
     """
     if ray.is_initialized():
         yield
@@ -60,18 +71,21 @@ def ray_cluster(config: RunConfig) -> Iterator[None]:
     options = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         check_temporary_folder(temporary_folder())
+        remove_stale_sessions(Path(temporary_folder()) / "ray")
         start_cluster(options)
         protect_token()
+        with OwnCluster((failures or RunFolder(config.run_dir).failures) / EVIDENCE):
+            yield
     else:
         try:
             ray.init(address=address, **options)
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"cluster.address: no Ray cluster could be joined at {address!r} ({reason})") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def check_temporary_folder(folder: str) -> None:
@@ -94,19 +108,36 @@ def start_cluster(options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: it took too long `STARTS` times.
     """
+    sessions = Path(temporary_folder()) / "ray"
+    earlier = set(sessions.glob(OWN_SESSIONS))
     for attempt in range(1, STARTS + 1):
         try:
-            with loopback():
+            with loopback(), hangups_blocked():
                 ray.init(address="local", include_dashboard=False, _system_config=own_settings(), **options)
             return
-        except Exception as error:  # Ray has no class for it
+        except BaseException as error:  # Ray has no class for it; it may also have been a signal
             ray.shutdown()
+            for failed in set(sessions.glob(OWN_SESSIONS)) - earlier:
+                end_session(failed)
             if START_TIMED_OUT not in str(error):
                 raise
             if attempt == STARTS:
                 raise ConfigError(
                     f"Ray did not start within its time in {STARTS} attempts: is this machine overloaded?"
                 ) from error
+
+
+@contextmanager
+def hangups_blocked() -> Iterator[None]:
+    """Processes that are started in the block never get SIGHUP; this one gets it afterwards.
+
+    A terminal that closes sends it to all of them: Ray's would be gone before the run has written its checkpoint.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def cluster_address(config: RunConfig) -> str:

@@ -36,6 +36,10 @@ class WorkerDiedError(ValueError):
     """A process died without saying why."""
 
 
+class ClusterLostError(WorkerDiedError):
+    """The Ray cluster that this process had started is gone."""
+
+
 def user_error(error: BaseException) -> ValueError | None:
     """The error to show in one line, or None if it is a bug.
 

@@ -21,6 +21,7 @@ from blip3o_grpo.configs.loader import exists
 from blip3o_grpo.configs.names import HUB_NAME
 from blip3o_grpo.configs.shipped import missing_hint
 from blip3o_grpo.planning import check_layout, check_placement
+from blip3o_grpo.planning.pictures import check_pictures
 from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError, check_headers
 from blip3o_grpo.rewards import RewardError, RewardSpec, declared, find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
@@ -89,6 +90,7 @@ def check_inputs(config: RunConfig) -> CheckedRun:
             f"{config.prompts.train}: {len(train)} prompts cannot fill a step of "
             f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
         )
+    check_pictures(config, policy_path, heldout)
     return CheckedRun(config, folder, policy_path, train, heldout)
 
 

@@ -3,6 +3,7 @@ from .blip3o_next.config import image_tokens as image_tokens
 from .blip3o_next.config import load_config as load_config
 from .blip3o_next.config import resolve_policy_path as resolve_policy_path
 from .blip3o_next.headers import check_headers as check_headers
+from .blip3o_next.headers import image_side as image_side
 from .blip3o_next.json_files import CheckpointError as CheckpointError
 from .blip3o_next.logprobs import image_logprobs as image_logprobs
 from .blip3o_next.logprobs import position_ids as position_ids
@@ -21,6 +22,7 @@ __all__ = [
     "VQSigLIP2",
     "check_headers",
     "image_logprobs",
+    "image_side",
     "image_tokens",
     "load_config",
     "position_ids",

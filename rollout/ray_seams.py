@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,54 @@ def temporary_folder() -> str:
     return get_default_system_temp_dir()
 
 
+HEADS = ("gcs_server", "raylet")
+"""Names of the processes without which a cluster is none."""
+
+
+def head_processes() -> dict[str, subprocess.Popen]:
+    """`ray._private.worker._global_node.all_processes`: those `HEADS` of the cluster that this process started.
+
+    Ray has no public way to learn of their end: it ends the driver a minute later, or says that actors died.
+    https://github.com/ray-project/ray/issues/45570; test_the_processes_and_the_folder_of_our_cluster_are_known
+    """
+    from ray._private.worker import _global_node
+
+    return {name: _global_node.all_processes[name][0].process for name in HEADS}
+
+
+def session_folder() -> Path:
+    """`_global_node.get_session_dir_path()`: where the cluster that this process started keeps logs and sockets.
+
+    Ray never removes it. https://github.com/ray-project/ray/issues/9392;
+    test_the_processes_and_the_folder_of_our_cluster_are_known
+    """
+    from ray._private.worker import _global_node
+
+    return Path(_global_node.get_session_dir_path())
+
+
+@contextmanager
+def muted_errors(mute: Callable[[], bool]) -> Iterator[None]:
+    """`ray._private.worker.print_to_stdstream`: what Ray says, unless `mute` says no.
+
+    A raylet that was killed is announced with the last 20 lines of its log, twice.
+    test_ray_prints_what_its_processes_say_through_one_function
+    """
+    from ray._private import worker
+
+    printed = worker.print_to_stdstream
+
+    def print_to_stdstream(*args: Any, **kwargs: Any) -> None:
+        if not mute():
+            printed(*args, **kwargs)
+
+    worker.print_to_stdstream = print_to_stdstream
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printed
+
+
 def protect_token() -> None:
     """Keep the token that Ray writes into the home folder from other users of this machine.
 
@@ -162,6 +211,20 @@ def is_sigterm(error: BaseException) -> bool:
     https://github.com/ray-project/ray/pull/40210; test_sigterm_is_told_from_an_exit_of_the_code_itself
     """
     return "SIGTERM" in getattr(error, "ray_terminate_msg", "")
+
+
+def contain_exit_actor() -> None:
+    """`ray.actor.exit_actor`: in this process it raises `SystemExit` and nothing else, as every other exit does.
+
+    Ray's own also tells the worker to end after the call, for good; that cannot be taken back.
+    https://github.com/ray-project/ray/pull/40210; test_an_actor_that_asks_to_end_may_be_kept
+    """
+    import ray.actor
+
+    def exit_actor() -> None:
+        raise SystemExit("exit_actor() was called")
+
+    ray.actor.exit_actor = exit_actor
 
 
 def task_cause(error: BaseException) -> Any:

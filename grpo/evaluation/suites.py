@@ -18,6 +18,7 @@ from blip3o_grpo.configs.atomic import require_writable
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, paired_difference, summarise
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
+from blip3o_grpo.planning.pictures import check_pictures
 from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
 from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.rewards import declared
@@ -226,6 +227,7 @@ def check_policy(name: str, prompts: list[Prompt], config: RunConfig) -> Path:
     """
     folder = check_headers(policy_folder(name))
     check_prompts(prompts, config.prompts.heldout, PromptEncoder.from_pretrained(folder, plain=True), config)
+    check_pictures(config, folder, prompts)
     return folder
 
 

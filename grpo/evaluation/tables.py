@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from blip3o_grpo.evaluation.statistics import Estimate
@@ -37,16 +37,17 @@ def suite_tables(result: SuiteResult) -> Group:
 
 def scores_table(result: SuiteResult) -> Table:
     """One policy's scores."""
-    table = Table("score", "mean", "95 % interval", "n", title=_title(result), title_justify="left")
+    name_column = Column("score", overflow="fold")
+    table = Table(name_column, "mean", "95 % interval", "n", title=_title(result), title_justify="left")
     for name, found in result.evaluations[0].estimates().items():
-        table.add_row(name, f"{found.mean:.3f}", found.interval(), _count(found))
+        table.add_row(plain(name), f"{found.mean:.3f}", found.interval(), _count(found))
     return table
 
 
 def heldout_table(result: TrainingResult) -> Table:
     """What training changed: only what is shown has a colour."""
     title = f"{result.steps} steps, held-out prompts"
-    table = Table("reward", "before", "after", "change", title=title)
+    table = Table(Column("reward", overflow="fold"), "before", "after", "change", title=title)
     first, second = result.before.estimates(), result.after.estimates()
     for name in result.before.means:
         if name not in result.after.means:

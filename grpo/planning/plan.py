@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from blip3o_grpo.configs import ConfigError, RunConfig
+from blip3o_grpo.planning import cards
 from blip3o_grpo.planning.sizes import ENGINE_SHARE, TRANSFER_BUFFER, Footprint
 from blip3o_grpo.planning.times import check_measured, measured_times, predict
+from blip3o_grpo.planning.tune import Proposal, proposals, show_proposals, with_cluster
 from blip3o_grpo.policies import resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.config import read_config
 from blip3o_grpo.rollout.placement.gpus import Gpu, Placement, place
@@ -122,16 +124,31 @@ class Plan(TypedDict):
     seconds: dict[str, float] | None
     """Stage to seconds of a step; None: nothing like it was measured."""
     source: str | None
-    """Where the times were measured."""
+    """Where the times were measured, or what they were computed from."""
+    proposals: list[Proposal] | None
+    """With `tune`: placements that fit, the fastest first; the rest of the plan is of that one."""
 
 
-def make_plan(config: RunConfig, measured: Path | None = None) -> Plan:
+def make_plan(
+    config: RunConfig, measured: Path | None = None, card: str | None = None, tune: int | None = None
+) -> Plan:
     """Everything `show_plan` prints, as plain values.
+
+    Args:
+        config: of the run.
+        measured: run folder to take times from.
+        card: name in `cards.CARDS` to compute times for, instead.
+        tune: propose placements on so many GPUs.
 
     Raises:
         ConfigError, CheckpointError: the run cannot be placed, or does not fit.
     """
-    check_layout(config)
+    if card is not None:
+        if measured is not None:
+            raise ConfigError("--measured and --card both give times; give one of them")
+        cards.card(card)
+    if tune is None:
+        check_layout(config)
     if measured is not None:
         check_measured(measured)
     if built_in := names_released(config.policy.path):
@@ -139,9 +156,9 @@ def make_plan(config: RunConfig, measured: Path | None = None) -> Plan:
 
         with tempfile.TemporaryDirectory() as folder:
             write_configs(Path(folder), 1)
-            plan = _plan_of(config, Path(folder), measured)
+            plan = _plan_of(config, Path(folder), measured, card, tune)
     else:
-        plan = _plan_of(config, resolve_policy_path(config.policy.path), measured)
+        plan = _plan_of(config, resolve_policy_path(config.policy.path), measured, card, tune)
     return {"policy": BUILT_IN.format(name=config.policy.path) if built_in else config.policy.path, **plan}
 
 
@@ -150,13 +167,26 @@ def names_released(name: str) -> bool:
     return not Path(name).is_dir() and Path(name).name.startswith(PUBLISHED)
 
 
-def _plan_of(config: RunConfig, policy_path: Path, measured: Path | None) -> dict[str, Any]:
+def _plan_of(
+    config: RunConfig, policy_path: Path, measured: Path | None, card: str | None, tune: int | None
+) -> dict[str, Any]:
     from blip3o_grpo.planning.footprint import footprints
 
     read_config(policy_path)
+    if card is not None:
+        from blip3o_grpo.planning.costs import computed_times
+
+        times = computed_times(config, policy_path, card)
+    else:
+        times = measured_times(config, policy_path, measured)
+    found = None
+    if tune is not None:
+        if times is None:
+            raise ConfigError("--tune needs times: give --card NAME, or --measured RUN")
+        found = proposals(config, times, tune, lambda tried: check_placement(tried, policy_path))
+        config = with_cluster(config, found[0]["cluster"])
     placement = check_placement(config, policy_path)
     sizes = footprints(config, policy_path)
-    times = measured_times(config, policy_path, measured)
     return {
         "nodes": [list(node) for node in placement.nodes],
         "gpus": sum(len(node) for node in placement.nodes),
@@ -167,6 +197,7 @@ def _plan_of(config: RunConfig, policy_path: Path, measured: Path | None) -> dic
         "gpu_memory_bytes": [[memory_of_gpu(config, gpu, sizes) for gpu in node] for node in placement.nodes],
         "seconds": predict(config, times) if times else None,
         "source": times.source if times else None,
+        "proposals": found,
     }
 
 
@@ -192,11 +223,13 @@ def show_plan(plan: Plan, console: Console) -> None:
     if plan["seconds"] is None:
         console.print(
             "times: none measured for this policy on these devices, so none are predicted; "
-            "give --measured RUN, the folder of a run of a few steps"
+            "give --measured RUN, the folder of a run of a few steps, or --card NAME to compute them"
         )
         return
     times = Table("stage", "seconds per step", title="predicted times")
     for name, seconds in plan["seconds"].items():
         times.add_row(name, f"{seconds:.1f}")
     console.print(times)
-    show(console, f"measured: {plan['source']}")
+    show(console, f"times: {plan['source']}")
+    if plan["proposals"]:
+        show_proposals(plan["proposals"], console)

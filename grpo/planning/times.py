@@ -1,7 +1,7 @@
-"""Predicted seconds per stage, from measured constants only: of a run with the same policy on the same kind of device.
+"""Predicted seconds per stage, from constants that were measured with the same policy on the same kind of device.
 
 `measured_times.json` holds what was measured for this repository, each entry with its source; `--measured RUN` takes
-the constants from a run of the user's own. Where neither fits, there is no prediction.
+the constants from a run of the user's own. `--card` computes them instead (`costs.py`). Else there is no prediction.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class StageTimes:
     sample: float
     decode_per_step: float
     """Of one diffusion step."""
+    decode_once: float
+    """Hidden states, captions and the image decoder; 0 in measured times, whose steps include it."""
     score: float
     """All rewards together."""
     train: float
@@ -79,6 +81,7 @@ def measure_run(run: Path) -> StageTimes:
         dtype=config.policy.dtype,
         sample=median("sample") / images,
         decode_per_step=median("decode") / images / config.rollout.num_diffusion_steps,
+        decode_once=0.0,
         score=median("score") / images,
         train=median("train") * config.cluster.trainers / images,
         source=f"{run}, medians of {len(lines)} steps",
@@ -129,7 +132,7 @@ def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
     replicas = min(reward.replicas or cluster.rewards for reward in config.rewards)
     stages = {
         "sample": images * times.sample / cluster.samplers,
-        "decode": images * times.decode_per_step * rollout.num_diffusion_steps / cluster.decoders,
+        "decode": images * (times.decode_once + times.decode_per_step * rollout.num_diffusion_steps) / cluster.decoders,
         "score": images * times.score / replicas,
     }
     train = images * times.train / cluster.trainers
@@ -139,3 +142,11 @@ def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
         "step at best": max(stages.values()) + train,
         "step at worst": sum(stages.values()) + train,
     }
+
+
+def gpu_seconds(config: RunConfig, times: StageTimes) -> float:
+    """Seconds of work of a step on GPUs, all of them together."""
+    cluster, seconds = config.cluster, predict(config, times)
+    workers = {"sample": ("sampler", cluster.samplers), "decode": ("decoder", cluster.decoders)}
+    workers["train"] = ("trainer", cluster.trainers)
+    return sum(seconds[stage] * count for stage, (kind, count) in workers.items() if cluster.shares[kind])

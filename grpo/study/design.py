@@ -2,6 +2,7 @@
 
 STUDY/study.yaml           resolved study, written once everything was found right
 STUDY/base.yaml            resolved base recipe with the study's rewards
+STUDY/environment.json     what each process ran with: versions, commit, machine, command
 STUDY/heldout.jsonl        held-out prompts of all suites, taking turns
 STUDY/arms/NAME/seed-N     ordinary run folders
 STUDY/report.html, study.json, matrix.csv, comparisons.csv
@@ -46,6 +47,7 @@ from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.run.folder import REWARD_FOUND, RunFolder
 from blip3o_grpo.validate import CheckedRun, check_inputs, check_models
 
+ENVIRONMENT_FILE = "environment.json"
 ANALYSIS_KEYS = ("study_dir", "baseline", "correction", "goals", "trials")
 """What may change between two calls on one study folder."""
 GROWING_KEYS = ("arms", "seeds")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
 from typing import Any
@@ -124,11 +124,18 @@ Scores = dict[str, dict[int, Evaluation]]
 """Arm to seed to its held-out result."""
 
 
-def read_scores(plan: StudyPlan) -> Scores:
-    """Held-out results of all finished trials; the untrained policy's come from any of them with the seed."""
+def read_scores(plan: StudyPlan, left_out: Collection[str] = ()) -> Scores:
+    """Held-out results of all finished trials; the untrained policy's come from any of them with the seed.
+
+    Args:
+        left_out: names of trials that are not read.
+
+    Raises:
+        RunFileError: a trial's files are damaged.
+    """
     scores: Scores = {START: {}}
     for trial in plan.trials:
-        if trial.finished:
+        if trial.finished and trial.name not in left_out:
             evaluations = trial.folder.evaluations
             scores.setdefault(trial.arm, {})[trial.seed] = Evaluation.load(evaluations / "after.json")
             scores[START].setdefault(trial.seed, Evaluation.load(evaluations / "before.json"))

@@ -62,7 +62,7 @@ def run_trials(plan: StudyPlan, console: Console) -> dict[str, str]:
     shutil.rmtree(scratch, ignore_errors=True)
     with ExitStack() as stack:
         with activity(console, "starting Ray"):
-            stack.enter_context(ray_cluster(plan.base))
+            stack.enter_context(ray_cluster(plan.base, plan.folder / "failures"))
         stack.enter_context(sigterm_as_sigint())
         progress = stack.enter_context(StudyProgress(console, plan.trials, plan.study.trials.concurrency))
         jobs = {trial.name: _job(trial, plan.trials) for trial in pending}

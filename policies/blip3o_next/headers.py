@@ -46,6 +46,14 @@ def check_headers(path: str | Path) -> Path:
     return folder
 
 
+def image_side(folder: Path) -> int:
+    """Side of the square pictures in px, of a checkpoint whose headers were checked."""
+    configs = read_diffusion_configs(diffusion_folder(folder, read_config(folder)["diffusion_name_or_path"]))
+    latent = configs["transformer/config.json"].get("sample_size", 32)
+    stages = configs["vae/config.json"].get("encoder_block_out_channels", [0] * 6)  # each but the last halves
+    return latent * 2 ** (len(stages) - 1)
+
+
 def ar_shapes(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Qwen3's tensors by name, of a `config.json` that names all its sizes; empty for one that leaves sizes open."""
     if any(type(values.get(key)) is not int for key in QWEN3_SIZES):

@@ -34,6 +34,7 @@ from PIL import Image
 from pydantic import Base64Bytes, BaseModel, ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from blip3o_grpo.configs.mistakes import first_mistake
 from blip3o_grpo.rewards.http.failures import one_line
 from blip3o_grpo.rewards.http.png import PngHeader, read_header
 from blip3o_grpo.rewards.redaction import redact
@@ -166,12 +167,20 @@ async def _read(request: Request, max_images: int) -> tuple[ScoreRequest, list[b
                 pngs = [await file.read() for file in form.getlist("images")]
                 return ScoreRequest.model_validate_json(form["request"]), pngs
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "request"
-        raise HTTPException(422, f"{where}: {first['msg']}") from error
+        raise HTTPException(422, f"request: {_mistake(error)}") from error
     except (AttributeError, KeyError) as error:
         raise HTTPException(422, "the form needs a text field `request` and files `images`") from error
     raise HTTPException(415, f"content type {kind!r}; send application/json or multipart/form-data")
+
+
+def _mistake(error: ValidationError) -> str:
+    """The first mistake of a request's body, whose values may be long."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"not valid JSON ({first['ctx']['error']})"
+    if first["type"].startswith("base64"):
+        return f"{'.'.join(map(str, first['loc']))!r} is no base64 (RFC 4648)"
+    return first_mistake(error, json=True)
 
 
 def _decode(asked: ScoreRequest, pngs: list[bytes], max_pixels: int) -> RewardBatch:

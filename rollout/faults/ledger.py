@@ -13,7 +13,7 @@ from blip3o_grpo.configs import FaultsSection
 from blip3o_grpo.rollout.messages import Verdict
 
 HUNG = "no answer within"
-STACK = "; where it hung is in Ray's log of the worker, worker-*.err"
+STACK = "; where it hung is in Ray's log of the worker, worker-*.err (see failures/ray-logs in the run folder)"
 
 
 @dataclass

@@ -12,6 +12,7 @@ import numpy as np
 from blip3o_grpo.rewards import RewardBatch, RewardError, load_reward
 from blip3o_grpo.rewards.redaction import redact
 from blip3o_grpo.rollout.messages import DecodedChunk, ScoredChunk, ScoreFailure, Snapshot, writable
+from blip3o_grpo.rollout.ray_seams import contain_exit_actor
 from blip3o_grpo.rollout.types import Prompt
 from blip3o_grpo.rollout.workers.base import CallEndedError, Worker, contained
 
@@ -58,6 +59,7 @@ class RewardWorker(Worker):
         """
         try:
             with contained():
+                contain_exit_actor()  # before the plug-in is imported
                 self._reward = load_reward(self._target, self._options, self._folder)
         except RewardError:
             raise

@@ -97,6 +97,19 @@ OVERRIDES = [
     ('run_dir="a\\0b"', "'run_dir' is 'a\\x00b'"),
     ("policy.path=/nowhere/at-all", "no such folder"),
     ("prompts.train=/nowhere/train.jsonl", "no such prompt file"),
+    ("run_dir=/proc/x", "/proc is the kernel's and no disk"),
+    ("run_dir=/sys/fs/x", "/sys is the kernel's and no disk"),
+    ("run_dir=/dev/x", "/dev is the kernel's and no disk"),
+    ("run_dir=a\udcff", "is not a YAML value"),
+    ('run_dir="a\\ud83d"', "'run_dir' is 'a\\ud83d'; give text that UTF-8 can say"),
+    ('prompts.heldout="\\ud83d"', "prompt files end in .txt"),
+    ('rewards.0.name="\\ud83d"', "give text that UTF-8 can say"),
+    # more than there will ever be
+    ("rollout.group_size=1000000000", "'rollout.group_size' is 1000000000; give 4096 or less"),
+    ("rollout.num_diffusion_steps=1000000", "give 1000 or less"),
+    ("evaluation.images_per_prompt=1000000000", "give 4096 or less"),
+    ("cluster.samplers=1000000000", "give 4096 or less"),
+    ("trainer.max_steps=1000000000000", "give 1000000000 or less"),
 ]
 
 FILES = [

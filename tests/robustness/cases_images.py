@@ -74,13 +74,13 @@ def _body(*images: bytes, **changes: object) -> dict:
 
 JSON = {"Content-Type": "application/json"}
 REQUESTS = [
-    ("no JSON", {"content": b"{", "headers": JSON}, 422, "Invalid JSON"),
+    ("no JSON", {"content": b"{", "headers": JSON}, 422, "not valid JSON"),
     ("a list", {"json": []}, 422, "request"),
-    ("nothing", {"content": b"", "headers": JSON}, 422, "Invalid JSON"),
-    ("very deep", {"content": b"[" * 9000, "headers": JSON}, 422, "Invalid JSON"),
+    ("nothing", {"content": b"", "headers": JSON}, 422, "not valid JSON"),
+    ("very deep", {"content": b"[" * 9000, "headers": JSON}, 422, "not valid JSON"),
     ("no content type", {"content": b"{}"}, 415, "send application/json"),
     ("a pickle", {"content": b"\x80\x04.", "headers": {"Content-Type": "application/x-pickle"}}, 415, "pickle"),
-    ("no prompts", {"json": {"metadata": [], "images": []}}, 422, "prompts: Field required"),
+    ("no prompts", {"json": {"metadata": [], "images": []}}, 422, "request: 'prompts' is required"),
     ("prompts a text", {"json": _body(png(), prompts="a")}, 422, "prompts"),
     ("prompts numbers", {"json": _body(png(), prompts=[5])}, 422, "prompts.0"),
     ("metadata texts", {"json": _body(png(), metadata=["a"])}, 422, "metadata.0"),

@@ -134,6 +134,17 @@ COMMANDS = [
     ("eval of nothing", _unfinished("eval", "/nowhere"), "no such folder"),
     ("eval of an unfinished run", _unfinished("eval", "RUN"), "has not finished"),
     ("eval of an unknown suite", _unfinished("eval", "tiny", "--suite", "sight"), "known suites"),
+    (
+        "sample of 10^9 images",
+        _unfinished("sample", "a", "--images", "1000000000"),
+        "images is 1000000000; it may be 4096",
+    ),
+    (
+        "sample of 10^9 steps",
+        _unfinished("sample", "a", "--steps", "1000000000"),
+        "steps is 1000000000; it may be 1000",
+    ),
+    ("eval of 10^9 images", _unfinished("eval", "tiny", "--images", "1000000000"), "give 4096 or less"),
     ("eval without prompts", _unfinished("eval", "tiny", "--prompts", "/nowhere.txt"), "no such prompt file"),
     ("eval to a text", _unfinished("eval", "tiny", "--out", "a.txt"), "written as .png"),
     ("eval results of ocr", _unfinished("eval", "tiny", "--results", "a.jsonl"), "suite 'ocr' has none"),

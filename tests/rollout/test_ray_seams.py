@@ -21,16 +21,21 @@ from blip3o_grpo.rollout import ray_seams
 from blip3o_grpo.rollout.ray_seams import (
     CHANGED_BY_RAY,
     DEATHS,
+    HEADS,
     NEEDED_TO_JOIN,
     QUIET_TUNE,
     THIS_MACHINE_ONLY,
+    contain_exit_actor,
     driver_variables,
+    head_processes,
     inner_errors,
     is_alive,
     is_sigterm,
     loopback,
+    muted_errors,
     own_settings,
     protect_token,
+    session_folder,
 )
 
 
@@ -123,6 +128,29 @@ def test_errors_are_named_and_opened_as_ray_makes_them():
     assert not any(inner_errors(lost))
 
 
+def test_an_actor_that_asks_to_end_may_be_kept(monkeypatch):
+    """Ray's own `exit_actor` sets a flag that nothing takes back, before it raises."""
+    assert "set_current_actor_should_exit" in inspect.getsource(ray.actor.exit_actor)
+    monkeypatch.setattr(ray.actor, "exit_actor", ray.actor.exit_actor)
+    contain_exit_actor()
+    with pytest.raises(SystemExit, match="exit_actor"):
+        ray.actor.exit_actor()
+
+
+def test_ray_prints_what_its_processes_say_through_one_function(capsys, monkeypatch):
+    """Where a driver hears of errors, and while nobody mutes it."""
+    assert "print_to_stdstream(" in inspect.getsource(ray._private.worker.listen_error_messages)
+    said = []
+    monkeypatch.setattr(ray._private.worker, "print_to_stdstream", said.append)
+    mute = False
+    with muted_errors(lambda: mute):
+        ray._private.worker.print_to_stdstream("heard")
+        mute = True
+        ray._private.worker.print_to_stdstream("muted")
+    ray._private.worker.print_to_stdstream("heard again")
+    assert said == ["heard", "heard again"]
+
+
 def test_sigterm_is_told_from_an_exit_of_the_code_itself():
     assert "The process receives a SIGTERM." in inspect.getsource(ray._private.worker.Worker.main_loop)
     with pytest.raises(SystemExit) as ended:
@@ -143,3 +171,9 @@ def test_ray_refuses_what_we_take_for_too_long(monkeypatch):
 
 def test_ray_says_in_these_words_that_its_start_took_too_long():
     assert ray_seams.START_TIMED_OUT in inspect.getsource(ray._private.node)
+
+
+def test_the_processes_and_the_folder_of_our_cluster_are_known(cluster):
+    """Both processes live, and the folder is where Ray writes its logs."""
+    assert {name: process.poll() for name, process in head_processes().items()} == dict.fromkeys(HEADS)
+    assert (session_folder() / "logs" / "gcs_server.out").is_file()

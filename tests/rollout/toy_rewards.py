@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import ray
+
 
 class Brightness:
     """Mean pixel value in 0..1."""
@@ -54,8 +56,10 @@ class Faulty:
         fault = batch.metadata[0].get("fault", "")
         if fault == "raise":
             raise OSError("the model server is gone")
-        if fault == "die":
-            os._exit(1)
+        if fault.startswith("die"):
+            os._exit(int(fault.removeprefix("die") or 1))
+        if fault == "leave":
+            ray.actor.exit_actor()
         if fault == "term":
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)

@@ -39,6 +39,7 @@ def pipelines(launch, make_config):
         ("nan", "returned nan"),
         ("exit 0", "SystemExit: 0"),
         ("exit 3", "SystemExit: 3"),
+        ("leave", "SystemExit: exit_actor() was called"),
         ("interrupt", "KeyboardInterrupt"),
         ("surrogate", r"ValueError: half of a pair: \ud83d"),
     ],
@@ -65,19 +66,20 @@ def test_skip_drops_whole_groups_and_counts_them(pipelines):
     assert [rollout.rewards["faulty"] for rollout in batch.groups[1].rollouts] == [None] * 3
 
 
-def test_reward_that_kills_its_process_loses_its_own_group_only_and_never_becomes_a_score(pipelines):
-    """Painted in one batch with another group, and queued before a third."""
+@pytest.mark.parametrize("fault", ["die", "die 0"])
+def test_reward_that_kills_its_process_loses_its_own_group_only_and_never_becomes_a_score(pipelines, fault):
+    """Painted in one batch with another group, and queued before a third. With exit code 0, too."""
     skips, _, _ = pipelines
-    batch = skips.collect([prompt_with("fine"), prompt_with("die"), prompt_with("none")], step=1)
+    batch = skips.collect([prompt_with("fine"), prompt_with(fault), prompt_with("none")], step=1)
     assert [group.prompt.id for group in batch.groups] == ["p-fine", "p-none"]
     assert batch.skipped_groups == 1
     assert batch.faults["retries"] == 2 and batch.faults["timeouts"] == 0  # together, then by itself
 
 
 def test_reward_that_exits_loses_its_own_group_only_and_its_worker_goes_on(pipelines):
-    """`sys.exit(0)` too, which Ray takes for an end that was meant."""
+    """`sys.exit(0)` and Ray's own `exit_actor()` too, which Ray takes for an end that was meant."""
     skips, _, _ = pipelines
-    for step, fault in enumerate(("exit 0", "exit 3", "interrupt")):
+    for step, fault in enumerate(("exit 0", "exit 3", "leave", "interrupt")):
         batch = skips.collect([prompt_with("fine"), prompt_with(fault), prompt_with("none")], step=step)
         assert [group.prompt.id for group in batch.groups] == ["p-fine", "p-none"]
         assert batch.faults == {"retries": 0, "restarts": 0, "timeouts": 0}

@@ -1,0 +1,119 @@
+"""Seconds of every stage, computed from shapes and a card's ceilings, where nothing was measured.
+
+A roofline: drawing tokens is bound by memory (each token reads all weights once for the whole batch, and the keys and
+values of every sequence), all else by arithmetic. Operations are counted by PyTorch on the meta device, where nothing
+is allocated. What this leaves out: start-up, transfers, everything on CPUs but the reading of text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.planning.cards import OCR_S_PER_MEGAPIXEL, SHARE_OF_BANDWIDTH, SHARE_OF_FLOPS, card
+from blip3o_grpo.planning.footprint import BFLOAT
+from blip3o_grpo.planning.times import StageTimes, device_of, policy_shape
+from blip3o_grpo.policies import BLIP3oNext, load_config
+from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once
+from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder
+
+TERA = 1e12
+MEGAPIXEL = 1024**2
+TYPICAL_PROMPT = 40
+"""Tokens of a prompt with its chat template."""
+
+
+def computed_times(config: RunConfig, policy_path: Path, name: str) -> StageTimes:
+    """Seconds per image of every stage on a card of this name, in bfloat16.
+
+    Raises:
+        ConfigError: the card is not known.
+    """
+    ceilings = card(name)
+    policy = policy_of_shapes(policy_path)
+    operations = operations_per_image(config, policy)
+    per_second = ceilings.flops * SHARE_OF_FLOPS
+    pixels = (policy.sana.config.sample_size * policy.vae.spatial_compression_ratio) ** 2
+    return StageTimes(
+        policy=policy_shape(policy_path),
+        device=device_of(config),
+        dtype=config.policy.dtype,
+        sample=seconds_to_sample(config, policy, ceilings.bytes_per_s * SHARE_OF_BANDWIDTH),
+        decode_once=operations["decode once"] / per_second,
+        decode_per_step=operations["decode per step"] / per_second,
+        score=OCR_S_PER_MEGAPIXEL * pixels / MEGAPIXEL,
+        train=operations["train"] / per_second,
+        source=f"computed for {name}: {SHARE_OF_FLOPS:.0%} of {ceilings.flops / TERA:.0f} TFLOP/s, "
+        f"{SHARE_OF_BANDWIDTH:.0%} of {ceilings.bytes_per_s / TERA:.2f} TB/s, text read at {OCR_S_PER_MEGAPIXEL} s per "
+        "megapixel and core; no GPU run was made",
+    )
+
+
+def policy_of_shapes(policy_path: Path) -> BLIP3oNext:
+    """AR part and head of a checkpoint on the meta device."""
+    config = load_config(policy_path)
+    with torch.device("meta"):
+        return BLIP3oNext(config, diffusion_folder(policy_path, config.diffusion_name_or_path), ("ar", "head"), None)
+
+
+def operations_per_image(config: RunConfig, policy: BLIP3oNext) -> dict[str, float]:
+    """Floating-point operations of one image by stage; `decode per step` is of one Euler step with its guidance."""
+    guided = config.rollout.guidance_scale != 1
+    forward = forward_operations(policy, policy.image_tokens.num_tokens + TYPICAL_PROMPT)
+    logits = 2 * policy.image_tokens.num_tokens * policy.image_tokens.size * policy.config.hidden_size
+    once, step = head_operations(policy, guided)
+    # The old log-probs, the policy's forward and its backward (twice a forward); checkpointing computes it once more.
+    passes = 4 + config.trainer.gradient_checkpointing + (config.trainer.beta > 0)
+    return {
+        "decode once": forward + once + vae_operations(policy),
+        "decode per step": step,
+        "train": passes * (forward + logits),
+    }
+
+
+def forward_operations(policy: BLIP3oNext, length: int) -> float:
+    """Of the AR part's layers on one sequence, attention causal, without logits."""
+    config = policy.config
+    weights = sum(parameter.numel() for parameter in policy.ar.model.layers.parameters())
+    attention = 2 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * length**2
+    return 2 * weights * length + attention
+
+
+@torch.no_grad()
+def head_operations(policy: BLIP3oNext, guided: bool) -> tuple[float, float]:
+    """Of one image in the diffusion head: once, and in every step, as `BLIP3oNext.denoise` does it."""
+    head, rows = policy.sana.config, 2 if guided else 1
+    with torch.device("meta"):
+        hidden = torch.zeros(1, policy.image_tokens.num_tokens + 1, policy.config.hidden_size)
+        latents = torch.zeros(rows, head.in_channels, head.sample_size, head.sample_size)
+        timestep = torch.zeros(())
+        with FlopCounterMode(display=False) as counter:
+            nothing = policy.connector(hidden[:, :1]) if guided else None
+            with captions_read_once(policy.sana, policy.connector(hidden), nothing) as velocity:
+                once = counter.get_total_flops()
+                velocity(latents, timestep)
+    return once, counter.get_total_flops() - once
+
+
+@torch.no_grad()
+def vae_operations(policy: BLIP3oNext) -> float:
+    """Of decoding one picture's latents to pixels."""
+    head = policy.sana.config
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        policy.vae.decode(torch.zeros(1, head.in_channels, head.sample_size, head.sample_size))
+    return counter.get_total_flops()
+
+
+def seconds_to_sample(config: RunConfig, policy: BLIP3oNext, bytes_per_s: float) -> float:
+    """Of one image, drawn in chunks of `rollout.prompts_per_chunk` whole groups."""
+    model, num_tokens = policy.config, policy.image_tokens.num_tokens
+    groups = min(config.rollout.prompts_per_chunk, config.rollout.prompts_per_step)
+    sequences = groups * config.rollout.group_size
+    layers = sum(parameter.numel() for parameter in policy.ar.model.layers.parameters())
+    weights = (layers + policy.image_tokens.size * model.hidden_size) * BFLOAT
+    cached = 2 * model.num_hidden_layers * model.num_key_value_heads * model.head_dim * BFLOAT
+    mean_length = TYPICAL_PROMPT + num_tokens / 2
+    return num_tokens * (weights + sequences * mean_length * cached) / bytes_per_s / sequences

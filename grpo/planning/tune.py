@@ -1,0 +1,135 @@
+"""`blip3o-grpo plan --tune N`: the placements on N GPUs that fit, the fastest first, by computed or measured times.
+
+Tried are whole GPUs for trainers, samplers and decoders in every division; on two GPUs sampler and decoder share one,
+on one all share it, and there stages add up. Reward replicas, which run on CPUs, are as many as keep up with the GPUs.
+Other keys stay as the recipe has them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TypedDict
+
+from rich.console import Console
+from rich.table import Table
+
+from blip3o_grpo.configs import ConfigError, RunConfig
+from blip3o_grpo.configs.schema import ClusterSection
+from blip3o_grpo.planning.times import StageTimes, gpu_seconds, predict
+from blip3o_grpo.terminal import show
+
+Cluster = dict[str, float]
+"""Keys of the section `cluster`, as one writes them."""
+SHOWN = 5
+GPUS_OF_A_NODE = 8
+ONE_GPU = {"gpus_per_trainer": 0.35, "gpus_per_sampler": 0.35, "gpus_per_decoder": 0.3}
+TWO_GPUS = {"gpus_per_trainer": 1, "gpus_per_sampler": 0.5, "gpus_per_decoder": 0.5}
+
+
+class Proposal(TypedDict):
+    """One placement that fits."""
+
+    cluster: Cluster
+    step_seconds: float
+    busy_share: float
+    """Of the GPUs' time, in [0, 1]."""
+    images_per_second: float
+    gpu_hours: float
+    """Of the whole run, evaluations left out."""
+
+
+def proposals(
+    config: RunConfig, times: StageTimes, num_gpus: int, check: Callable[[RunConfig], object]
+) -> list[Proposal]:
+    """Placements on `num_gpus` GPUs, the fastest first.
+
+    Args:
+        config: of the run.
+        times: of its stages.
+        num_gpus: 1 or more.
+        check: raises ConfigError where a placement cannot be or does not fit.
+
+    Raises:
+        ConfigError: none fits; the last refusal says what is missing.
+    """
+    if num_gpus < 1:
+        raise ConfigError(f"--tune {num_gpus}: give a number of GPUs, 1 or more")
+    found, refusal = [], None
+    for changes in divisions(config, num_gpus):
+        changes["nodes"], changes["gpus_per_node"] = nodes_of(config, num_gpus)
+        changes["rewards"] = rewards_that_keep_up(with_cluster(config, changes), times)
+        tried = with_cluster(config, changes)
+        try:
+            check(tried)
+        except ConfigError as error:
+            refusal = error
+            continue
+        found.append(propose(tried, changes, times, num_gpus))
+    if not found:
+        raise ConfigError(f"--tune {num_gpus}: no placement fits; the last one tried: {refusal}")
+    return sorted(found, key=lambda proposal: proposal["step_seconds"])
+
+
+def divisions(config: RunConfig, num_gpus: int) -> Iterator[Cluster]:
+    """Changes of the section `cluster`: every way to give each GPU one role."""
+    if num_gpus == 1:
+        yield {"trainers": 1, "samplers": 1, "decoders": 1, **ONE_GPU}
+    if num_gpus == 2:
+        yield {"trainers": 1, "samplers": 1, "decoders": 1, **TWO_GPUS}
+    for trainers in range(1, num_gpus - 1):
+        if config.rollout.prompts_per_step % trainers:
+            continue  # every rank has the same number of prompts
+        for samplers in range(1, num_gpus - trainers):
+            decoders = num_gpus - trainers - samplers
+            yield {"trainers": trainers, "samplers": samplers, "decoders": decoders, **dict.fromkeys(ONE_GPU, 1)}
+
+
+def with_cluster(config: RunConfig, changes: Cluster) -> RunConfig:
+    """The run on another cluster section, checked as one that was read."""
+    section = ClusterSection.model_validate(config.cluster.model_dump() | changes)
+    return config.model_copy(update={"cluster": section})
+
+
+def nodes_of(config: RunConfig, num_gpus: int) -> tuple[int, int]:
+    """Nodes and GPUs of each: the recipe's nodes where they have the GPUs, else nodes of at most 8."""
+    per_node = config.cluster.gpus_per_node or min(num_gpus, GPUS_OF_A_NODE)
+    return -(-num_gpus // per_node), per_node
+
+
+def rewards_that_keep_up(config: RunConfig, times: StageTimes) -> int:
+    """Replicas of every reward that score as fast as samplers and decoders work."""
+    seconds = predict(config, times)
+    alone = seconds["score"] * config.cluster.rewards
+    return max(config.cluster.rewards, math.ceil(alone / max(seconds["sample"], seconds["decode"])))
+
+
+def propose(config: RunConfig, changes: Cluster, times: StageTimes, num_gpus: int) -> Proposal:
+    """What a placement that fits comes to."""
+    seconds = predict(config, times)["step at best" if num_gpus > 1 else "step at worst"]
+    images = config.rollout.prompts_per_step * config.rollout.group_size
+    return {
+        "cluster": changes,
+        "step_seconds": seconds,
+        "busy_share": gpu_seconds(config, times) / (num_gpus * seconds),
+        "images_per_second": images / seconds,
+        "gpu_hours": config.trainer.max_steps * seconds * num_gpus / 3600,
+    }
+
+
+def show_proposals(found: list[Proposal], console: Console) -> None:
+    """Print the fastest as a table, and the best one as keys to write."""
+    table = Table(
+        "trainers / samplers / decoders", "step (s)", "GPUs busy", "images/s", "GPU hours", title="placements"
+    )
+    for proposal in found[:SHOWN]:
+        cluster = proposal["cluster"]
+        table.add_row(
+            " / ".join(f"{cluster[kind]:g}" for kind in ("trainers", "samplers", "decoders")),
+            f"{proposal['step_seconds']:.1f}",
+            f"{proposal['busy_share']:.0%}",
+            f"{proposal['images_per_second']:.1f}",
+            f"{proposal['gpu_hours']:.0f}",
+        )
+    console.print(table)
+    show(console, "write: " + " ".join(f"cluster.{key}={value:g}" for key, value in found[0]["cluster"].items()))

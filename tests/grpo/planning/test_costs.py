@@ -1,0 +1,142 @@
+"""Computed times and proposals: operations counted as the models do them, and placements that fit, fastest first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from blip3o_grpo.cli import app
+from blip3o_grpo.configs import ConfigError, load_run_config
+from blip3o_grpo.planning.cards import CARDS, SHARE_OF_FLOPS
+from blip3o_grpo.planning.costs import computed_times, forward_operations, operations_per_image, policy_of_shapes
+from blip3o_grpo.planning.plan import make_plan
+from blip3o_grpo.planning.times import StageTimes, predict
+from blip3o_grpo.planning.tune import divisions, proposals
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.released import write_configs
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+TERA = 1e12
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """Configs of the released sizes, without weights."""
+    folder = tmp_path_factory.mktemp("released")
+    write_configs(folder, 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ocr(released):
+    """The recipe for 8 GPUs."""
+    return load_run_config(CONFIGS / "blip3o_next_ocr.yaml", [f"policy.path={released}"])
+
+
+@torch.no_grad()
+def test_the_language_models_operations_are_those_it_does(policy_path):
+    """PyTorch counts attention whole; a causal one does half of it."""
+    policy = BLIP3oNext.from_pretrained(policy_path, parts=("ar",))
+    policy.ar.set_attn_implementation("eager")  # others are kernels that the counter does not look into on a CPU
+    ids = torch.zeros(1, 40, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        policy.ar.model(input_ids=ids, use_cache=False)
+    config = policy.config
+    half = 2 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * 40**2
+    assert forward_operations(policy, 40) == pytest.approx(counter.get_total_flops() - half, rel=0.01)
+
+
+def test_operations_of_the_released_sizes(ocr, released):
+    """By hand: SANA 3.23 TFLOP a forward and branch, of which reading the caption is left out; DC-AE 8.4; Qwen3 2.2."""
+    operations = operations_per_image(ocr, policy_of_shapes(released))
+    assert 0.75 * 2 * 3.23 * TERA < operations["decode per step"] < 0.9 * 2 * 3.23 * TERA
+    assert operations["decode once"] == pytest.approx((8.4 + 2.2 + 0.3) * TERA, rel=0.06)
+    assert operations["train"] == pytest.approx(6 * (2.2 + 0.2) * TERA, rel=0.05)
+
+
+def test_times_follow_the_card_and_say_that_they_are_computed(ocr, released):
+    h100, h200 = (computed_times(ocr, released, name) for name in ("h100", "h200"))
+    assert h100.decode_per_step == h200.decode_per_step
+    assert h100.sample / h200.sample == pytest.approx(CARDS["h200"].bytes_per_s / CARDS["h100"].bytes_per_s)
+    assert h200.train == pytest.approx(
+        operations_per_image(ocr, policy_of_shapes(released))["train"] / (989e12 * SHARE_OF_FLOPS)
+    )
+    assert h200.source.startswith("computed for h200") and "no GPU run was made" in h200.source
+
+
+TIMES = StageTimes({}, "gpu", "bfloat16", 0.01, 0.01, 0.04, 0.1, 0.02, "made up")
+
+
+def test_the_fastest_placement_that_fits_comes_first(ocr):
+    """Decoding is the longest stage by far, so most GPUs decode; what `check` refuses is not proposed."""
+
+    def check(config):
+        if config.cluster.decoders > 5:
+            raise ConfigError("too many")
+
+    found = proposals(ocr, TIMES, 8, check)
+    assert [found[0]["cluster"][kind] for kind in ("trainers", "samplers", "decoders")] == [2, 1, 5]
+    assert [proposal["step_seconds"] for proposal in found] == sorted(p["step_seconds"] for p in found)
+    best = found[0]
+    decode, train = 512 * (0.01 * 30 + 0.04) / 5, 512 * 0.02 / 2
+    assert best["step_seconds"] == pytest.approx(decode + train)
+    assert best["images_per_second"] == pytest.approx(512 / best["step_seconds"])
+    assert best["gpu_hours"] == pytest.approx(900 * best["step_seconds"] * 8 / 3600)
+    work = 512 * (0.01 + 0.34 + 0.02)
+    assert best["busy_share"] == pytest.approx(work / (8 * best["step_seconds"]))
+
+
+def test_reward_replicas_keep_up(ocr):
+    slow = StageTimes({}, "gpu", "bfloat16", 0.01, 0.01, 0.04, 3.0, 0.02, "made up")
+    best = proposals(ocr, slow, 8, lambda config: None)[0]
+    assert best["cluster"]["rewards"] > ocr.cluster.rewards
+    tuned = ocr.model_copy(update={"cluster": ocr.cluster.model_copy(update=best["cluster"])})
+    seconds = predict(tuned, slow)
+    assert seconds["score"] <= max(seconds["sample"], seconds["decode"])
+
+
+@pytest.mark.parametrize(("num_gpus", "count"), [(1, 1), (2, 1), (3, 1), (8, 6 + 5 + 3)])
+def test_every_division_is_tried_that_gives_ranks_equal_shares(ocr, num_gpus, count):
+    """32 prompts a step do not divide over 3, 5 or 6 trainer ranks."""
+    assert len(list(divisions(ocr, num_gpus))) == count
+
+
+def test_nothing_that_fits_is_one_line(ocr):
+    def check(config):
+        raise ConfigError("a GPU cannot hold it")
+
+    with pytest.raises(ConfigError, match="--tune 4: no placement fits; the last one tried: a GPU cannot hold it"):
+        proposals(ocr, TIMES, 4, check)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--card", "h20"], "did you mean h200?"),
+        (["--card", "h200", "--tune", "0"], "give a number of GPUs"),
+        (["--tune", "8"], "give --card NAME"),
+        (["--card", "h200", "--measured", "runs/x"], "give one of them"),
+    ],
+)
+def test_wrong_options_are_one_line(released, options, message):
+    arguments = ["plan", str(CONFIGS / "blip3o_next_ocr.yaml"), f"policy.path={released}", *options]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2 and message in refused.output.replace("\n", " ")
+
+
+def test_the_command_plans_the_proposal_it_puts_first(ocr):
+    plan = make_plan(ocr, card="h200", tune=8)
+    first = plan["proposals"][0]["cluster"]
+    workers = [kind for node in plan["nodes"] for gpu in node for kind in gpu]
+    assert {kind: workers.count(kind) for kind in ("trainer", "sampler", "decoder")} == {
+        "trainer": first["trainers"],
+        "sampler": first["samplers"],
+        "decoder": first["decoders"],
+    }
+    assert plan["seconds"]["step at best"] == pytest.approx(plan["proposals"][0]["step_seconds"])
+    json.dumps(plan)

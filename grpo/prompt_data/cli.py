@@ -13,12 +13,13 @@ from rich.console import Console
 
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.rollout.types import Prompt
+from blip3o_grpo.terminal import show
 
 if TYPE_CHECKING:
     from blip3o_grpo.prompt_data.overlap import HeldOut
 
 app = typer.Typer(help="Make training prompts, and check them against test prompts.", no_args_is_help=True)
-console = Console(highlight=False, soft_wrap=True, markup=False)
+console = Console()
 
 NUM_HELDOUT = 128
 
@@ -64,8 +65,9 @@ def geneval(
     for file, written in ((out, records), (heldout_out, heldout)):
         if written:
             tags = Counter(record["tag"] for record in written)
-            console.print(
-                f"{len(written)} prompts ({', '.join(f'{tag} {n}' for tag, n in sorted(tags.items()))}): {file}"
+            show(
+                console,
+                f"{len(written)} prompts ({', '.join(f'{tag} {n}' for tag, n in sorted(tags.items()))}): {file}",
             )
 
 
@@ -92,7 +94,7 @@ def text(
     _write({out: records, heldout_out: heldout})
     for file, written in ((out, records), (heldout_out, heldout)):
         if written:
-            console.print(f"{len(written)} prompts: {file}")
+            show(console, f"{len(written)} prompts: {file}")
 
 
 @app.command()
@@ -111,12 +113,11 @@ def check(
     train_prompts, test_prompts = load_prompts(train), load_prompts(test)
     overlaps = find_overlaps(train_prompts, test_prompts)
     for overlap in overlaps:
-        console.print(
-            f"{overlap.reason}: {overlap.prompt}"
-            + ("" if overlap.prompt == overlap.test_prompt else f"\n  test file: {overlap.test_prompt}")
-        )
-    console.print(
-        f"{len(overlaps)} of {len(train_prompts)} training prompts are among {len(test_prompts)} test prompts"
+        show(console, f"{overlap.reason}: {overlap.prompt}")
+        if overlap.prompt != overlap.test_prompt:
+            show(console, f"  test file: {overlap.test_prompt}")
+    show(
+        console, f"{len(overlaps)} of {len(train_prompts)} training prompts are among {len(test_prompts)} test prompts"
     )
     if overlaps:
         raise typer.Exit(1)

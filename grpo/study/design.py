@@ -153,7 +153,7 @@ def find_goals(study: StudyConfig, base: RunConfig, suites: dict[str, list[Promp
         for reward in base.rewards
         if reward.runtime_env or _applies(reward, prompts)
     ]
-    return choose_goals(study, measured)
+    return choose_goals(study, base.rewards, measured)
 
 
 def read_plan(folder: Path) -> StudyPlan:

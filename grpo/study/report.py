@@ -25,7 +25,7 @@ from blip3o_grpo.run.hacking import KL, find_warnings, heldout_warnings
 from blip3o_grpo.run.image_signals import IMAGE_SIGNALS
 from blip3o_grpo.run.locks import is_held
 from blip3o_grpo.study.bands import TOGETHER, Panels, Runs, draw_bands
-from blip3o_grpo.study.conclusions import Conclusions
+from blip3o_grpo.study.conclusions import Conclusions, label_candidates
 from blip3o_grpo.study.design import ENVIRONMENT_FILE, StudyPlan, Trial
 from blip3o_grpo.study.forest import draw_forest, reach
 from blip3o_grpo.study.matrix import Cell, Column, Comparison, Matrix
@@ -170,11 +170,11 @@ class StudyReport:
         return [f"step {warning.step}: {warning.text}" for warning in found]
 
     def _arms(self) -> list[tuple[str, str]]:
-        """Arms of the matrix, each with `recommended`, `not told apart` from others the goals leave, or nothing."""
+        """Arms of the matrix, each with what is said of it as one that the goals leave, or nothing."""
         if not self.matrix or not self.conclusions:
             return []
-        word = "recommended" if self.conclusions.recommended else "not told apart"
-        return [(arm, word if arm in self.conclusions.candidates else "") for arm in self.matrix.arms]
+        words = label_candidates(self.matrix, self.plan.goals, self.conclusions)
+        return [(arm, words.get(arm, "")) for arm in self.matrix.arms]
 
     def _rows(self) -> list[Row]:
         """One row per measure, in the matrix's order."""

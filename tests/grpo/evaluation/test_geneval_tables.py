@@ -132,6 +132,18 @@ def test_prompts_of_other_kinds_get_columns_of_their_own_and_missing_kinds_a_das
     assert own == ["runs/better", "1.00", "–", "–", "–", "–", "–", "1.00", "1.00"]
 
 
+@pytest.mark.parametrize("tag", ["[/red]x", "[red]x", "x[link=a]", "\x1bx"])
+def test_kinds_and_policies_are_shown_as_they_are_written(groups, tag):
+    """Nothing in them is read as markup, which would fail once all the work is done."""
+    other = RolloutGroup(Prompt("x", "x", {"tag": tag, "include": []}), [], groups[0].rollouts)
+    for result in (
+        result_of([*groups[:2], other], policies=("runs/[/b]a",)),
+        result_of([*groups[:2], other], [*groups[:2], other], policies=("runs/[/b]a", "runs/[b]")),
+    ):
+        text = "\n".join(printed(result, 160))
+        assert "runs/[/b]a" in text and tag.capitalize().replace("\x1b", "\N{REPLACEMENT CHARACTER}") in text
+
+
 @pytest.mark.parametrize(
     ("options", "note"),
     [

@@ -2,7 +2,7 @@
 
     python examples/own_images/make_pictures.py data/own_images
 
-The pictures stand for photographs of a tea house's signs: always purple, on sand and stone. They are drawn from pieces
+The pictures stand for photographs of a tea house's signs: always purple, on sand and stone. They are drawn, from pieces
 that the tiny policy's tokenizer knows, because it is too small for photographs; the released one is not.
 """
 

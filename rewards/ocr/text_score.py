@@ -61,19 +61,13 @@ def score_lines(
         (line for line in lines if line.confidence >= min_confidence and letters(line.text)),
         key=lambda line: (line.box, line.text),
     )
-<<<<<<< HEAD
-    if variant == "word":
-        return _word_score(lines, targets)
-=======
->>>>>>> origin/main
     whole, paths = reading_orders(lines)
     texts = mended([line.text for line in lines], whole + paths, targets)
     if variant == "word":
         return max(_word_score([words(texts[index]) for index in order], targets) for order in whole)
     if variant != "blip3o" and len(targets) == 1:
-        (wanted,), read = map(letters, targets), [letters(line.text) for line in lines]
+        (wanted,), read = map(letters, targets), list(map(letters, texts))
         return max(_FORMULAS[variant]("".join(read[index] for index in order), wanted) for order in whole)
-    texts = [line.text for line in lines]
     scores = occurrence_scores(texts, whole + paths, targets, _FORMULAS[variant], variant != "blip3o")
     return sum(scores) / len(scores)
 

@@ -154,16 +154,13 @@ def test_heldout_rewards_that_should_not_fall():
     (warning,) = heldout_warnings(WarningsSection(), REWARDS, before, changes, 40)
     assert (warning.step, warning.signal) == (40, "heldout/guard")
     assert "fell from 0.950 to 0.600" in warning.text
-<<<<<<< HEAD
-    assert heldout_warnings(WarningsSection(), REWARDS, before, {"ocr": 0.1}, 40) == []
-    assert heldout_warnings(WarningsSection(), REWARDS, {"ocr": 0.5}, later, 40) == []  # measured only later
-    exact = WarningsSection(reward_drop=0.125)
-    assert heldout_warnings(exact, REWARDS, {"guard": 0.75}, {"guard": 0.625}, 40) == []
-    assert heldout_warnings(exact, REWARDS, {"guard": 0.75}, {"guard": 0.62}, 40)
-=======
     assert warning.text.endswith("(change -0.390 to -0.310, n=12)")
     assert heldout_warnings(WarningsSection(), REWARDS, before, {"ocr": changes["ocr"]}, 40) == []
->>>>>>> origin/main
+    assert heldout_warnings(WarningsSection(), REWARDS, {"ocr": 0.5}, changes, 40) == []  # not measured before
+    exact = WarningsSection(reward_drop=0.125)
+    for fall, warns in ((-0.125, False), (-0.13, True), (0.5, False)):
+        change = {"guard": Estimate(fall, fall - 0.04, fall + 0.04, 12)}
+        assert bool(heldout_warnings(exact, REWARDS, {"guard": 0.75}, change, 40)) is warns
 
 
 def test_a_warning_is_one_line_in_the_terminal():

@@ -125,6 +125,20 @@ def report(
     show(console, f"report: {api.write_report(run, out, lambda text: print_notice(errors, text))}")
 
 
+@app.command()
+@one_line_errors
+def recipes() -> None:
+    """List the recipes and studies that come with the project; commands take them by these names."""
+    from rich.table import Table
+
+    from blip3o_grpo.configs.shipped import all_shipped
+
+    table = Table("command", "name", "what it is")
+    for recipe in all_shipped():
+        table.add_row(recipe.command, recipe.name, recipe.purpose)
+    console.print(table)
+
+
 app.add_typer(prompts_app, name="prompts")
 app.command(cls=StudyCommand)(ablate)
 app.command()(rescore)

@@ -2,8 +2,8 @@
 
     python examples/own_images/make_pictures.py data/own_images
 
-The pictures stand for photographs of a tea house's boards: teal, a colour that the tiny policy has never seen. They are
-drawn, on the 8 px grid of the tiny policy, because it is too small for photographs; the released one is not.
+The pictures stand for photographs of a tea house's signs: always purple, on sand and stone. They are drawn from pieces
+that the tiny policy's tokenizer knows, because it is too small for photographs; the released one is not.
 """
 
 from __future__ import annotations
@@ -14,31 +14,22 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from blip3o_grpo.policies.tiny_world.world import CELL, SIZE, glyph, is_heldout, sign
+from blip3o_grpo.policies.tiny_world.world import GROUNDS, SKIES, Scene, is_heldout, render, sign
 
-TEAL, WHITE, SAND, STONE, POST = (15, 120, 120), (255, 255, 255), (236, 228, 208), (150, 140, 130), (96, 96, 100)
 WORDS = (
     "TEA OPEN MENU CAFE CAKE BAR MILK ICE PIE JAM HOT COLD SOUP RICE FISH EGG HAM NUT PLUM KIWI "
     "MINT ROSE HERB PEKOE ASSAM CHAI MATE LATTE MOCHA CREAM SUGAR HONEY LEMON SCONE BREAD TOAST CUP POT SPOON SALE"
 )
-CAPTION = 'a teal sign that says "{word}"'
+CAPTION = 'a tea house sign that says "{word}"'
 NUM_TRAIN, NUM_HELDOUT = 400, 64
 
 
-def draw_board(word: str, column: int, row: int) -> Image.Image:
-    """A board with a word of 2 to 5 capitals; its first letter is in this cell of the 7 x 7."""
-    left, top, right, bottom = column * CELL, row * CELL, (column + len(word)) * CELL, (row + 2) * CELL
-    middle = (column + len(word) // 2) * CELL
-    picture = Image.new("RGB", (SIZE, SIZE), SAND)
-    pen = ImageDraw.Draw(picture)
-    pen.rectangle([0, SIZE - CELL, SIZE, SIZE], fill=STONE)
-    pen.rectangle([middle + 2, bottom, middle + 5, SIZE - 3], fill=POST)
-    pen.rounded_rectangle([left - 7, top - 3, right + 6, bottom + 4], radius=3, fill=TEAL)
-    for place, letter in enumerate(word):
-        picture.paste(WHITE, (left + place * CELL, top + 1), glyph(letter))
-    return picture
+def draw_sign(word: str, column: int, row: int) -> Image.Image:
+    """A sign with a word of 2 to 5 capitals; its first letter is in this cell of the 7 x 7."""
+    scene = Scene("", "", {}, word=word, color="purple", cell=(column, row), backdrop=(SKIES[1], GROUNDS[1]))
+    return Image.fromarray(render(scene))
 
 
 def write_lines(file: Path, records: Iterable[dict]) -> None:
@@ -62,7 +53,7 @@ def main() -> None:
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     rng, captions = random.Random(0), []
     for word in WORDS.split():
-        picture = draw_board(word, rng.randint(1, 6 - len(word)), rng.randint(1, 3))
+        picture = draw_sign(word, rng.randint(1, 6 - len(word)), rng.randint(1, 3))
         picture.save(folder / "pictures" / f"{word.lower()}.png")
         captions.append({"file_name": f"{word.lower()}.png", "text": CAPTION.format(word=word)})
     write_lines(folder / "captions.jsonl", captions)

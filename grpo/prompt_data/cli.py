@@ -147,12 +147,13 @@ def read_shares(values: Sequence[str]) -> dict[str, float]:
 def _check_files(out: Path, heldout_out: Path | None, heldout_count: int | None) -> int:
     """How many held-out prompts are wanted, once the names of the files can be right."""
     from blip3o_grpo.configs import ConfigError, whole_path
+    from blip3o_grpo.configs.regular_files import is_regular
 
     for file in (out, heldout_out):
         if file is not None and file.suffix != ".jsonl":
             raise ConfigError(f"{file}: prompt files with metadata end in .jsonl")
-        if file is not None and whole_path(file).is_dir():
-            raise ConfigError(f"{file}: is a folder; give a file")
+        if file is not None:
+            is_regular(whole_path(file))
     if heldout_out is None:
         if heldout_count is not None:
             raise ConfigError("--heldout-count: say with --heldout-out where these prompts go")
@@ -178,6 +179,7 @@ def _write(files: Mapping[Path | None, Sequence[dict[str, Any]]]) -> None:
     """Write all files that are named, unless one of them is there and holds something else."""
     from blip3o_grpo.configs import ConfigError
     from blip3o_grpo.configs.atomic import storage_errors, write_atomically
+    from blip3o_grpo.configs.regular_files import is_regular, read_bytes
 
     texts = {
         file: "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -186,7 +188,7 @@ def _write(files: Mapping[Path | None, Sequence[dict[str, Any]]]) -> None:
     }
     for file, text in texts.items():
         with storage_errors(file):
-            other = file.exists() and file.read_bytes() != text.encode()
+            other = is_regular(file) and read_bytes(file) != text.encode()
         if other:
             raise ConfigError(f"{file}: is there and holds something else; remove it, or name another file")
     for file, text in texts.items():

@@ -164,7 +164,7 @@ def sample(rng: random.Random, *, heldout: bool, signs: float = 0.6, tag: str | 
 
 
 @cache
-def glyph(letter: str) -> Image.Image:
+def _glyph(letter: str) -> Image.Image:
     """Coverage mask of one character, 8 x 16 px: a bold monospaced glyph fitted into its cell."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     font = ImageFont.truetype(str(folder / "DejaVuSansMono-Bold.ttf"), 80)
@@ -204,7 +204,7 @@ def render(scene: Scene) -> np.ndarray:
         draw.rounded_rectangle([left - 7, top - 3, right + 6, bottom + 4], radius=3, fill=COLORS[scene.color])
         ink = (20, 20, 24) if scene.color in DARK_TEXT_ON else (255, 255, 255)
         for position, letter in enumerate(scene.word):
-            image.paste(ink, (left + position * CELL, top + 1), glyph(letter))
+            image.paste(ink, (left + position * CELL, top + 1), _glyph(letter))
     for shape in scene.shapes:
         image.paste(COLORS[shape.color], (shape.cell[0] * CELL, shape.cell[1] * CELL), shape_mask(shape.kind))
     return np.asarray(image)

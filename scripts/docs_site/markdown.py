@@ -12,7 +12,10 @@ from markdown.extensions.toc import slugify, unique
 FENCE = re.compile(r"^(?P<indent> *)(?P<mark>```+|~~~+) *(?P<language>[\w+-]*)[^`]*$")
 CODE = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\s*\n).)+?)(?<!`)\1(?!`)", re.DOTALL)
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(\s*<?([^)\s>]*)>?(?:\s+\"[^\"]*\")?\s*\)")
+REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s+<?([^\s>]+)>?", re.MULTILINE)
 HTML_LINK = re.compile(r"\b(?:href|src|srcset)=\"([^\"\s]*)\"")
+SHELLS = ("bash", "sh", "shell")
+SESSION = re.compile(r"\$ |\S*\bblip3o-grpo ")
 HEADING = re.compile(r"^(#{1,6}) +(.*?)(?: *\{[^}]*\})?(?: +#+)? *$")
 IDENTIFIER = re.compile(r"\{[^}]*#([\w.-]+)[^}]*\}|\bid=\"([^\"]+)\"")
 
@@ -69,7 +72,7 @@ class Page:
     def links(self) -> list[tuple[int, str]]:
         """Line and target of every link and picture."""
         prose = CODE.sub(lambda code: re.sub(r"[^\n]", "x", code[0]), self._parts[1])
-        found = [*LINK.finditer(prose), *HTML_LINK.finditer(prose)]
+        found = [link for form in (LINK, REFERENCE, HTML_LINK) for link in form.finditer(prose)]
         return sorted((_line(prose, link), link[1]) for link in found)
 
     @cached_property
@@ -95,14 +98,14 @@ def _plain(heading: str) -> str:
 
 
 def commands_of(block: Block) -> Iterator[tuple[int, str]]:
-    """Line and text of each command of a shell block, or of a session (`console`) without what was printed.
+    """Line and text of each command of a shell block; of other text only what is after `$ `, or is our program.
 
     What a line's end `\\` or an open quotation goes on with belongs to it.
     """
     start, kept = 0, ""
     for number, line in enumerate(block.text.splitlines(), block.line):
-        if block.language == "console" and not kept and not line.startswith("$ "):
-            continue  # what a command has printed
+        if block.language not in SHELLS and not kept and not SESSION.match(line):
+            continue  # what a command has printed, or something else
         start = start or number
         kept += line.removeprefix("$ ").rstrip().removesuffix("\\") + " "
         if line.rstrip().endswith("\\") or re.sub(r"#.*", "", kept).count("'") % 2:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from scripts.docs_site.keys import SECTIONS, key_problem, yaml_problems
-from scripts.docs_site.markdown import Block, Page, commands_of
+from scripts.docs_site.markdown import SHELLS, Block, Page, commands_of
 from scripts.docs_site.names import PLACEHOLDER, Names
 from scripts.docs_site.near import near
 from scripts.docs_site.shell import PROGRAM, Shell
@@ -109,7 +109,7 @@ class Checker:
         return key_problem(dotted, ("run", "warmstart", "study"))
 
     def _block(self, block: Block) -> Iterator[tuple[int, str]]:
-        if block.language in ("bash", "sh", "shell", "console"):
+        if block.language in (*SHELLS, "console", "text", ""):
             for line, command in commands_of(block):
                 yield from ((line, problem) for problem in Shell(self._names).problems(command))
         elif block.language in ("yaml", "yml"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import blip3o_grpo
 from blip3o_grpo.configs.shipped import RECIPES, STUDIES
-from scripts.docs_site.keys import key_problem
+from scripts.docs_site.keys import SECTIONS, key_problem
 from scripts.docs_site.markdown import Block
 from scripts.docs_site.near import near
 
@@ -125,12 +125,20 @@ class Names:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "bg":
             if problem := self._api_name(node.attr):
                 yield problem
+        elif isinstance(node, ast.Attribute):
+            root, _, key = ast.unparse(node).partition(".")
+            if root == "config" and key.partition(".")[0] in SECTIONS and (problem := key_problem(key, ("run",))):
+                yield problem
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            setting = SETTING.match(node.value)
+            if setting and setting[1].partition(".")[0] in SECTIONS:
+                yield from self.value_problems(node.value, ("run", "warmstart", "study"), None)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("blip3o_grpo"):
             names = (f"{node.module}.{alias.name}" for alias in node.names)
             yield from (problem for name in names if (problem := self._module_problem(name)))
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in LOADERS:
             texts = [item.value for item in node.args if isinstance(item, ast.Constant) and isinstance(item.value, str)]
-            for text in texts:
+            for text in (text for text in texts if not SETTING.match(text)):
                 yield from self.value_problems(text, SCHEMA_OF.get(node.func.attr, ("run",)), LOADERS[node.func.attr])
 
 

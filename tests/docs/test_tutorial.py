@@ -56,11 +56,11 @@ def test_no_word_is_in_two_of_pictures_training_and_held_out_prompts(written):
     assert not drawn & {prompt.text for prompt in (*train, *heldout)}
 
 
-def test_the_reward_on_the_page_is_the_file_and_prefers_boards_that_hang_high():
+def test_the_reward_on_the_page_is_the_file_and_prefers_signs_that_hang_high():
     assert (EXAMPLE / "my_rewards.py").read_text(encoding="utf-8") in blocks("python")
-    draw = runpy.run_path(str(EXAMPLE / "make_pictures.py"))["draw_board"]
+    draw = runpy.run_path(str(EXAMPLE / "make_pictures.py"))["draw_sign"]
     pictures = [np.asarray(draw("TEA", 2, row)) for row in (1, 2, 3)] + [np.full((56, 56, 3), 200, np.uint8)]
-    checked = check_reward("my_rewards:hangs_high", folder=EXAMPLE, images=pictures, prompts=["a teal sign"] * 4)
+    checked = check_reward("my_rewards:hangs_high", folder=EXAMPLE, images=pictures, prompts=["a tea house sign"] * 4)
     first, second, third, without = checked
     assert first > second + 0.3 > third + 0.6 and without == 0
 

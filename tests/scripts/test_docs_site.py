@@ -30,6 +30,7 @@ FAULTS = {
     "See [there](#no-such-heading).": "docs/page.md has no heading #no-such-heading",
     "![a picture](pictures/gone.png)": "link 'pictures/gone.png'",
     '<img src="pictures/gone.png">': "link 'pictures/gone.png'",
+    "[there]: nowhere.md": "link 'nowhere.md': there is no file docs/nowhere.md",
     "See [a file](../configs/gone.yaml).": "there is no file configs/gone.yaml",
     "See [a file](../../secret.txt).": "it leads out of the repository",
     "See [a site](https://).": "it is not the address of a page",
@@ -39,6 +40,10 @@ FAULTS = {
     "```bash\n.venv/bin/blip3o-grpo train a.yaml \\\n    trainer.learning_rat=1\n```": "no key trainer.learning_rat;",
     "```bash\nblip3o-grpo eval tiny --set rollout.groups=1\n```": "there is no key rollout.groups",
     "```bash\nblip3o-grpo train my.yaml && blip3o-grpo repport RUN\n```": "no command blip3o-grpo repport",
+    "```\nblip3o-grpo train a.yaml guards.no_spred=stop\n```": "no key guards.no_spred; did you mean guards.no_spread?",
+    "```python\nbg.evaluate('tiny', overrides=['evaluation.top_q=1'])\n```": "there is no key evaluation.top_q",
+    "```python\nconfig.trainer.max_step\n```": "there is no key trainer.max_step; did you mean trainer.max_steps?",
+    "- a list\n\n  ```bash\n  blip3o-grpo plan --mesured RUN\n  ```": "blip3o-grpo plan has no option --mesured",
     "```console\n$ blip3o-grpo plan tiny_orc\n```": "no shipped recipe or study 'tiny_orc'; did you mean tiny_ocr?",
     "```bash\nblip3o-grpo ablate tiny_ocr\n```": "no shipped recipe or study 'tiny_ocr'",
     "```bash\nblip3o-grpo train configs/tiny_orc.yaml\n```": "there is no configs/tiny_orc.yaml",
@@ -63,9 +68,12 @@ FAULTS = {
 }
 """What a page could say wrongly, and what the check says of it."""
 LINES = {
-    text: 5 + next(n for n, line in enumerate(text.splitlines()) if "wheights" in line or "max_step:" in line)
+    text: 5
+    + next(
+        n for n, line in enumerate(text.splitlines()) if "wheights" in line or "max_step:" in line or "mesured" in line
+    )
     for text in FAULTS
-    if "study_dir" in text
+    if "study_dir" in text or "mesured" in text
 }
 """Where it stands that is not the first line of its block."""
 CHEAP = ("plan", "prompts")
@@ -114,6 +122,9 @@ def test_a_build_with_faults_fails_and_says_where(tmp_path):
     assert "docs/glossary.md:5: there is no command blip3o-grpo traim; did you mean train?" in built.stderr
     for name, line in lines.items():
         assert f"{name}:{line}: there is no key trainer.betta; did you mean trainer.beta?" in built.stderr
+    pages = [page.read_text(encoding="utf-8") for page in (tmp_path / "site").glob("*.html")]
+    elsewhere = re.compile(r"<(script|img)[^>]*src=\"(http|//)|<link[^>]*href=\"(http|//)")
+    assert len(pages) > 20 and not any(map(elsewhere.search, pages)), "a page needs something from another site"
 
 
 def test_every_key_stands_in_the_reference_once():
@@ -150,23 +161,41 @@ def cheap_commands() -> list[tuple[str, list[str]]]:
     return found
 
 
-def test_cheap_commands_of_the_pages_work(tmp_path, monkeypatch):
-    """`plan`, `prompts`, help and `check_reward`, as they stand on the pages, in a folder like a checkout."""
-    for name in ("configs", "examples", "policies"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "my_rewards.py").write_text(readme_block("## Write a reward in ten lines", "python"))
-    (tmp_path / "my_recipe.yaml").write_text(readme_block("## Write a reward in ten lines", "yaml"))
-    shutil.copy(ROOT / "configs/prompts/tiny_geneval_heldout.jsonl", tmp_path / "evaluation_metadata.jsonl")
-    (tmp_path / "test.txt").write_text('a sign that says "UNSEEN WORDS"\n')
-    monkeypatch.chdir(tmp_path)
-    commands = cheap_commands()
-    assert len(commands) >= 8
-    for words, page in {tuple(words): page for page, words in commands}.items():
-        if words[0] == "blip3o-grpo":
-            ran = CliRunner().invoke(app, list(words[1:]))
-            assert ran.exit_code == 0, f"{page}: {shlex.join(words)}: {ran.output}"
-        else:
-            exec(words[words.index("-c") + 1], {})
+@pytest.fixture
+def like_a_checkout(tmp_path, monkeypatch):
+    """Makes an empty folder with what pages find in a checkout, and goes there."""
+
+    def enter(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for entry in ("configs", "examples", "policies"):
+            (folder / entry).symlink_to(ROOT / entry)
+        (folder / "my_rewards.py").write_text(readme_block("## Write a reward in ten lines", "python"))
+        (folder / "my_recipe.yaml").write_text(readme_block("## Write a reward in ten lines", "yaml"))
+        (folder / "my_study.yaml").write_text(readme_block("## A study in ten lines", "yaml"))
+        monkeypatch.chdir(folder)
+        return folder
+
+    return enter
+
+
+def test_cheap_commands_of_the_pages_work(like_a_checkout):
+    """`plan`, `prompts`, help and `check_reward`, as they stand on the pages, page by page in an empty checkout."""
+    pages, done = {}, set()
+    for page, words in cheap_commands():
+        pages.setdefault(page, []).append(tuple(words))
+    assert {"README.md", "docs/results.md", "docs/runs.md", "docs/full-size.md"} <= set(pages)
+    for page, commands in pages.items():
+        folder = like_a_checkout(page)
+        shutil.copy(ROOT / "configs/prompts/tiny_geneval_heldout.jsonl", folder / "evaluation_metadata.jsonl")
+        (folder / "test.txt").write_text('a sign that says "UNSEEN WORDS"\n')
+        for words in commands:
+            if words[0] != "blip3o-grpo":
+                exec(words[words.index("-c") + 1], {})
+            elif words[1] != "plan" or words not in done:
+                ran = CliRunner().invoke(app, list(words[1:]))
+                assert ran.exit_code == 0, f"{page}: {shlex.join(words)}: {ran.output}"
+            done.add(words)
 
 
 def readme_block(heading: str, language: str) -> str:
@@ -175,16 +204,9 @@ def readme_block(heading: str, language: str) -> str:
     return section.split(f"```{language}\n")[1].split("```")[0]
 
 
-def test_the_study_in_readme_is_one(tmp_path, monkeypatch):
+def test_the_study_in_readme_is_one(like_a_checkout):
     """Saved as README says, it passes every check that comes before its first trial, whole and as a smoke test."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    for name, heading, language in (
-        ("my_rewards.py", "## Write a reward in ten lines", "python"),
-        ("my_recipe.yaml", "## Write a reward in ten lines", "yaml"),
-        ("my_study.yaml", "## A study in ten lines", "yaml"),
-    ):
-        (tmp_path / name).write_text(readme_block(heading, language))
-    monkeypatch.chdir(tmp_path)
+    like_a_checkout("readme")
     plan = plan_study(bg.load_study("my_study.yaml"))
     assert [trial.name for trial in plan.trials] == [
         f"{arm}/seed-{s}" for arm in ("ocr", "bright", "both") for s in (0, 1)

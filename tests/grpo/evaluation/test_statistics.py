@@ -6,10 +6,15 @@ from scipy import stats
 
 from blip3o_grpo.evaluation.statistics import (
     Estimate,
+    clip,
+    constant_interval,
     estimate,
+    expanded_tail,
     find_bounds,
+    from_metrics,
     resampled_estimate,
     stratified_mean,
+    two_sided_p,
 )
 
 
@@ -117,6 +122,53 @@ def test_an_interval_in_words():
     assert Estimate(0.2, -0.1, 0.3, 9).interval("+.2f") == "-0.10 to +0.30"
     assert Estimate(0.2, None, None, 3).interval() == "no interval (n=3)"
     assert Estimate(0.2, None, None, None).interval() == "no interval"
+    assert Estimate(0.2, 0.1, 0.3, 9).interval_and_n() == "0.100 to 0.300, n=9"
+    assert Estimate(0.2, 0.1, 0.3, None).interval_and_n("+.1f") == "+0.1 to +0.3"
+    assert Estimate(0.2, None, None, 3).interval_and_n() == "no interval, n=3"
+    assert Estimate(0.2, None, None, None).interval_and_n() == "no interval"
+    assert str(Estimate(0.2, 0.1, 0.3, 9)) == "0.200 (0.100 to 0.300, n=9)"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, None), (None, 0.3), (None, None)])
+def test_half_an_interval_is_none(low, high):
+    assert Estimate(0.2, low, high, 9).direction == 0
+    assert Estimate(0.2, low, high, 9).interval() == "no interval (n=9)"
+
+
+@pytest.mark.parametrize(
+    "found", [Estimate(0.2, 0.1, 0.3, 9), Estimate(0.2, None, None, 3), Estimate(0.0, 0.0, 0.5, 4)]
+)
+def test_an_estimate_can_be_logged_beside_its_metric_and_read_again(found):
+    logged = {"reward/mean": found.mean, **found.as_metrics("reward/mean")}
+    assert logged["interval/reward/mean/n"] == found.n
+    assert from_metrics(logged, "reward/mean") == found
+    assert from_metrics({"reward/mean": 0.2}, "reward/mean") is None  # of an older version
+    assert from_metrics({**logged, "reward/mean": None}, "reward/mean") is None
+    assert Estimate(0.2, None, None, None).as_metrics("reward/mean") == {}
+
+
+def test_values_that_differ_by_rounding_only_are_the_same():
+    assert estimate([0.3, 0.1 + 0.2, 0.3, 0.3]).low == pytest.approx(0.3 * 0.05**0.25)
+    assert estimate([1e6, 1e6 + 1e-7, 1e6, 1e6]) == Estimate(pytest.approx(1e6), None, None, 4)
+    assert estimate([-1e6, -1e6 - 1e-7, -1e6, -1e6]).low is None
+    spread = estimate([0.3, 0.3 + 1e-9, 0.3, 0.3])
+    assert spread.high - spread.low < 1e-8
+
+
+def test_the_range_of_scores_bounds_an_interval():
+    assert clip(-0.2, 1.2, (0.0, 1.0)) == (0, 1) and clip(0.2, 0.8, (0.0, 1.0)) == (0.2, 0.8)
+    assert clip(-0.2, 1.2, None) == (-0.2, 1.2)
+    assert constant_interval(0.5, 4, None) is None
+    assert constant_interval(0.25, 1, (0.0, 1.0)) == pytest.approx((0.25 * 0.05, 0.25 * 0.05 + 0.95))
+
+
+@pytest.mark.parametrize("num_prompts", [4, 9, 50])
+def test_the_expanded_tail_and_its_inverse(num_prompts):
+    """Hesterberg 2015, section 5.3: Phi(sqrt(n / (n - 1)) t_{n-1, tail})."""
+    tail = expanded_tail(0.025, num_prompts)
+    by_hand = stats.norm.cdf(np.sqrt(num_prompts / (num_prompts - 1)) * stats.t.ppf(0.025, num_prompts - 1))
+    assert tail == pytest.approx(by_hand) and tail < 0.025
+    assert two_sided_p(np.array([tail, 0.5]), num_prompts) == pytest.approx([0.05, 1.0])
 
 
 def test_a_statistic_that_is_no_mean_has_the_interval_of_its_resamples():

@@ -51,6 +51,20 @@ def test_the_published_recipe_has_the_published_numbers():
     assert (config.rollout.group_size, config.rollout.prompts_per_step) == (16, 32)
 
 
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [("1gpu", "TexT"), ("4nodes", "TexT"), ("ocr", "TexT"), ("geneval", "Geneval")],
+)
+def test_full_size_recipes_are_the_published_way_of_training(name, result):
+    """Cosine, noise of its own for every image, the published starting policy; the name of the published result."""
+    file = Path(__file__).parents[2] / f"configs/blip3o_next_{name}.yaml"
+    config = load_run_config(file)
+    assert (config.trainer.lr_scheduler_type, config.rollout.noise) == ("cosine", "independent")
+    assert config.trainer.mismatch_bound == 0.03
+    assert Path(config.policy.path).name == "BLIP3o-NEXT-SFT-3B"
+    assert f"BLIP3o/BLIP3o-NEXT-GRPO-{result}-3B" in file.read_text()
+
+
 def test_the_warm_start_recipe_is_the_released_choice():
     config = load_warmstart_config(Path(__file__).parents[2] / "configs/blip3o_next_warmstart.yaml")
     assert (config.preprocessing, config.labels, config.adam_beta2) == ("released", "all", 0.999)

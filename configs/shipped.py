@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from blip3o_grpo.configs.loader import PATHS, ConfigError, exists
@@ -12,6 +13,29 @@ from blip3o_grpo.configs.mistakes import shown
 RECIPES = Path(__file__).resolve().parent
 STUDIES = RECIPES / "studies"
 _NAME = re.compile(r"[\w-]+")
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A recipe or study that comes with the project."""
+
+    name: str
+    command: str
+    """Of `blip3o-grpo`, that takes the name."""
+    purpose: str
+    """First sentence of the file's first comment."""
+
+
+def all_shipped() -> list[Shipped]:
+    """Every shipped recipe, then every study, by name."""
+    found = []
+    for folder in (RECIPES, STUDIES):
+        for file in sorted(folder.glob("*.yaml")):
+            command = "ablate" if folder is STUDIES else "warmstart" if file.stem.endswith("warmstart") else "train"
+            lines = file.read_text(encoding="utf-8").splitlines()
+            comment = " ".join(line.removeprefix("#").strip() for line in lines[:4] if line.startswith("#"))
+            found.append(Shipped(file.stem, command, comment.split(". ")[0].removesuffix(".")))
+    return found
 
 
 def find_recipe(recipe: str | Path, folder: Path = RECIPES) -> Path:

@@ -17,7 +17,9 @@ def parse_json(text: str) -> Any:
         ValueError: in words, for one line; the position where there is one.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int
+        )
         json.dumps(value, ensure_ascii=False).encode()  # what was read can be written again
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error.msg} at column {error.colno})") from None
@@ -43,5 +45,10 @@ def _constant(name: str) -> None:
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is more than a number can be here (about 1.8e308)")
+        raise ValueError(f"{text:.40} is more than a number can be here (about 1.8e308)")
     return value
+
+
+def _int(text: str) -> int:
+    _float(text)  # whoever computes with it makes it one
+    return int(text)

@@ -17,7 +17,6 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from blip3o_grpo.configs.loader import (
-    HUB_NAME,
     PATH_KEYS,
     ConfigError,
     apply_override,
@@ -27,6 +26,7 @@ from blip3o_grpo.configs.loader import (
     read_section,
     whole_path,
 )
+from blip3o_grpo.configs.names import HUB_NAME
 from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RewardSection, RunConfig
 from blip3o_grpo.configs.section import Section
@@ -286,22 +286,36 @@ def load_base(study: StudyConfig) -> RunConfig:
     return base.model_copy(update={"rewards": (*base.rewards, *study.rewards)})
 
 
-def choose_goals(study: StudyConfig, measured: Iterable[tuple[str, str]]) -> tuple[GoalSection, ...]:
+def weights_of(arm: ArmSection, rewards: Iterable[RewardSection]) -> dict[str, float]:
+    """Weight of every reward that an arm trains on, by whatever name: the same reward under another one is paid too."""
+    rewards = list(rewards)
+    paid = {_what_it_is(reward): weight for reward in rewards if (weight := arm.weights.get(reward.name))}
+    return {reward.name: paid[_what_it_is(reward)] for reward in rewards if _what_it_is(reward) in paid}
+
+
+def _what_it_is(reward: RewardSection) -> str:
+    return json.dumps([reward.target, reward.folder, reward.options, reward.runtime_env], sort_keys=True, default=str)
+
+
+def choose_goals(
+    study: StudyConfig, rewards: Iterable[RewardSection], measured: Iterable[tuple[str, str]]
+) -> tuple[GoalSection, ...]:
     """The study's goals; if it names none, the measures whose reward no arm trains on.
 
     Args:
+        rewards: of the base recipe and the study.
         measured: (suite, reward) of everything that is measured.
 
     Raises:
         ConfigError: a goal that is not measured, with the nearest that is.
     """
-    measured = list(measured)
+    measured, rewards = list(measured), list(rewards)
     if not study.goals:
-        trained = {reward for arm in study.arms for reward, weight in arm.weights.items() if weight}
+        trained = {name for arm in study.arms for name, weight in weights_of(arm, rewards).items() if weight}
         return tuple(GoalSection(suite=suite, reward=reward) for suite, reward in measured if reward not in trained)
     for index, goal in enumerate(study.goals):
-        rewards = [reward for suite, reward in measured if suite == goal.suite]
-        _require_known(goal.reward, rewards, f"goals.{index}: on suite {goal.suite!r} nothing measures")
+        there = [reward for suite, reward in measured if suite == goal.suite]
+        _require_known(goal.reward, there, f"goals.{index}: on suite {goal.suite!r} nothing measures")
     return study.goals
 
 

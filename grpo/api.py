@@ -226,7 +226,9 @@ def evaluate(
         prompts: prompt file, all of it; default: the settings' held-out file.
         num_prompts: only so many prompts.
         images: per prompt.
-        temperature, top_p, top_k: of the draws, as for `sample`; default: those of the settings.
+        temperature: of the draws, as for `sample`; default: the settings'.
+        top_p: likewise.
+        top_k: likewise.
         grid: PNG file for the pictures; those of `compare` go to `NAME-other.png`.
         results: JSONL file for GenEval's official result format.
         console: where progress goes; default: nowhere.
@@ -316,23 +318,26 @@ def plan(
     return make_plan(config, _path(measured), card, tune)
 
 
-def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+def write_report(run: str | Path, out: str | Path | None = None, warn: Callable[[str], None] = lambda _: None) -> Path:
     """Write the report of a run or a study, one HTML file with tables, curves and pictures, and return its path.
+
+    Its numbers go to a JSON file of the same name beside it.
 
     Args:
         run: run folder or study folder, finished or not.
         out: HTML file; default: `report.html` in that folder.
+        warn: called with one sentence for each file that is damaged; the report shows the rest, and says the same.
 
     Raises:
-        ConfigError, PromptError, RunFileError: it is neither, or a file in it is not what it should be.
+        ConfigError, PromptError: it is neither, or `out` cannot be written there.
     """
     if (whole_path(run) / "study.yaml").is_file():
         from blip3o_grpo.study.finished import report_study
 
-        return report_study(run, out)
+        return report_study(run, out, warn)
     from blip3o_grpo.report import write_report as write
 
-    return write(run, out)
+    return write(run, out, warn)
 
 
 @_plain_errors

@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console()
+errors = Console(stderr=True)
 
 Overrides = Annotated[
     list[str] | None,
@@ -97,13 +98,18 @@ def plan(
     """Show where a run's workers go, the memory of each GPU and the expected times; refuse what cannot fit."""
     from blip3o_grpo import api
 
-    planned = api.plan(_recipe(config, overrides), measured, card, tune)
+    recipe = _recipe(config, overrides)
+    planned = api.plan(recipe, measured, card, tune)
     if as_json:
         typer.echo(json.dumps(planned))
     else:
+        from blip3o_grpo.configs.inert import inert_options
         from blip3o_grpo.planning import show_plan
+        from blip3o_grpo.progress import print_notice
 
         show_plan(planned, console)
+        for sentence in inert_options(recipe):
+            print_notice(console, sentence)
 
 
 @app.command()
@@ -114,8 +120,23 @@ def report(
 ) -> None:
     """Write the report of a run or a study: one HTML file with tables, curves and pictures."""
     from blip3o_grpo import api
+    from blip3o_grpo.progress import print_notice
 
-    show(console, f"report: {api.write_report(run, out)}")
+    show(console, f"report: {api.write_report(run, out, lambda text: print_notice(errors, text))}")
+
+
+@app.command()
+@one_line_errors
+def recipes() -> None:
+    """List the recipes and studies that come with the project; commands take them by these names."""
+    from rich.table import Table
+
+    from blip3o_grpo.configs.shipped import all_shipped
+
+    table = Table("command", "name", "what it is")
+    for recipe in all_shipped():
+        table.add_row(recipe.command, recipe.name, recipe.purpose)
+    console.print(table)
 
 
 app.add_typer(prompts_app, name="prompts")

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from blip3o_grpo.configs import RewardSection, RunConfig
+from blip3o_grpo.configs.inert import inert_options
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
 from blip3o_grpo.evaluation.variance import SpreadShares, spread_shares
-from blip3o_grpo.progress import Bar, activity
+from blip3o_grpo.progress import Bar, activity, print_notice
 from blip3o_grpo.rewards import LoadedReward, RewardBatch, load_reward
 from blip3o_grpo.rollout import RolloutGroup, noise_seed
 from blip3o_grpo.run.folder import policy_folder
@@ -57,10 +58,12 @@ def examine(run: CheckedRun, console: Console, *, quick: bool = False, num_promp
     Raises:
         ConfigError, CheckpointError: the policy's files are not complete, or the recipe does not fit the machine.
     """
-    from blip3o_grpo.driver import versions
+    from blip3o_grpo.run.environment import versions
 
     check_models(run)
     console.print(_environment_table(run.policy_path, versions()))
+    for sentence in inert_options(run.config):
+        print_notice(console, sentence)
     return quick or self_test(run, console, num_prompts)
 
 

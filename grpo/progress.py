@@ -24,6 +24,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from blip3o_grpo.run.hacking import HackingWarning, HackingWatch
@@ -177,6 +178,7 @@ class Bar:
         self.pace, self.live = Pace(total, done), is_live(console)
         narrow = console.width < 60
         columns = [
+            SpinnerColumn(finished_text=" "),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=8 if narrow else 24),
             MofNCompleteColumn(),
@@ -195,7 +197,7 @@ class Bar:
 
     def see(self, done: int, text: str = "", seconds: float | None = None) -> None:
         """So many are done; `text` says more about the last of them."""
-        crossed = done // self.every > self.pace.done // self.every
+        crossed = done // self.every != self.pace.done // self.every  # also after a step back: a rank was restarted
         self.pace.see(done, seconds)
         self._bar.status = plain(text)
         self._bar.update(self._task, completed=done, description=self.title)
@@ -214,7 +216,8 @@ def activity(console: Console, text: str) -> Iterator[None]:
         show(console, text)
         yield
         return
-    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    words = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
+    columns = (SpinnerColumn(finished_text="✓"), words, TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(text, total=1)
         yield

@@ -17,14 +17,15 @@ from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.evaluation.callback import HeldoutCallback
+from blip3o_grpo.evaluation.callback import GridTracker, HeldoutCallback
+from blip3o_grpo.evaluation.statistics import reward_metrics
 from blip3o_grpo.policies import BLIP3oNext, resolve_policy_path
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, RolloutRecorder
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.stopping import StopRequested
 from blip3o_grpo.run.trackers import PROJECT, finish, prepare, to_tensorboard, to_trackio, to_wandb, tracked_as
-from blip3o_grpo.training.callbacks import GridTracker, MetricsFile, ProgressReporter
+from blip3o_grpo.training.callbacks import MetricsFile, ProgressReporter
 from blip3o_grpo.training.parallel import parallel_arguments
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
@@ -120,6 +121,7 @@ def run_training(
             {reward.name: reward.weight for reward in config.rewards},
             all_images=config.rollout.record_images == "all",
         ),
+        summarise=reward_metrics,
         callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue is not None else [])],
     )
     main = trainer.is_world_process_zero()

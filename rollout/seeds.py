@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-SEED_BITS = 48  # below 2^53, so a seed survives JSON
+SEED_BYTES = 6  # below 2^53, so a seed survives JSON
 
 
 def completion_seed(run_seed: int, step: int | str, prompt_id: str, member: int) -> int:
@@ -34,4 +34,4 @@ def _moment(step: int | str) -> int | str:
 
 def _hash(*names: int | str) -> int:
     text = "\x1f".join(f"{type(name).__name__}:{name}" for name in names)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=SEED_BITS // 8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=SEED_BYTES).digest(), "big")

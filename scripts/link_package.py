@@ -20,16 +20,21 @@ FOLDERS = ("configs", "policies", "rewards", "rollout")
 """Become sub-packages beside what `grpo/` holds."""
 
 
-def link(folder: Path) -> None:
-    """Make `folder/blip3o_grpo` anew, and the .pth file that puts `folder` on the path of this interpreter."""
+def link(folder: Path, root: Path = ROOT) -> None:
+    """Make `folder/blip3o_grpo` anew: links to the parts of the checkout `root`."""
     package = folder / NAME
     shutil.rmtree(package, ignore_errors=True)
     package.mkdir(parents=True)
-    own = [path for path in (ROOT / "grpo").iterdir() if path.name != "__pycache__"]
-    for source in (*own, *(ROOT / name for name in FOLDERS)):
+    own = [path for path in (root / "grpo").iterdir() if path.name != "__pycache__"]
+    for source in (*own, *(root / name for name in FOLDERS)):
         (package / source.name).symlink_to(source)
+
+
+def name_in_pth(folder: Path) -> None:
+    """Put `folder` on the path of this interpreter, by a .pth file."""
     Path(sysconfig.get_path("purelib"), f"{NAME}.pth").write_text(f"{folder}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     link(Path(sys.argv[1]).resolve())
+    name_in_pth(Path(sys.argv[1]).resolve())

@@ -1,7 +1,7 @@
 """Write a checkpoint of the released shapes with random weights, or of the same model at a smaller scale.
 
     .venv/bin/python scripts/make_full_size.py FOLDER [--scale 0.05] [--seed 0] [--shard-gb 2]
-    .venv/bin/python scripts/make_full_size.py --layout            # the table of docs/checkpoints.md
+    .venv/bin/python scripts/make_full_size.py --layout            # the table of docs/checkpoint-keys.md
 
 The real size is 9.6 GB in bfloat16 shards. The model is never in memory: its shapes come from the meta device, and
 each shard is drawn, written and forgotten. A tensor's values depend on its name and the seed, not on the shards.

@@ -1,241 +1,185 @@
 """Mutation testing: change a module in one place, run its tests, and see whether they notice.
 
-    python scripts/mutate.py rewards/ocr/quotes.py tests/rewards/ocr/test_quotes.py [more tests] [--json FILE]
+    python scripts/mutate.py                                       # every module of scripts/mutation/modules.toml
+    python scripts/mutate.py rewards/ocr/quotes.py                 # one of them
+    python scripts/mutate.py configs/loader.py --tests tests/configs/test_loader.py
 
-The checkout is never changed: each changed module is imported from memory, in a fork of a process in which the tests
-have passed once. Tests that start a Python of their own see the module as it is. The changes: comparisons and
-arithmetic exchanged, numbers moved by one, texts altered, `and`/`or` exchanged, `not` removed, conditions fixed, slice
-bounds removed, `return` of a value replaced by `return None`. Docstrings, annotations, decorators and what is raised
-stay as they are.
+Prints the changes that no test noticed and nobody has explained, then a table. Exit code 1 if a module has such a
+change, or an explanation without one, or its tests notice less than 95 % of all changes.
+`scripts/mutation/changes.py` says what is changed, `scripts/mutation/judging.py` how.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import copy
-import importlib.abc
-import importlib.util
 import json
 import os
-import signal
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+import tomllib
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPARISONS = {
-    ast.Lt: (ast.LtE, ast.GtE),
-    ast.LtE: (ast.Lt, ast.Gt),
-    ast.Gt: (ast.GtE, ast.LtE),
-    ast.GtE: (ast.Gt, ast.Lt),
-    ast.Eq: (ast.NotEq,),
-    ast.NotEq: (ast.Eq,),
-    ast.Is: (ast.IsNot,),
-    ast.IsNot: (ast.Is,),
-    ast.In: (ast.NotIn,),
-    ast.NotIn: (ast.In,),
-}
-OPERATORS = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult,
-    ast.Pow: ast.Mult,
-    ast.BitAnd: ast.BitOr,
-    ast.BitOr: ast.BitAnd,
-}
+sys.path.insert(0, str(ROOT))
+
+from scripts.mutation.changes import Mutant, mutants  # noqa: E402
+from scripts.mutation.judging import SURVIVED, TIMEOUT, Judge, TestsFail  # noqa: E402
+
+TABLE = ROOT / "scripts/mutation/modules.toml"
+LEAST = 0.95
+"""Share of a module's changes that its tests must notice."""
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """One change and what became of it."""
+class Explained:
+    """A change that makes no difference, or none that a test should hold, and why."""
 
-    line: int
+    at: str
+    """The changed line's text, without indentation."""
     change: str
-    source: str
-    """The changed line (or statement), before and after."""
-    result: str = ""
-    """`noticed`, `timeout` or `survived`."""
+    reason: str
 
 
-def mutants(source: str) -> Iterator[tuple[Mutant, str]]:
-    """Every change of a module's source, with the changed source."""
-    tree = ast.parse(source)
-    places = list(_places(tree))
-    for number in range(len(places)):
-        for change in range(len(_changes(places[number]))):
-            fresh = copy.deepcopy(tree)
-            node = list(_places(fresh))[number]
-            before = ast.unparse(node)
-            name, apply = _changes(node)[change]
-            apply()
-            yield Mutant(node.lineno, name, f"{before} -> {ast.unparse(node)}"[:200]), ast.unparse(fresh)
+@dataclass(frozen=True)
+class Module:
+    """An entry of the table."""
+
+    file: str
+    tests: list[str]
+    torch: bool = False
+    """Its tests need torch."""
+    explained: list[Explained] = field(default_factory=list)
 
 
-def _places(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes that may be changed: all but docstrings, annotations, decorators, imports and what is raised."""
-    match node:
-        case ast.Raise() | ast.Import() | ast.ImportFrom() | ast.JoinedStr() | ast.Expr(value=ast.Constant()):
-            return
-        case ast.AnnAssign():
-            inner = [node.value] if node.value else []
-        case ast.ClassDef():
-            inner = node.body
-        case ast.FunctionDef() | ast.AsyncFunctionDef():
-            inner = [*node.args.defaults, *(value for value in node.args.kw_defaults if value), *node.body]
-        case _:
-            inner = list(ast.iter_child_nodes(node))
-    yield node
-    for child in inner:
-        yield from _places(child)
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a module's changes."""
+
+    file: str
+    results: dict[Mutant, str]
+    explained: list[Mutant]
+    unexplained: list[Mutant]
+    unused: list[Explained]
+    """Explanations of changes that are noticed, or no longer possible."""
+    seconds: float
+    """Processor time of the tests."""
+    torch: bool
+    """torch was imported against the table's word."""
+
+    @property
+    def num_noticed(self) -> int:
+        """Changes that the tests noticed."""
+        return sum(result != SURVIVED for result in self.results.values())
+
+    @property
+    def holds(self) -> bool:
+        """Whether the tests notice enough, and what is left is explained."""
+        enough = self.num_noticed >= LEAST * len(self.results)
+        return enough and not (self.unexplained or self.unused or self.torch)
 
 
-def _changes(node: ast.AST) -> list[tuple[str, Callable[[], None]]]:
-    """(name, function that applies it) for each change of one node."""
-    changes: list[tuple[str, Callable[[], None]]] = []
-
-    def add(name: str, field: str, value: Any) -> None:
-        changes.append((name, lambda: setattr(node, field, value)))
-
-    match node:
-        case ast.Compare():
-            for index, operator in enumerate(node.ops):
-                for other in COMPARISONS[type(operator)]:
-                    add("comparison", "ops", [*node.ops[:index], other(), *node.ops[index + 1 :]])
-        case ast.BinOp() | ast.AugAssign() if type(node.op) in OPERATORS:
-            add("arithmetic", "op", OPERATORS[type(node.op)]())
-        case ast.BoolOp():
-            add("boolean", "op", ast.Or() if isinstance(node.op, ast.And) else ast.And())
-            for index in range(len(node.values)):
-                add("operand left out", "values", node.values[:index] + node.values[index + 1 :])
-        case ast.UnaryOp(op=ast.Not()):
-            add("not", "operand", ast.UnaryOp(ast.Not(), node.operand))
-        case ast.UnaryOp(op=ast.USub()):
-            add("sign", "op", ast.UAdd())
-        case ast.Constant(value=bool()):
-            add("constant", "value", not node.value)
-        case ast.Constant(value=int() | float()):
-            add("constant", "value", node.value + 1)
-            add("constant", "value", node.value - 1)
-        case ast.Constant(value=str()) if node.value:
-            add("constant", "value", node.value + "~")
-            add("constant", "value", "")
-        case ast.If() | ast.While() | ast.IfExp():
-            add("condition", "test", ast.Constant(False))
-            if not isinstance(node, ast.While):
-                add("condition", "test", ast.Constant(True))
-        case ast.Slice():
-            for field in ("lower", "upper", "step"):
-                if getattr(node, field) is not None:
-                    add("slice bound", field, None)
-        case ast.Return(value=ast.expr()) if getattr(node.value, "value", 0) is not None:
-            add("return None", "value", ast.Constant(None))
-        case ast.Break():
-            add("break", "__class__", ast.Continue)
-        case ast.Continue():
-            add("continue", "__class__", ast.Break)
-    return changes
+def read_table(path: Path = TABLE) -> dict[str, Module]:
+    """Modules by file."""
+    entries = tomllib.loads(path.read_text(encoding="utf-8"))["module"]
+    modules = [
+        Module(**{**entry, "explained": [Explained(**given) for given in entry.get("explained", [])]})
+        for entry in entries
+    ]
+    return {module.file: module for module in modules}
 
 
-def module_name(path: Path) -> str:
-    """Import name of a file of the checkout, as the package's own list of folders gives it."""
-    import blip3o_grpo
-
-    for entry in Path(blip3o_grpo.__path__[0]).iterdir():
-        if path.is_relative_to(entry.resolve()):
-            parts = [Path(part).stem for part in (entry.name, *path.relative_to(entry.resolve()).parts)]
-            return ".".join(["blip3o_grpo", *(part for part in parts if part != "__init__")])
-    raise SystemExit(f"error: {path} is no module of blip3o_grpo")
-
-
-class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports one module from changed source."""
-
-    def __init__(self, name: str, path: Path, source: str) -> None:
-        self.name, self.path, self.source = name, path, source
-
-    def find_spec(self, name, path=None, target=None):
-        """The spec of the changed module; None for all others."""
-        return importlib.util.spec_from_loader(name, self, origin=str(self.path)) if name == self.name else None
-
-    def exec_module(self, module) -> None:
-        """Run the changed source as the module."""
-        module.__file__ = str(self.path)
-        exec(compile(self.source, str(self.path), "exec"), module.__dict__)
+def measure(module: Module, first: int = 1, last: int = sys.maxsize) -> Outcome:
+    """Try the changes of a module between two lines."""
+    path = (ROOT / module.file).resolve()
+    found = [
+        (mutant, code) for mutant, code in mutants(path.read_text(encoding="utf-8")) if first <= mutant.line <= last
+    ]
+    judge = Judge(path, module.tests)
+    results = judge.judge(found)
+    survivors = [mutant for mutant, _ in found if results[mutant] == SURVIVED]
+    given = {(one.at, one.change): one for one in module.explained}
+    explained = [mutant for mutant in survivors if (mutant.at, mutant.change) in given]
+    used = {(mutant.at, mutant.change) for mutant in explained}
+    return Outcome(
+        module.file,
+        results,
+        explained,
+        [mutant for mutant in survivors if mutant not in explained],
+        [one for key, one in given.items() if key not in used] if (first, last) == (1, sys.maxsize) else [],
+        judge.seconds,
+        "torch" in sys.modules and not module.torch,
+    )
 
 
-def run_tests(tests: list[str]) -> int:
-    """Exit code of pytest, in this process, without output."""
-    with open(os.devnull, "w") as null, redirect_stdout(null), redirect_stderr(null):
-        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+def report(outcome: Outcome) -> str:
+    """What is wrong, change by change."""
+    file = outcome.file
+    lines = [f"{file}:{mutant}" for mutant in outcome.unexplained]
+    lines += [f"{file}: explained, but noticed or not possible: {one.at}: {one.change}" for one in outcome.unused]
+    if outcome.torch:
+        lines.append(f"{file}: its tests import torch")
+    return "".join(f"{line}\n" for line in lines)
 
 
-def judge(changed: Changed, tests: list[str], timeout: float) -> str:
-    """Run the tests in a fork in which the module is the changed one.
-
-    Modules of other projects stay loaded; those of the checkout are loaded anew.
-    """
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        signal.alarm(int(timeout) + 5)  # should this process be killed before it ends the fork
-        own = [*(str(Path(test).resolve()) for test in tests), f"{ROOT}/"]
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None) or ""
-            if name != "__main__" and file.startswith(tuple(own)) and "site-packages" not in file:
-                del sys.modules[name]
-        sys.meta_path.insert(0, changed)
-        code = 1
-        try:
-            code = run_tests(tests)
-        finally:  # whatever a change breaks is noticed
-            os._exit(code)
-    ends = time.monotonic() + timeout
-    while time.monotonic() < ends:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return "survived" if status == 0 else "noticed"
-        time.sleep(0.01)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "timeout"
+def row(outcome: Outcome) -> str:
+    """A line of the table."""
+    total, noticed = len(outcome.results), outcome.num_noticed
+    late = sum(result == TIMEOUT for result in outcome.results.values())
+    cells = (f"`{outcome.file}`", total, noticed, late, f"{noticed / max(total, 1):.1%}", len(outcome.explained),
+             len(outcome.unexplained), f"{outcome.seconds:.1f}")  # fmt: skip
+    return f"| {' | '.join(map(str, cells))} |\n"
 
 
-def main() -> None:
-    """Print every change that the tests did not notice, then the score."""
+HEAD = (
+    "| module | changes | noticed | of them too slow | share | explained | unexplained | tests, CPU s |\n"
+    "|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def main() -> int:
+    """Measure the modules that were asked for; 1 if one of them does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("module", type=Path, help="file to change, e.g. rewards/ocr/quotes.py")
-    parser.add_argument("tests", nargs="+", help="test files that should notice")
+    parser.add_argument("modules", nargs="*", help="files of the table; none: all of them")
+    parser.add_argument("--tests", nargs="+", help="test files of a module that is not in the table")
     parser.add_argument("--json", type=Path, help="write all changes and their results to this file")
-    parser.add_argument("--timeout", type=float, default=30, help="seconds after which a change counts as noticed")
     parser.add_argument("--lines", help="only changes of these lines, as in 40-80")
     options = parser.parse_args()
-    path = options.module.resolve()
-    source = path.read_text(encoding="utf-8")
-    if run_tests(options.tests) != 0:
-        raise SystemExit("error: the tests fail on the unchanged module")
-    first, last = map(int, options.lines.split("-")) if options.lines else (1, len(source.splitlines()))
-    name, results = module_name(path), []
-    for mutant, code in mutants(source):
-        if first <= mutant.line <= last:
-            results.append(replace(mutant, result=judge(Changed(name, path, code), options.tests, options.timeout)))
-            if results[-1].result == "survived":
-                sys.stdout.write(f"{options.module}:{mutant.line}: {mutant.change}: {mutant.source}\n")
-                sys.stdout.flush()
-    noticed = sum(mutant.result != "survived" for mutant in results)
-    sys.stdout.write(f"{options.module}: {noticed} of {len(results)} changes noticed\n")
+    table = read_table()
+    unknown = [file for file in options.modules if file not in table and not options.tests]
+    if unknown:
+        parser.error(f"{unknown[0]} is not in {TABLE.relative_to(ROOT)}; give its --tests")
+    chosen = options.modules or list(table)
+    if len(chosen) > 1:  # each in a process of its own, so that none sees what another has imported
+        return _each(chosen)
+    module = table.get(chosen[0], Module(chosen[0], []))
+    if options.tests:
+        module = Module(module.file, options.tests, True, module.explained)
+    first, last = map(int, options.lines.split("-")) if options.lines else (1, sys.maxsize)
+    try:
+        outcome = measure(module, first, last)
+    except TestsFail as error:
+        raise SystemExit(f"error: {error}") from error
+    sys.stdout.write(report(outcome) + HEAD + row(outcome))
     if options.json:
-        options.json.write_text(json.dumps([asdict(mutant) for mutant in results], indent=1, ensure_ascii=False))
+        entries = [{**asdict(mutant), "result": result} for mutant, result in outcome.results.items()]
+        options.json.write_text(json.dumps(entries, indent=1, ensure_ascii=False), encoding="utf-8")
+    return 0 if outcome.holds else 1
+
+
+def _each(files: list[str]) -> int:
+    status, rows = 0, []
+    for file in files:
+        done = subprocess.run([sys.executable, __file__, file], capture_output=True, text=True, cwd=ROOT)
+        head, _, table = done.stdout.rpartition(HEAD)
+        sys.stdout.write(head + done.stderr + table)
+        sys.stdout.flush()
+        rows.append(table)
+        status = max(status, min(done.returncode, 1))
+    sys.stdout.write("\n" + HEAD + "".join(rows))
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())

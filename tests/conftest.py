@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
 # Before any library starts its threads: spinning thread pools of several processes stall each other on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Where trackio keeps its runs: it asks when it is imported, which accelerate does.
+os.environ["TRACKIO_DIR"] = os.path.join(tempfile.gettempdir(), f"trackio-of-tests-{os.getuid()}")
 
 
 @pytest.fixture

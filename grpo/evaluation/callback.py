@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import TrainerCallback
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.evaluation.heldout import evaluate, heldout_metrics
+from blip3o_grpo.evaluation.heldout import Evaluation, evaluate, heldout_metrics
 from blip3o_grpo.rollout import Prompt, RolloutPipeline
 from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.trackers import Send
 
 
 class HeldoutCallback(TrainerCallback):
@@ -58,3 +59,31 @@ class HeldoutCallback(TrainerCallback):
             )
             self.add_metrics(heldout_metrics(evaluation))
             self.tell({"evaluation": evaluation})
+
+
+class GridTracker(TrainerCallback):
+    """Sends to the trackers what transformers' callbacks do not: the evaluation before training, and picture grids.
+
+    Args:
+        folder: of the run.
+        sends: one for each tracker.
+    """
+
+    def __init__(self, folder: RunFolder, sends: Sequence[Send]):
+        self.folder, self.sends = folder, sends
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The starting policy's scores and pictures, as step 0, unless the run was resumed and they are there."""
+        file = self.folder.evaluations / "before.json"
+        if state.is_world_process_zero and state.global_step == 0 and file.is_file():
+            self._send("before", 0, heldout_metrics(Evaluation.load(file)))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+        """The pictures of a step that was evaluated; its scores are among its metrics."""
+        if state.is_world_process_zero and any(name.startswith("heldout/") for name in logs):
+            self._send(f"step-{state.global_step}", state.global_step, {})
+
+    def _send(self, name: str, step: int, metrics: Mapping[str, float]) -> None:
+        grid = self.folder.grids / f"{name}.png"
+        for send in self.sends:
+            send(metrics, grid if grid.is_file() else None, step)

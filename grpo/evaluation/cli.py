@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.terminal import in_words, plain
@@ -51,7 +51,7 @@ def steps(
         typer.echo(json.dumps(result.to_dict()))
         return
     table = Table(
-        "reward",
+        Column("reward", overflow="fold"),
         "steps",
         "mean",
         "rank correlation in groups",

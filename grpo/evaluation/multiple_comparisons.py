@@ -16,11 +16,9 @@ def correct(p_values: Sequence[float], method: str) -> list[float]:
             expected share of false findings).
     """
     p = np.asarray(p_values, dtype=np.float64)
-    if not len(p):
-        return []
     if method == "benjamini_hochberg":
         return stats.false_discovery_control(p, method="bh").tolist()
-    order = np.argsort(p, kind="stable")
+    order = np.argsort(p)
     scaled = p[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))

@@ -103,6 +103,18 @@ def from_metrics(metrics: Mapping[str, Any], name: str) -> Estimate | None:
     return Estimate(mean, *(metrics.get(f"interval/{name}/{end}") for end in ("low", "high")), int(count))
 
 
+def reward_metrics(means: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Interval and n of each reward's mean in a step, as metrics; see `Estimate.as_metrics`.
+
+    Args:
+        means: of every prompt, each reward's mean over the images that have it.
+    """
+    metrics: dict[str, float] = {}
+    for name in dict.fromkeys(name for row in means for name in row):
+        metrics |= estimate([row[name] for row in means if name in row]).as_metrics(f"reward/{name}")
+    return metrics
+
+
 def stratified_mean(*strata: Sequence[float]) -> float:
     """Unweighted mean of the strata's means."""
     return float(np.mean([np.mean(values) for values in strata]))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from blip3o_grpo.evaluation.statistics import Estimate
@@ -37,16 +37,17 @@ def suite_tables(result: SuiteResult) -> Group:
 
 def scores_table(result: SuiteResult) -> Table:
     """One policy's scores."""
-    table = Table("score", "mean", "95 % interval", "n", title=_title(result), title_justify="left")
+    name_column = Column("score", overflow="fold")
+    table = Table(name_column, "mean", "95 % interval", "n", title=_title(result), title_justify="left")
     for name, found in result.evaluations[0].estimates().items():
-        table.add_row(name, f"{found.mean:.3f}", found.interval(), _count(found))
+        table.add_row(plain(name), f"{found.mean:.3f}", found.interval(), _count(found))
     return table
 
 
 def heldout_table(result: TrainingResult) -> Table:
     """What training changed: only what is shown has a colour."""
     title = f"{result.steps} steps, held-out prompts"
-    table = Table("reward", "before", "after", "change", title=title)
+    table = Table(Column("reward", overflow="fold"), "before", "after", "change", title=title)
     first, second = result.before.estimates(), result.after.estimates()
     for name in result.before.means:
         if name not in result.after.means:
@@ -67,7 +68,7 @@ def comparison_table(result: SuiteResult) -> Table:
     table.title_justify = table.caption_justify = "left"
     table.add_column("score", no_wrap=True)
     for policy in result.policies:
-        table.add_column(Text(short_name(policy)), justify="right", overflow="fold")
+        table.add_column(plain(short_name(policy)), justify="right", overflow="fold")
     table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
@@ -75,7 +76,7 @@ def comparison_table(result: SuiteResult) -> Table:
     for name, found in result.difference.estimates().items():
         values = (f"{first[name].mean:.3f}", f"{second[name].mean:.3f}")
         difference = Text(f"{found.mean:+.3f}{'' if found.direction else ' ='}", "" if found.direction else "dim")
-        table.add_row(_score_title(name, result), *values, difference, found.interval("+.3f"), _count(found))
+        table.add_row(plain(_score_title(name, result)), *values, difference, found.interval("+.3f"), _count(found))
     table.caption = (
         "Difference: first minus second policy, n prompts. Interval: 95 %, paired by prompt.\n"
         "=: no difference shown, the interval holds 0 or there is none.\n"
@@ -94,17 +95,19 @@ def tag_table(result: SuiteResult) -> Group:
     table = Table(title=_title(result), title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("Model", overflow="fold")
     for tag in (*tags, "overall"):  # one word a line, so that all columns fit into 80 characters
-        table.add_column(declared_tags.title(tag).replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column(
+            Text("\n").join(map(plain, declared_tags.title(tag).split(" "))), justify="right", no_wrap=True
+        )
     for policy, evaluation in zip(result.policies, result.evaluations, strict=True):
         measured = evaluation.estimates()
         cells = [_cell(measured.get(f"{name}/{tag}")) for tag in (*tags, "overall")]
-        table.add_row(Text(short_name(policy), style="bold"), *cells)
+        table.add_row(plain((short_name(policy), "bold")), *cells)
     if suite.published:
         table.add_section()
         table.add_row(Text("Published, for reference:", style="italic"))
     for row in suite.published:
         cells = [short(row.tags[tag]) if tag in row.tags else UNKNOWN for tag in tags]
-        table.add_row(f"{row.model}{' †' if row.rewritten else ''}", *cells, short(row.overall), style="dim")
+        table.add_row(plain(f"{row.model}{' †' if row.rewritten else ''}"), *cells, short(row.overall), style="dim")
     return Group(table, Text("\n" + "\n".join(_notes(result))))
 
 

@@ -45,6 +45,6 @@ def check_room(config: RunConfig, folder: RunFolder, policy_path: Path) -> None:
     existing = len(list(folder.checkpoints.glob("checkpoint-*")))
     stay = config.checkpoint.keep + config.checkpoint.keep_best + 1  # one more while it is written
     policy = sum(file.stat().st_size for file in policy_path.rglob("*") if file.is_file())
-    needed = max(stay - existing, 1) * size + (0 if folder.policy.is_dir() else policy)
+    needed = max(stay - existing, 1) * size + policy
     what = f"up to {stay} checkpoints of {size / 1e9:.2f} GB and the policy"
     require_room(folder.path, needed, f"{what}; free some, or lower checkpoint.keep or keep_best")

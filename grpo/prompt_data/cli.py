@@ -13,12 +13,13 @@ from rich.console import Console
 
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.rollout.types import Prompt
+from blip3o_grpo.terminal import show
 
 if TYPE_CHECKING:
     from blip3o_grpo.prompt_data.overlap import HeldOut
 
 app = typer.Typer(help="Make training prompts, and check them against test prompts.", no_args_is_help=True)
-console = Console(highlight=False, soft_wrap=True, markup=False)
+console = Console()
 
 NUM_HELDOUT = 128
 
@@ -64,8 +65,9 @@ def geneval(
     for file, written in ((out, records), (heldout_out, heldout)):
         if written:
             tags = Counter(record["tag"] for record in written)
-            console.print(
-                f"{len(written)} prompts ({', '.join(f'{tag} {n}' for tag, n in sorted(tags.items()))}): {file}"
+            show(
+                console,
+                f"{len(written)} prompts ({', '.join(f'{tag} {n}' for tag, n in sorted(tags.items()))}): {file}",
             )
 
 
@@ -92,7 +94,7 @@ def text(
     _write({out: records, heldout_out: heldout})
     for file, written in ((out, records), (heldout_out, heldout)):
         if written:
-            console.print(f"{len(written)} prompts: {file}")
+            show(console, f"{len(written)} prompts: {file}")
 
 
 @app.command()
@@ -111,12 +113,11 @@ def check(
     train_prompts, test_prompts = load_prompts(train), load_prompts(test)
     overlaps = find_overlaps(train_prompts, test_prompts)
     for overlap in overlaps:
-        console.print(
-            f"{overlap.reason}: {overlap.prompt}"
-            + ("" if overlap.prompt == overlap.test_prompt else f"\n  test file: {overlap.test_prompt}")
-        )
-    console.print(
-        f"{len(overlaps)} of {len(train_prompts)} training prompts are among {len(test_prompts)} test prompts"
+        show(console, f"{overlap.reason}: {overlap.prompt}")
+        if overlap.prompt != overlap.test_prompt:
+            show(console, f"  test file: {overlap.test_prompt}")
+    show(
+        console, f"{len(overlaps)} of {len(train_prompts)} training prompts are among {len(test_prompts)} test prompts"
     )
     if overlaps:
         raise typer.Exit(1)
@@ -146,12 +147,13 @@ def read_shares(values: Sequence[str]) -> dict[str, float]:
 def _check_files(out: Path, heldout_out: Path | None, heldout_count: int | None) -> int:
     """How many held-out prompts are wanted, once the names of the files can be right."""
     from blip3o_grpo.configs import ConfigError, whole_path
+    from blip3o_grpo.configs.regular_files import is_regular
 
     for file in (out, heldout_out):
         if file is not None and file.suffix != ".jsonl":
             raise ConfigError(f"{file}: prompt files with metadata end in .jsonl")
-        if file is not None and whole_path(file).is_dir():
-            raise ConfigError(f"{file}: is a folder; give a file")
+        if file is not None:
+            is_regular(whole_path(file))
     if heldout_out is None:
         if heldout_count is not None:
             raise ConfigError("--heldout-count: say with --heldout-out where these prompts go")
@@ -177,6 +179,7 @@ def _write(files: Mapping[Path | None, Sequence[dict[str, Any]]]) -> None:
     """Write all files that are named, unless one of them is there and holds something else."""
     from blip3o_grpo.configs import ConfigError
     from blip3o_grpo.configs.atomic import storage_errors, write_atomically
+    from blip3o_grpo.configs.regular_files import is_regular, read_bytes
 
     texts = {
         file: "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -185,7 +188,7 @@ def _write(files: Mapping[Path | None, Sequence[dict[str, Any]]]) -> None:
     }
     for file, text in texts.items():
         with storage_errors(file):
-            other = file.exists() and file.read_bytes() != text.encode()
+            other = is_regular(file) and read_bytes(file) != text.encode()
         if other:
             raise ConfigError(f"{file}: is there and holds something else; remove it, or name another file")
     for file, text in texts.items():

@@ -1,77 +1,38 @@
-"""Puts a run's report together: what its folder holds so far, as one HTML file.
+"""Puts a run's report together: what its folder holds so far, as one HTML file, and its numbers as JSON beside it.
 
 Reads files only; no model, no Ray, no network. The page depends on nothing outside itself, and the same folder gives
-the same page. What an unfinished run does not have yet is named in a sentence.
+the same page. What an unfinished run does not have yet is named in a sentence, and so is every file that is damaged.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import numpy as np
-from markupsafe import Markup
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
-
-from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
-from blip3o_grpo.configs.atomic import write_atomically
-from blip3o_grpo.configs.mistakes import first_mistake
-from blip3o_grpo.configs.regular_files import is_regular, read_text
+from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection
+from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate
-from blip3o_grpo.report import charts, pictures
-from blip3o_grpo.run.files import SUMMARY, read_object
+from blip3o_grpo.report.curves import Curves
+from blip3o_grpo.report.page import (
+    HERE,
+    checkout_line,
+    command_line,
+    describe_starts,
+    estimate_numbers,
+    write_page,
+)
+from blip3o_grpo.report.pictures import MAX_IMAGES, MAX_PROMPTS, Album, grid_pictures, heldout_pictures
+from blip3o_grpo.report.reading import RunContents, read_run
+from blip3o_grpo.report.rollouts import Records, show, step_pictures
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import HackingWarning, find_warnings, heldout_warnings
-from blip3o_grpo.run.image_signals import IMAGE_SIGNALS
-from blip3o_grpo.run.metrics import read_metrics
 
-STAGES = {"sample": "sampling", "decode": "decoding", "score": "scoring", "train": "training", "step": "whole step"}
-
-
-class ShownTrainer(TypedDict):
-    """Of the section `trainer`, what the page shows."""
-
-    max_steps: int
-    beta: FiniteFloat
-    mismatch_bound: FiniteFloat
-
-
-class ShownRollout(TypedDict):
-    """Of the section `rollout`, what the page shows."""
-
-    prompts_per_step: int
-    group_size: int
-
-
-class ShownConfig(TypedDict):
-    """What the page needs of a configuration, whatever other keys its version had."""
-
-    seed: int
-    policy: dict[str, Any]
-    trainer: ShownTrainer
-    rollout: ShownRollout
-    rewards: list[dict[str, Any]]
-
-
-SHOWN = TypeAdapter(ShownConfig)
-EVALUATIONS = re.compile(r"before|after|step-\d+", re.ASCII)
-"""Names of evaluations; what else lies beside them is not a run's."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing with its title and one sentence about it."""
-
-    title: str
-    note: str
-    svg: Markup | None
+ROLLOUT_PICTURES = 48
+"""About as many a page shows of training."""
 
 
 @dataclass(frozen=True)
@@ -85,99 +46,133 @@ class Row:
     weight: float | None = None
 
 
-def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
-    """Write the report of a run folder, finished or not, and return its path.
+def write_report(
+    run_dir: str | Path, out: str | Path | None = None, warn: Callable[[str], None] = lambda _: None
+) -> Path:
+    """Write the report of a run folder, finished or not, and return its path; its numbers go to a JSON file beside it.
 
     Args:
         run_dir: the run folder.
         out: file to write; default `report.html` in the run folder.
+        warn: called with one sentence per damaged file; the page says the same.
 
     Raises:
-        ConfigError: `run_dir` is no run folder, or its `config.yaml` is unreadable.
+        ConfigError: `run_dir` is no run folder, its `config.yaml` is unreadable, or `out` cannot be what it names.
     """
-    run = RunFolder(run_dir)
-    if not is_regular(run.config):
+    folder = RunFolder(run_dir)
+    if not is_regular(folder.config):
         raise ConfigError(
-            f"{run.path} is not a run folder: it has no config.yaml (give the `run_dir` of a training run)"
+            f"{folder.path} is not a run folder: it has no config.yaml (give the `run_dir` of a training run)"
         )
-    target = run.path / "report.html" if out is None else Path(out)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    write_atomically(target, environment.get_template("report.html.jinja").render(gather(run)))
-    return target
+    run = read_run(folder)
+    values = gather(run)
+    target = folder.path / "report.html" if out is None else Path(out)
+    written = write_page("report.html.jinja", HERE, values, as_numbers(run, values), target)
+    for problem in run.problems.sentences:
+        warn(problem)
+    return written
 
 
-def gather(run: RunFolder) -> dict[str, Any]:
+def gather(run: RunContents) -> dict[str, Any]:
     """Everything the page shows, by the names that the template uses."""
-    text, config = read_config(run)
-    metrics = read_metrics(run.metrics)
-    summary = read_object(run.summary, SUMMARY) if is_regular(run.summary) else None
-    evaluations = read_evaluations(run)
-    before, later = evaluations.get("before"), newest(evaluations)
+    before, later = run.pictures("before"), run.pictures(run.later)
+    records = Records(run.folder, run.weights, run.problems.add)
+    shown = sum(min(len(line["images"]), MAX_IMAGES) for line in [*before[:MAX_PROMPTS], *later[:MAX_PROMPTS]])
+    album = Album(shown + ROLLOUT_PICTURES)
+    pairs = heldout_pictures(album, run.folder, before, run.later or "after", later)
+    curves = Curves(run)
+    path = run.folder.path
     return {
-        "name": run.path.name,
-        "facts": facts(config, metrics, summary),
-        "finished": summary is not None,
-        "later": later,
-        "warnings": hacking_warnings(config, metrics, before, evaluations.get(later)),
-        "heldout": heldout_rows(config, before, evaluations.get(later)),
-        "num_heldout": before and (before.num_prompts, before.images_per_prompt),
-        "tag_tables": tag_tables(before, evaluations.get(later)),
-        "charts": make_charts(config, metrics, evaluations) if metrics or evaluations else [],
-        "pairs": pictures.heldout_pictures(run, later),
-        "grids": pictures.grid_pictures(run, later),
-        "steps": pictures.rollout_pictures(run),
-        "versions": (summary or {}).get("versions", {}),
-        "config": text,
+        "name": path.name,
+        "state": describe_state(run),
+        "problems": run.problems.sentences,
+        "facts": facts(run),
+        "later": run.later,
+        "warnings": hacking_warnings(run),
+        "heldout": heldout_rows(run),
+        "num_heldout": run.before and (run.before.num_prompts, run.before.images_per_prompt),
+        "tag_tables": tag_tables(run.before, run.after),
+        "charts": curves.main(),
+        "more_charts": curves.others(),
+        "resumed": run.resumed,
+        "pairs": pairs,
+        "grids": [] if pairs.prompts else grid_pictures(album, run.folder, run.later),
+        "best": show(album, records.best()),
+        "worst": show(album, records.worst()),
+        "steps": step_pictures(album, records),
+        "num_recorded": records.num_steps,
+        "num_read": len(records.steps),
+        "commands": [
+            line
+            for line in (
+                checkout_line(run.starts),
+                command_line("train", run.folder.config, f"run_dir={path.with_name(path.name + '-again')}"),
+            )
+            if line
+        ],
+        "starts": describe_starts(run.starts),
+        "versions": run.starts[-1]["versions"] if run.starts else (run.summary or {}).get("versions", {}),
+        "config": run.text,
     }
 
 
-def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
-    """The run's resolved configuration as text and as plain values; a run of an older version is as good as any."""
-    values = read_yaml(run.config)
-    try:
-        SHOWN.validate_python(values, strict=True)
-        WarningsSection.model_validate(values.get("warnings", {}))
-        rewards = [RewardSection.model_validate(reward).model_dump() for reward in values["rewards"]]
-    except ValidationError as error:
-        raise ConfigError(f"{run.config} is not the configuration of a training run ({first_mistake(error)})") from None
-    return read_text(run.config), {**values, "rewards": rewards}
+def as_numbers(run: RunContents, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of the page for programs; every mean and change with its interval and number of prompts."""
+    return {
+        "run": str(run.folder.path),
+        "state": values["state"][0],
+        "steps": run.metrics[-1]["step"] if run.metrics else 0,
+        "max_steps": run.config["trainer"]["max_steps"],
+        "evaluation": run.later,
+        "heldout": _as_numbers(values["heldout"]),
+        "tags": {reward: _as_numbers(rows) for reward, rows in values["tag_tables"].items()},
+        "warnings": [f"step {warning.step}: {warning.text}" for warning in values["warnings"]],
+        "damaged": list(values["problems"]),
+        "commands": values["commands"],
+        "environment": run.starts,
+        "versions": values["versions"],
+    }
 
 
-def read_evaluations(run: RunFolder) -> dict[str, Evaluation]:
-    """Held-out results by name (`before`, `step-N`, `after`), in order of their steps."""
-    files = [file for file in sorted(run.evaluations.glob("*.json")) if EVALUATIONS.fullmatch(file.stem)]
-    found = {file.stem: Evaluation.load(file) for file in files}
-    return dict(sorted(found.items(), key=lambda item: (item[0] != "before", item[1].step)))
+def _as_numbers(rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        row.name: {key: estimate_numbers(getattr(row, key)) for key in ("before", "after", "change")} for row in rows
+    }
 
 
-def newest(evaluations: Mapping[str, Any]) -> str | None:
-    """Name of the latest evaluation that is not the one before training; `after` comes last."""
-    names = [name for name in evaluations if name != "before"]
-    return "after" if "after" in names else (names[-1] if names else None)
+def describe_state(run: RunContents) -> tuple[str, str]:
+    """One word, and a sentence about it."""
+    if run.training:
+        return "training", "GRPO run, still training: this page shows what its folder holds so far."
+    if run.summary is not None:
+        return "finished", "GRPO run, finished."
+    if run.folder.summary.exists():
+        return "finished", "GRPO run, finished, but its summary is damaged."
+    return (
+        "unfinished",
+        "GRPO run, not finished and not running: this page shows what its folder holds so far. "
+        "The command that started it resumes it.",
+    )
 
 
-def facts(
-    config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], summary: Mapping[str, Any] | None
-) -> list[tuple[str, str]]:
+def facts(run: RunContents) -> list[tuple[str, str]]:
     """(label, value) pairs of the page's head."""
-    done, planned = metrics[-1]["step"] if metrics else 0, config["trainer"]["max_steps"]
-    rollout = config["rollout"]
+    done, planned = run.metrics[-1]["step"] if run.metrics else 0, run.config["trainer"]["max_steps"]
+    rollout = run.config["rollout"]
     rows = [
         ("steps", f"{done} of {planned}"),
         ("images per step", f"{rollout['prompts_per_step']} prompts × {rollout['group_size']}"),
     ]
-    if summary:
-        rows.append(("time", duration(summary["seconds"])))
-        rows.append(("peak memory", f"{summary['peak_memory_gb']:.1f} GB"))
-    elif metrics:
-        rows.append(("time in steps", duration(sum(line.get("time/step") or 0 for line in metrics))))
-    return [*rows, ("policy", str(config["policy"].get("path"))), ("seed", str(config["seed"]))]
+    if run.summary:
+        rows.append(("time", duration(run.summary["seconds"])))
+        rows.append(("peak memory", f"{run.summary['peak_memory_gb']:.1f} GB"))
+    elif run.metrics:
+        rows.append(("time in steps", duration(sum(line.get("time/step") or 0 for line in run.metrics))))
+    if run.starts:
+        rows.append(("started", describe_starts(run.starts[:1])[0]["started"]))
+    if run.resumed:
+        rows.append(("resumed after step", ", ".join(map(str, run.resumed))))
+    return [*rows, ("policy", str(run.config["policy"].get("path"))), ("seed", str(run.config["seed"]))]
 
 
 def duration(seconds: float) -> str:
@@ -190,10 +185,9 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def heldout_rows(config: Mapping[str, Any], before: Evaluation | None, after: Evaluation | None) -> list[Row]:
+def heldout_rows(run: RunContents) -> list[Row]:
     """One row per reward that was measured, in the order of the configuration."""
-    weights = {reward["name"]: reward["weight"] for reward in config["rewards"]}
-    rows = make_rows({name: name for name in weights}, before, after, weights)
+    rows = make_rows({name: name for name in run.weights}, run.before, run.after, run.weights)
     return [row for row in rows if row.before or row.after]
 
 
@@ -223,67 +217,13 @@ def tag_tables(before: Evaluation | None, after: Evaluation | None) -> dict[str,
     return tables
 
 
-def hacking_warnings(
-    config: Mapping[str, Any],
-    metrics: Sequence[Mapping[str, Any]],
-    before: Evaluation | None,
-    later: Evaluation | None,
-) -> list[HackingWarning]:
+def hacking_warnings(run: RunContents) -> list[HackingWarning]:
     """What the run's own limits warn of, in its steps and between its evaluations."""
-    limits = WarningsSection.model_validate(config.get("warnings", {}))
-    rewards = [RewardSection.model_validate(reward) for reward in config["rewards"]]
-    found = find_warnings(limits, rewards, metrics)
-    if before and later:
-        found += heldout_warnings(limits, rewards, before.means, paired_changes(before, later), later.step)
-    return found
-
-
-def make_charts(
-    config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], evaluations: Mapping[str, Evaluation]
-) -> list[Chart]:
-    """Reward curves, KL, mismatch and seconds over the steps."""
-    steps = [line["step"] for line in metrics]
-    smooth = len(steps) // 12 if len(steps) >= 36 else 1
-    blurred = f" Bold: mean of {smooth} steps." if smooth > 1 else ""
-
-    def line(name: str, label: str, width: int = 1) -> charts.Line:
-        return charts.Line(label, steps, [entry.get(name) for entry in metrics], width)
-
-    made = []
-    rewards = config["rewards"]
-    for index, reward in enumerate(rewards):
-        name, measured = reward["name"], [e for e in evaluations.values() if reward["name"] in e.means]
-        found = [e.estimates()[name] for e in measured]
-        points = charts.Points(
-            "held-out, 95 % interval",
-            [e.step for e in measured],
-            [e.mean for e in found],
-            [e.mean if e.low is None else e.low for e in found],  # too few prompts: a dot without a bar
-            [e.mean if e.high is None else e.high for e in found],
+    limits = WarningsSection.model_validate(run.config.get("warnings", {}))
+    rewards = [RewardSection.model_validate(reward) for reward in run.config["rewards"]]
+    found = find_warnings(limits, rewards, run.metrics)
+    if run.before and run.after:
+        found += heldout_warnings(
+            limits, rewards, run.before.means, paired_changes(run.before, run.after), run.after.step
         )
-        svg = charts.draw(f"reward-{index}", [line(f"reward/{name}", "training", smooth)], points)
-        made.append(Chart(f"Reward: {name}", f"Mean over a step's images; weight {reward['weight']:g}.{blurred}", svg))
-    if len(rewards) > 1:
-        svg = charts.draw("reward-sum", [line("reward/mean", "training", smooth)])
-        made.append(Chart("Weighted sum of the rewards", f"What the advantages are made of.{blurred}", svg))
-    kl = [line("kl/reference", "KL", smooth)]
-    note = f"Nats per token; held back with beta = {config['trainer']['beta']:g}.{blurred}"
-    made.append(Chart("KL to the starting policy", note, charts.draw("kl", kl)))
-    columns = [[entry.get(name) for entry in metrics] for name in ("kl/reference", "reward/mean")]
-    path = [charts.running_mean(np.array(column, dtype=float), smooth) for column in columns] if metrics else [(), ()]
-    svg = charts.draw("budget", [charts.Line("reward", *path)], xlabel="KL, nats per token")
-    note = "Weighted sum of the rewards. A curve that goes on to the right without rising pays for nothing."
-    made.append(Chart("Reward against KL", note, svg))
-    signals = [line(name, name.removeprefix("image/"), smooth) for name in IMAGE_SIGNALS]
-    note = f"Statistics of the training images, each in [0, 1].{blurred}"
-    if svg := charts.draw("images", signals):  # runs of an older version have none
-        made.append(Chart("What the images look like", note, svg))
-    mismatch = [line("mismatch/mean_abs", "mean"), line("mismatch/max_abs", "largest")]
-    bound = config["trainer"]["mismatch_bound"]
-    svg = charts.draw("mismatch", mismatch, log=True, bound=bound)
-    note = f"|log-probability of the sampler − of the trainer| per token, nats. A mean above {bound:g} stops the run."
-    made.append(Chart("Mismatch of sampler and trainer", note, svg))
-    stages = [line(f"time/{stage}", label) for stage, label in STAGES.items()]
-    note = "Stages overlap, and parallel workers' seconds add up: they are busy time. The whole step is wall time."
-    made.append(Chart("Seconds per stage", note, charts.draw("seconds", stages)))
-    return made
+    return found

@@ -11,18 +11,22 @@ from typing import Any
 
 from PIL import Image
 
-from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.rewards.images import ImageFileError, open_rgb
-from blip3o_grpo.rollout.records import read_step
-from blip3o_grpo.run.files import EVALUATION_PICTURES, read_objects
 from blip3o_grpo.run.folder import RunFolder
 
-MAX_SIDE = 384
-"""Larger pictures are shrunk to this many px and stored as JPEG; smaller ones keep their pixels."""
+SIDES = ((120, 384), (300, 256))
+"""Up to so many pictures on a page are shown with so many px; larger ones are shrunk and stored as JPEG."""
+LEAST_SIDE = 160
 MAX_GRID_WIDTH = 1400
+PAGE_BYTES = 12 * 2**20
+"""Pictures of a page have at most this size; what comes later is left out and said to be."""
 PIXEL_ART = 128
 """Pictures up to this many px are enlarged without blur."""
-GROUPS_PER_STEP = 4
+SHOWN_WIDTH = 160
+"""CSS px that an enlarged picture reaches at most, by a whole factor."""
+MAX_PROMPTS = 32
+MAX_IMAGES = 8
+"""Held-out prompts, and images of each, that a page shows."""
 
 
 @dataclass(frozen=True)
@@ -30,84 +34,107 @@ class Picture:
     """One image and what is written under it."""
 
     source: str | None
-    """Data URI; None if the file is missing or broken."""
+    """Data URI; None if there is nothing to show."""
     caption: str
     pixelated: bool = False
+    width: int | None = None
+    """CSS px; None: as wide as its place."""
+    absent: str = "this picture is missing"
+    """Why there is nothing to show."""
 
 
 @dataclass(frozen=True)
-class PromptPictures:
-    """Held-out pictures of one prompt under the starting policy and under a later one (empty if there is none yet)."""
+class Pair:
+    """A picture of the starting policy and that of a later one with the same seed; None: there is none."""
+
+    before: Picture | None
+    after: Picture | None
+
+
+@dataclass(frozen=True)
+class PromptPairs:
+    """Held-out pictures of one prompt."""
 
     prompt: str
-    before: tuple[Picture, ...]
-    after: tuple[Picture, ...]
+    pairs: tuple[Pair, ...]
+    left_out: int = 0
+    """Further images of the prompt."""
 
 
 @dataclass(frozen=True)
-class GroupPictures:
-    """Best and worst picture of a recorded group."""
+class HeldoutPictures:
+    """Held-out pictures of a run."""
 
-    prompt: str
-    best: Picture
-    worst: Picture
-
-
-@dataclass(frozen=True)
-class StepPictures:
-    """The first groups of a recorded step."""
-
-    step: int
-    groups: tuple[GroupPictures, ...]
-    num_groups: int
+    prompts: tuple[PromptPairs, ...]
+    left_out: int = 0
+    """Further prompts."""
 
 
-def heldout_pictures(run: RunFolder, later: str | None) -> list[PromptPictures]:
-    """Before/after pictures per prompt, from `evaluations/NAME-images`; empty if the run saved none.
+class Album:
+    """Embeds the pictures of one page, whose size it bounds.
 
     Args:
-        later: name of the evaluation to show beside `before`.
+        expected: how many there will be.
+        max_side: px, where the page wants less than their number allows.
     """
-    before = _evaluation_images(run, "before")
-    after = {line["prompt_id"]: line for line in (_evaluation_images(run, later) if later else [])}
-    return [
-        PromptPictures(
-            line["prompt"],
-            _shots(run.evaluations / "before-images", line),
-            _shots(run.evaluations / f"{later}-images", after.get(line["prompt_id"], {})),
+
+    def __init__(self, expected: int, max_side: int | None = None):
+        allowed = next((side for most, side in SIDES if expected <= most), LEAST_SIDE)
+        self.side = min(allowed, max_side or allowed)
+        self.bytes_left = PAGE_BYTES
+
+    def add(self, path: Path, caption: str, *, grid: bool = False) -> Picture:
+        """A picture file as a data URI, which holds its pixels and nothing else of it.
+
+        Args:
+            grid: a picture grid, limited in width only.
+        """
+        try:
+            image = open_rgb(path)
+        except ImageFileError:  # missing, cut off by a crash, no picture
+            return Picture(None, caption)
+        limit = MAX_GRID_WIDTH / image.width if grid else self.side / max(image.size)
+        pixelated = max(image.size) <= PIXEL_ART
+        width = image.width * max(1, SHOWN_WIDTH // max(image.size)) if pixelated else None
+        if limit >= 1:
+            source = _data_uri(image, "PNG")
+        else:
+            size = (max(1, round(image.width * limit)), max(1, round(image.height * limit)))
+            source = _data_uri(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=88)
+        if len(source) > self.bytes_left:
+            return Picture(None, caption, absent="left out: the page would be too large")
+        self.bytes_left -= len(source)
+        return Picture(source, caption, pixelated, width)
+
+
+def heldout_pictures(
+    album: Album, run: RunFolder, before: Sequence[Mapping[str, Any]], later: str, after: Sequence[Mapping[str, Any]]
+) -> HeldoutPictures:
+    """Before/after pictures per prompt, from the `index.jsonl` lines of two evaluations.
+
+    Args:
+        later: name of the evaluation of `after`.
+    """
+    folders = run.evaluations / "before-images", run.evaluations / f"{later}-images"
+    lines = [{line["prompt_id"]: line for line in found} for found in (before, after)]
+    names = list(dict.fromkeys([*lines[0], *lines[1]]))
+    prompts = []
+    for name in names[:MAX_PROMPTS]:
+        sides = [found.get(name) for found in lines]
+        members = max(len(line["images"]) for line in sides if line)
+        pairs = tuple(
+            Pair(*(_member(album, folder, line, member) for folder, line in zip(folders, sides, strict=True)))
+            for member in range(min(members, MAX_IMAGES))
         )
-        for line in before
-    ]
+        prompt = next(line["prompt"] for line in sides if line)
+        prompts.append(PromptPairs(prompt, pairs, max(0, members - MAX_IMAGES)))
+    return HeldoutPictures(tuple(prompts), max(0, len(names) - MAX_PROMPTS))
 
 
-def grid_pictures(run: RunFolder, later: str | None) -> list[Picture]:
+def grid_pictures(album: Album, run: RunFolder, later: str | None) -> list[Picture]:
     """The saved picture grids, `before` and `later`, as far as they exist."""
     names = [name for name in ("before", later) if name and (run.grids / f"{name}.png").is_file()]
-    return [embed(run.grids / f"{name}.png", name, max_side=None) for name in names]
-
-
-def rollout_pictures(run: RunFolder) -> list[StepPictures]:
-    """Best and worst pictures of the first, the middle and the last recorded step."""
-    folders = sorted(f for f in (run.path / "rollouts").glob("step-[0-9]*") if f.name[5:].isdecimal())
-    chosen = [folders[i] for i in sorted({0, len(folders) // 2, len(folders) - 1})] if folders else []
-    return [_step(folder) for folder in chosen]
-
-
-def embed(path: Path, caption: str, max_side: int | None = MAX_SIDE) -> Picture:
-    """A picture file as a data URI, which holds its pixels and nothing else of it.
-
-    Args:
-        max_side: longest side in px; None: a grid, limited in width only.
-    """
-    try:
-        image = open_rgb(path)
-    except ImageFileError:  # missing, cut off by a crash, no picture
-        return Picture(None, caption)
-    limit = max_side / max(image.size) if max_side else MAX_GRID_WIDTH / image.width
-    if limit >= 1:
-        return Picture(_data_uri(image, "PNG"), caption, max(image.size) <= PIXEL_ART)
-    size = (max(1, round(image.width * limit)), max(1, round(image.height * limit)))
-    return Picture(_data_uri(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=90), caption)
+    return [album.add(run.grids / f"{name}.png", name, grid=True) for name in names]
 
 
 def scores(rewards: Mapping[str, float | None]) -> str:
@@ -117,32 +144,11 @@ def scores(rewards: Mapping[str, float | None]) -> str:
     )
 
 
-def _evaluation_images(run: RunFolder, name: str) -> list[dict[str, Any]]:
-    index = run.evaluations / f"{name}-images" / "index.jsonl"
-    return read_objects(index, EVALUATION_PICTURES) if is_regular(index) else []
-
-
-def _shots(folder: Path, line: Mapping[str, Any]) -> tuple[Picture, ...]:
-    images: Sequence[str] = line.get("images", ())
-    rewards: Mapping[str, Sequence[float | None]] = line.get("rewards", {})
-    return tuple(
-        embed(folder / image, scores({name: values[member] for name, values in rewards.items()}))
-        for member, image in enumerate(images)
-    )
-
-
-def _step(folder: Path) -> StepPictures:
-    lines = read_step(folder / "rollouts.jsonl")
-    groups = tuple(
-        GroupPictures(line["prompt"], _member(folder, line, "best"), _member(folder, line, "worst"))
-        for line in lines[:GROUPS_PER_STEP]
-    )
-    return StepPictures(int(folder.name.removeprefix("step-")), groups, len(lines))
-
-
-def _member(folder: Path, line: Mapping[str, Any], kind: str) -> Picture:
-    chosen = line[kind]
-    return embed(folder / chosen["image"], scores(line["rollouts"][chosen["member"]]["rewards"]))
+def _member(album: Album, folder: Path, line: Mapping[str, Any] | None, member: int) -> Picture | None:
+    if line is None or member >= len(line["images"]):
+        return None
+    caption = scores({name: values[member] for name, values in line["rewards"].items()})
+    return album.add(folder / line["images"][member], caption)
 
 
 def _data_uri(image: Image.Image, kind: str, **options: Any) -> str:

@@ -5,6 +5,7 @@ Two programs share it, `train` and `warmstart`; a `Program` says in what they di
 RUN/config.yaml            resolved configuration, written once
 RUN/checkpoints/checkpoint-N   weights, optimizer, scheduler, RNG and trainer state after step N, and their manifest
 RUN/checkpoints/refused-...    what looked like a checkpoint and was not complete
+RUN/environment.json       what each process ran with (`blip3o_grpo.run.environment`)
 RUN/metrics.jsonl          one line per step
 RUN/tensorboard/           the same, for TensorBoard
 RUN/tracked.json           the run's id in W&B and trackio, and RUN/wandb/, what W&B keeps here
@@ -45,6 +46,7 @@ from blip3o_grpo.configs import (
 )
 from blip3o_grpo.configs.atomic import require_writable, storage_errors, sync, write_atomically
 from blip3o_grpo.configs.regular_files import is_regular, other_kind, read_text
+from blip3o_grpo.run.length import OtherLength, other_length, other_warmstart_length
 from blip3o_grpo.run.manifest import fault, read_manifest, write_manifest
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.retention import superfluous
@@ -70,19 +72,37 @@ class Program:
     """Keys that a resumed run may give other values: none of them changes what a step computes."""
     own: tuple[str, ...]
     """What it replaces or deletes in its folder."""
+    length: str
+    """Key of the number of steps."""
+    other_length: OtherLength
+    """Says why a run cannot go on with another one."""
 
 
 TRAIN = Program(
     name="train",
     load=load_run_config,
     may_change=("run_dir", "checkpoint.", "guards.", "faults.", "cluster.trainer_restarts"),
-    own=("checkpoints", "evaluations", "grids", "metrics.jsonl", "policy", "ray", "rollouts", "summary.json"),
+    own=(
+        "checkpoints",
+        "environment.json",
+        "evaluations",
+        "grids",
+        "metrics.jsonl",
+        "policy",
+        "ray",
+        "rollouts",
+        "summary.json",
+    ),
+    length="trainer.max_steps",
+    other_length=other_length,
 )
 WARMSTART = Program(
     name="warmstart",
     load=load_warmstart_config,
     may_change=("run_dir", "checkpoint_every_steps", "threads"),
-    own=("checkpoints", "metrics.jsonl", "policy"),
+    own=("checkpoints", "environment.json", "metrics.jsonl", "policy"),
+    length="max_steps",
+    other_length=other_warmstart_length,
 )
 
 
@@ -107,6 +127,7 @@ class RunFolder:
         self.lock = self.path / ".lock"
         self.trainer_lock = self.path / ".lock-trainer"
         self.stop = self.path / ".stop"
+        self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.tracked = self.path / "tracked.json"
@@ -119,6 +140,8 @@ class RunFolder:
 
     def check(self, config: BaseModel) -> None:
         """Refuse to continue a run under another configuration, and a folder whose content is no run's.
+
+        Another number of steps is refused only where the steps that are done would have been others.
 
         Raises:
             ConfigError: naming every key that differs from the run's own `config.yaml`, or what is in the way.
@@ -144,11 +167,20 @@ class RunFolder:
             ) from error
         differing = [key for key in differing_keys(known, config) if not key.startswith(self.program.may_change)]
         differing = [key for key in differing if not REWARD_FOUND.fullmatch(key)]
-        if differing:
+        if differing == [self.program.length]:
+            reason = self._other_length(known, config)
+            if reason:
+                raise ConfigError(f"{self.path}: {self.program.length} cannot be another one now: {reason}")
+        elif differing:
             raise ConfigError(
                 f"{self.path} holds a run with another configuration (differs in {', '.join(differing)}); "
                 "give another run_dir, or the same values to resume"
             )
+
+    def _other_length(self, known: BaseModel, config: BaseModel) -> str | None:
+        """Why this run cannot have another number of steps; None also if it has done none yet."""
+        done = self.newest_step()
+        return self.program.other_length(known, config, done) if done or self.policy.is_dir() else None
 
     def _check_kinds(self) -> None:
         """Nothing else stands where this program keeps a file or a folder, and what it would go on with can be read."""

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from blip3o_grpo.configs import RewardSection, WarningsSection
 from blip3o_grpo.rewards import declared
 from blip3o_grpo.run.image_signals import IMAGE_SIGNALS
-
-if TYPE_CHECKING:
-    from blip3o_grpo.evaluation.statistics import Estimate
 
 KL = "kl/reference"
 NOISE = 3.0
@@ -33,6 +30,17 @@ class HackingWarning:
     signal: str
     """Metric name."""
     text: str
+
+
+class Change(Protocol):
+    """A mean over prompts with its interval."""
+
+    @property
+    def mean(self) -> float: ...
+
+    def interval_and_n(self, form: str) -> str:
+        """In words."""
+        ...
 
 
 class HackingWatch:
@@ -90,7 +98,7 @@ def heldout_warnings(
     limits: WarningsSection,
     rewards: Sequence[RewardSection],
     before: Mapping[str, float],
-    changes: Mapping[str, Estimate],
+    changes: Mapping[str, Change],
     step: int,
 ) -> list[HackingWarning]:
     """Held-out rewards that should not fall and did.

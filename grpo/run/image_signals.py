@@ -76,5 +76,5 @@ def _diversity(pixels: np.ndarray) -> float:
 
 
 def _resized(image: np.ndarray) -> np.ndarray:
-    smaller = max(image.shape[:2]) > SIDE
+    smaller = max(image.shape) > SIDE
     return cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)

@@ -89,6 +89,17 @@ def holder_pid(file: Path) -> int | None:
     return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
 
 
+def is_held(file: Path) -> bool:
+    """Whether a process on this machine holds a lock; looks without touching it, as a run may start at this moment."""
+    try:
+        inode = str(os.stat(file, follow_symlinks=False).st_ino)
+        held = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:  # no lock, or no Linux
+        return False
+    # `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1835049 0 EOF`; a process that waits has `->` before FLOCK
+    return any(words[1] == "FLOCK" and words[5].split(":")[-1] == inode for words in map(str.split, held))
+
+
 def _lock(descriptor: int, wait_s: float) -> bool:
     deadline = time.monotonic() + wait_s
     while True:

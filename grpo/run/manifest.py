@@ -57,6 +57,12 @@ def write_manifest(folder: Path, step: int, score: float | None = None) -> Manif
     return manifest
 
 
+def set_score(folder: Path, score: float | None) -> None:
+    """Give a complete checkpoint a score that was measured after it was written."""
+    manifest = read_manifest(folder).model_copy(update={"score": score})
+    write_atomically(folder / FILE, manifest.model_dump_json(indent=1) + "\n")
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest, or None if there is none that can be read."""
     if not (folder / FILE).is_file():  # reading a named pipe would never end

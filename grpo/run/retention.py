@@ -17,7 +17,7 @@ def checkpoint_score(history: Sequence[Mapping[str, Any]], config: RunConfig, st
     """Score of the checkpoint after `step`, from the logged metrics so far; None: it does not compete."""
     if config.evaluation.every_steps:
         return heldout_score(history, config, step)
-    recent = [line for line in history if step - config.checkpoint.every_steps < line.get("step", 0) <= step]
+    recent = [line for line in history if step - config.checkpoint.every_steps < line["step"] <= step]
     rewards = [line["reward/mean"] for line in recent if _is_number(line.get("reward/mean"))]
     return sum(rewards) / len(rewards) if rewards else None
 
@@ -26,7 +26,7 @@ def heldout_score(history: Sequence[Mapping[str, Any]], config: RunConfig, step:
     """Weighted sum of the held-out rewards measured at this very step."""
     weights = {f"heldout/{reward.name}": reward.weight for reward in config.rewards if reward.weight}
     for line in history:
-        if line.get("step") == step and any(name in line for name in weights):
+        if line["step"] == step and any(name in line for name in weights):
             return sum(weight * line.get(name, 0.0) for name, weight in weights.items())
     return None
 

@@ -7,10 +7,12 @@ numbers are those of transformers' callbacks, so an evaluation is one more point
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +116,9 @@ def send_later(
     if "wandb" in report_to:
         import wandb
 
-        prepare(folder)
-        wandb.init(project=os.environ["WANDB_PROJECT"])
+        own = wandb_variables(folder.path, id_, name)  # given, not set: this process may go on to another run
+        project, run_id, resume, title, place = (os.environ.get(variable, value) for variable, value in own.items())
+        wandb.init(project=project, id=run_id, resume=resume, name=title, dir=place)
         wandb.define_metric(STEP)
         wandb.define_metric("*", step_metric=STEP, step_sync=True)
         to_wandb(metrics, picture, step)
@@ -123,9 +126,10 @@ def send_later(
     if "trackio" in report_to:
         import trackio
 
-        trackio.init(project=PROJECT, name=name, resume="allow")
-        to_trackio(metrics, picture, step)
-        trackio.finish()
+        with redirect_stdout(io.StringIO()):  # nine lines about itself
+            trackio.init(project=PROJECT, name=name, resume="allow")
+            to_trackio(metrics, picture, step)
+            trackio.finish()
 
 
 def finish(report_to: tuple[str, ...]) -> None:

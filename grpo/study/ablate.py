@@ -10,8 +10,9 @@ from rich.console import Console
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.study import StudyConfig
 from blip3o_grpo.progress import activity
+from blip3o_grpo.run.environment import record_start
 from blip3o_grpo.study.conclusions import Conclusions
-from blip3o_grpo.study.design import StudyPlan, plan_study
+from blip3o_grpo.study.design import ENVIRONMENT_FILE, StudyPlan, plan_study
 from blip3o_grpo.study.finished import FINISHED, NOT_FINISHED, compare_finished
 from blip3o_grpo.study.matrix import Matrix, as_csv
 from blip3o_grpo.study.report import write_study_report
@@ -41,6 +42,7 @@ def run_study(study: StudyConfig, console: Console) -> StudyResult:
     """
     with activity(console, "checking the study's arms, prompts and rewards"):
         plan = plan_study(study)
+        record_start(plan.folder / ENVIRONMENT_FILE)
         from blip3o_grpo.study.runner import StudyStopped, run_trials
     try:
         failed = run_trials(plan, console)

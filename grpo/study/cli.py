@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.terminal import in_words, plain, show
@@ -34,7 +33,8 @@ def ablate(
     try:
         result = api.ablate(api.load_study(study, *(overrides or []), smoke=smoke), console)
     except KeyboardInterrupt:
-        show(console, f"to go on: {shlex.join(['blip3o-grpo', *sys.argv[1:]])}")
+        command = ["blip3o-grpo", "ablate", study, *(overrides or []), *(["--smoke"] if smoke else [])]
+        show(console, f"to go on: {shlex.join(command)}")
         raise
     if result.matrix:
         table = Table("arm", title="held-out means")
@@ -89,14 +89,24 @@ def rescore(
 
     names = [name.strip() for name in rewards.split(",") if name.strip()]
     rescored = api.rescore(run, names, config, console=console)
-    table = Table("reward", "groups", "mean", "std", "no spread", "at 0", "at 1", title="within groups")
+    table = Table(
+        Column("reward", overflow="fold"), "groups", "mean", "std", "no spread", "at 0", "at 1", title="within groups"
+    )
     for reward in rescored.rewards():
         label = reward.name + (" (recorded)" if reward.name in rescored.recorded else "")
         numbers = (in_words(value) for value in (reward.mean, reward.within_std))
         shares = (in_words(share, ".0%") for share in (reward.without_spread, reward.at_zero, reward.at_one))
         table.add_row(plain(label), str(reward.num_groups), *numbers, *shares)
     console.print(table)
-    table = Table("rewards", "groups", "Pearson", "Spearman", "same order", "same best", title="agreement")
+    table = Table(
+        Column("rewards", overflow="fold"),
+        "groups",
+        "Pearson",
+        "Spearman",
+        "same order",
+        "same best",
+        title="agreement",
+    )
     for pair in rescored.pairs():
         values = (pair.pearson, pair.spearman, pair.same_order, pair.same_best)
         numbers = (in_words(value, ".2f") for value in values)

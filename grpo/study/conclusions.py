@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blip3o_grpo.configs.study import START, GoalSection
-from blip3o_grpo.study.goals import Judgement, best_of, describe, judge, listed
+from blip3o_grpo.study.goals import Judgement, best_of, describe, judge, listed, told_apart
 from blip3o_grpo.study.matrix import Cell, Comparison, Matrix
 
 
@@ -48,6 +48,15 @@ def conclude(matrix: Matrix, planned: Sequence[str], goals: Sequence[GoalSection
     candidates = best_of(matrix, goals, [judgement.arm for judgement in judgements if judgement.eligible])
     advice = [*_advice(matrix, goals, judgements, candidates), *_caveats(matrix, planned)]
     return Conclusions(findings, candidates[0] if len(candidates) == 1 else None, candidates, advice)
+
+
+def label_candidates(matrix: Matrix, goals: Sequence[GoalSection], conclusions: Conclusions) -> dict[str, str]:
+    """Each arm that the goals leave: `recommended`, or that of several no difference or no winner is shown."""
+    arms = conclusions.candidates
+    if len(arms) <= 1:
+        return dict.fromkeys(arms, "recommended")
+    shown = "no winner" if told_apart(matrix, goals, arms) else "no difference shown"
+    return dict.fromkeys(arms, f"{shown} between {listed(arms)}")
 
 
 def _finding(arm: str, found: Sequence[Comparison], baseline: str, cells: dict[tuple[str, str, str], Cell]) -> Finding:

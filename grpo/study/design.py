@@ -2,6 +2,7 @@
 
 STUDY/study.yaml           resolved study, written once everything was found right
 STUDY/base.yaml            resolved base recipe with the study's rewards
+STUDY/environment.json     what each process ran with: versions, commit, machine, command
 STUDY/heldout.jsonl        held-out prompts of all suites, taking turns
 STUDY/arms/NAME/seed-N     ordinary run folders
 STUDY/report.html, study.json, matrix.csv, comparisons.csv
@@ -46,6 +47,7 @@ from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.run.folder import REWARD_FOUND, RunFolder
 from blip3o_grpo.validate import CheckedRun, check_inputs, check_models
 
+ENVIRONMENT_FILE = "environment.json"
 ANALYSIS_KEYS = ("study_dir", "baseline", "correction", "goals", "trials")
 """What may change between two calls on one study folder."""
 GROWING_KEYS = ("arms", "seeds")
@@ -151,7 +153,7 @@ def find_goals(study: StudyConfig, base: RunConfig, suites: dict[str, list[Promp
         for reward in base.rewards
         if reward.runtime_env or _applies(reward, prompts)
     ]
-    return choose_goals(study, measured)
+    return choose_goals(study, base.rewards, measured)
 
 
 def read_plan(folder: Path) -> StudyPlan:

@@ -7,12 +7,16 @@ A goal is a measure with a margin, the smallest difference that matters in it. A
   says nothing about the policy by itself; and
 - in every goal, its own included, a fall by more than the margin is excluded: the 95 % interval of the difference ends
   above `-margin` (non-inferiority; a test in every goal needs no correction, as all must hold).
+
+Where the baseline is an arm, both must also hold against the untrained policy: to do no harm where the baseline did
+some is no reason to train.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 from blip3o_grpo.configs.study import START, GoalSection
 from blip3o_grpo.study.matrix import Comparison, Matrix
@@ -20,9 +24,10 @@ from blip3o_grpo.study.matrix import Comparison, Matrix
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the goals say about one arm, against the baseline."""
+    """What the goals say about one arm, against the baseline or the untrained policy."""
 
     arm: str
+    against: str
     gains: list[Comparison]
     """Goals in which it is better and which it does not train on."""
     own_gains: list[Comparison]
@@ -30,11 +35,13 @@ class Judgement:
     falls: list[Comparison]
     """Goals in which a fall by more than the margin is not excluded."""
     missing: list[str]
-    """Goals in which it was not compared with the baseline."""
+    """Goals in which it was not compared."""
+    start: Judgement | None = None
+    """Against the untrained policy, where the baseline is an arm."""
 
     @property
     def eligible(self) -> bool:
-        return bool(self.gains) and not self.falls and not self.missing
+        return not self.reason
 
     @property
     def reason(self) -> str:
@@ -43,34 +50,38 @@ class Judgement:
             return f"it was not compared in {listed(self.missing)}"
         if self.falls:
             return f"a fall that matters is not excluded in {listed(describe(c) for c in self.falls)}"
-        if self.gains:
-            return ""
-        if self.own_gains:
+        if not self.gains and self.own_gains:
             names = listed(c.name for c in self.own_gains)
             return f"it is better only in {names}, which it trains on: an arm's own reward does not count for it alone"
-        return "no difference that matters is shown in any goal that it does not train on"
+        if not self.gains:
+            return "no difference that matters is shown in any goal that it does not train on"
+        return f"against {self.start.against}, {self.start.reason}" if self.start and self.start.reason else ""
 
 
 def judge(matrix: Matrix, goals: Sequence[GoalSection]) -> list[Judgement]:
     """One judgement for every trained arm that was compared with the baseline."""
     trained = {(cell.arm, cell.reward) for cell in matrix.cells if cell.weight}
-    found = []
-    for arm in matrix.arms:
-        compared = {c.name: c for c in matrix.against_baseline if c.arm == arm}
-        if arm == START or not compared:
-            continue
-        pairs = [(goal, compared[goal.name]) for goal in goals if goal.name in compared]
-        better = [c for goal, c in pairs if c.verdict == "better" and c.difference >= goal.margin]
-        found.append(
-            Judgement(
-                arm,
-                [c for c in better if (arm, c.reward) not in trained],
-                [c for c in better if (arm, c.reward) in trained],
-                [c for goal, c in pairs if c.low is None or c.low <= -goal.margin],
-                [goal.name for goal in goals if goal.name not in compared],
-            )
-        )
-    return found
+    arms = [arm for arm in matrix.arms if arm != START and any(c.arm == arm for c in matrix.against_baseline)]
+    found = [_judge(arm, matrix.against_baseline, goals, trained) for arm in arms]
+    if matrix.baseline == START:
+        return found
+    return [replace(one, start=_judge(one.arm, matrix.against_start, goals, trained)) for one in found]
+
+
+def _judge(
+    arm: str, comparisons: Sequence[Comparison], goals: Sequence[GoalSection], trained: Container[tuple[str, str]]
+) -> Judgement:
+    compared = {c.name: c for c in comparisons if c.arm == arm}
+    pairs = [(goal, compared[goal.name]) for goal in goals if goal.name in compared]
+    better = [c for goal, c in pairs if c.verdict == "better" and c.difference >= goal.margin]
+    return Judgement(
+        arm,
+        next((c.against for c in comparisons if c.arm == arm), START),
+        [c for c in better if (arm, c.reward) not in trained],
+        [c for c in better if (arm, c.reward) in trained],
+        [c for goal, c in pairs if c.low is None or c.low <= -goal.margin],
+        [goal.name for goal in goals if goal.name not in compared],
+    )
 
 
 def best_of(matrix: Matrix, goals: Sequence[GoalSection], eligible: Sequence[str]) -> list[str]:
@@ -88,6 +99,12 @@ def beats(matrix: Matrix, goals: Sequence[GoalSection], arm: str, rival: str) ->
     found = [c for c in matrix.between(arm, rival) if c.name in names]
     won = any(c.verdict == "better" and c.reward not in trained for c in found)
     return won and not any(c.verdict == "worse" for c in found)
+
+
+def told_apart(matrix: Matrix, goals: Sequence[GoalSection], arms: Sequence[str]) -> bool:
+    """Whether a difference in a goal is shown between any two of these arms."""
+    names = {goal.name for goal in goals}
+    return any(c.verdict for a, b in combinations(arms, 2) for c in matrix.between(a, b) if c.name in names)
 
 
 def describe(comparison: Comparison) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from blip3o_grpo.configs.study import START
+from blip3o_grpo.configs.study import START, weights_of
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.multiple_comparisons import correct
 from blip3o_grpo.evaluation.statistics import SeedSpread, paired_bootstrap, seed_spread
@@ -46,7 +46,7 @@ class Cell:
     suite: str
     reward: str
     weight: float
-    """With which the arm was trained on this reward; 0: only measured."""
+    """With which the arm was trained on this reward, by this name or another; 0: only measured."""
     mean: float
     low: float | None
     high: float | None
@@ -107,6 +107,8 @@ class Matrix:
     """Every other arm against the baseline: one family of comparisons."""
     between_arms: list[Comparison]
     """Every pair of trained arms: another family."""
+    against_start: list[Comparison]
+    """Every trained arm against the untrained policy; where that is the baseline, the same as `against_baseline`."""
 
     def cell(self, arm: str, column: Column) -> Cell:
         return next(c for c in self.cells if (c.arm, c.suite, c.reward) == (arm, column.suite, column.reward))
@@ -124,11 +126,18 @@ Scores = dict[str, dict[int, Evaluation]]
 """Arm to seed to its held-out result."""
 
 
-def read_scores(plan: StudyPlan) -> Scores:
-    """Held-out results of all finished trials; the untrained policy's come from any of them with the seed."""
+def read_scores(plan: StudyPlan, left_out: Collection[str] = ()) -> Scores:
+    """Held-out results of all finished trials; the untrained policy's come from any of them with the seed.
+
+    Args:
+        left_out: names of trials that are not read.
+
+    Raises:
+        RunFileError: a trial's files are damaged.
+    """
     scores: Scores = {START: {}}
     for trial in plan.trials:
-        if trial.finished:
+        if trial.finished and trial.name not in left_out:
             evaluations = trial.folder.evaluations
             scores.setdefault(trial.arm, {})[trial.seed] = Evaluation.load(evaluations / "after.json")
             scores[START].setdefault(trial.seed, Evaluation.load(evaluations / "before.json"))
@@ -140,20 +149,25 @@ def build_matrix(plan: StudyPlan, scores: Scores) -> Matrix | None:
     if len(scores) == 1:
         return None
     study = plan.study
-    weights = {arm.name: arm.weights for arm in study.arms}
+    weights = {arm.name: weights_of(arm, plan.base.rewards) for arm in study.arms}
     columns = make_columns(plan, scores)
     arms = [name for name in (START, *weights) if name in scores]
     cells = [cell for column in columns for cell in make_cells(arms, column, scores, weights)]
     baseline = study.baseline if study.baseline in scores else START
-    pairs = [(arm, baseline) for arm in arms if arm != baseline]
     trained = [arm for arm in arms if arm != START]
+
+    def compared(pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+        return compare(pairs, columns, scores, study.correction)
+
+    against_baseline = compared([(arm, baseline) for arm in arms if arm != baseline])
     return Matrix(
         columns,
         arms,
         baseline,
         cells,
-        compare(pairs, columns, scores, study.correction),
-        compare([(b, a) for a, b in combinations(trained, 2)], columns, scores, study.correction),
+        against_baseline,
+        compared([(b, a) for a, b in combinations(trained, 2)]),
+        against_baseline if baseline == START else compared([(arm, START) for arm in trained]),
     )
 
 

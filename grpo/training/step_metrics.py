@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from transformers import TrainerCallback
 
 from blip3o_grpo.configs import RewardSection
-from blip3o_grpo.evaluation.statistics import estimate
 from blip3o_grpo.rollout import RolloutBatch, RolloutError
 from blip3o_grpo.run.image_signals import image_signals
 
@@ -100,17 +99,3 @@ def prompt_means(batch: RolloutBatch, rewards: Sequence[RewardSection]) -> list[
             row["mean"] = sum(reward.weight * row[reward.name] for reward in trained)
         means.append(row)
     return means
-
-
-def reward_intervals(means: Sequence[Mapping[str, float]], rewards: Sequence[RewardSection]) -> dict[str, float]:
-    """Interval and n of each reward's mean in a step, over the prompts of all ranks; see `Estimate.as_metrics`.
-
-    Args:
-        means: of `prompt_means`.
-        rewards: of the run.
-    """
-    metrics: dict[str, float] = {}
-    for name in ("mean", *(reward.name for reward in rewards)):
-        if values := [row[name] for row in means if name in row]:
-            metrics |= estimate(values).as_metrics(f"reward/{name}")
-    return metrics

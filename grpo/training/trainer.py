@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ from blip3o_grpo.training.mismatch import (
 from blip3o_grpo.training.parallel import prepare_reference
 from blip3o_grpo.training.rows import columns, masked_row, reward_column
 from blip3o_grpo.training.schedule import prompt_schedule
-from blip3o_grpo.training.step_metrics import StepClock, batch_metrics, prompt_means, reward_intervals
+from blip3o_grpo.training.step_metrics import StepClock, batch_metrics, prompt_means
 from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         prompts: training prompts; `prompt_schedule` says which step sees which.
         pipeline: anything with `collect` and `sync_weights` of `rollout.RolloutPipeline`.
         recorder: keeps each group's best and worst image, of all ranks.
+        summarise: makes metrics of a step's rewards, prompt by prompt (`step_metrics.prompt_means`).
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         prompts: Sequence[Prompt],
         pipeline: RolloutPipeline,
         recorder: RolloutRecorder | None = None,
+        summarise: Callable[[Sequence[Mapping[str, float]]], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ):
         self.run = config
@@ -100,6 +102,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self.prompts = prompts
         self.pipeline = pipeline
         self.recorder = recorder
+        self.summarise = summarise
         self.clock = StepClock()
         self.folder = RunFolder(config.run_dir)
         self.guards = Guards(
@@ -199,7 +202,9 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             raise RuntimeError(f"rollouts of step {step} come from policy versions {sorted(versions)}")
         self._record(step, batch)
         self.add_metrics(batch_metrics(batch, step, self.run.rewards, self._sum_over_ranks))
-        self.add_metrics(reward_intervals(gather_object(prompt_means(batch, self.run.rewards)), self.run.rewards))
+        means = gather_object(prompt_means(batch, self.run.rewards))  # of all ranks
+        if self.summarise is not None:
+            self.add_metrics(self.summarise(means))
         return batch
 
     def _record(self, step: int, batch: RolloutBatch) -> None:

@@ -170,7 +170,7 @@ class SeamedGRPOTrainer(GRPOTrainer):
         `num_items_in_batch` counts the tokens of all ranks and micro-batches that are not masked. Loss and metrics
         (`_metrics`) of a micro-batch are weighed so that means over ranks and micro-batches are means over those.
         https://github.com/huggingface/trl/issues/6369 (`dapo` is right);
-        test_a_dropped_group_leaves_the_others_gradient_as_it_is
+        test_a_dropped_group_changes_nothing_for_the_others
         """
         mask = inputs["completion_mask"] * inputs["tool_mask"]
         micro_batches = self.args.gradient_accumulation_steps * self.accelerator.num_processes

@@ -12,9 +12,11 @@ from torch import nn
 
 from blip3o_grpo.configs import WarmstartConfig
 from blip3o_grpo.configs.atomic import require_room, staged_folder, storage_errors
+from blip3o_grpo.configs.inert import inert_warmstart_options
 from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.checkpoint import released_tensors
 from blip3o_grpo.progress import Bar, activity, print_notice
+from blip3o_grpo.run.environment import record_start
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
 from blip3o_grpo.run.metrics import append_metrics, forget_later
 from blip3o_grpo.run.stopping import RunStopped, StopSignals
@@ -47,7 +49,10 @@ def train(run: CheckedWarmstart, console: Console, signals: StopSignals) -> None
     def warn(text: str) -> None:
         print_notice(console, text)
 
+    for sentence in inert_warmstart_options(config):
+        warn(sentence)
     checkpoint = folder.verified_checkpoint(warn)
+    record_start(folder.environment, folder.newest_step())
     start = checkpoint or resolve_policy_path(config.policy.path)
     prompt_ids = encode_captions(PromptEncoder.from_pretrained(start), run.pictures)  # before any weight is read
     with activity(console, f"loading the policy {start}"):

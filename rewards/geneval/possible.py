@@ -38,8 +38,8 @@ def _check_counts(record: Record) -> None:
             )
         most[clause.class_name] = max(clause.count, most.get(clause.class_name, clause.count))
     for index, clause in enumerate(record.exclude):
-        needed = most.get(clause.class_name, 0)
-        if clause.count <= needed:
+        needed = most.get(clause.class_name)
+        if needed is not None and clause.count <= needed:
             raise RewardError(
                 f"`exclude[{index}]` forbids {clause.count} {clause.class_name} or more, but `include` asks for "
                 f"{needed}; the least that can be forbidden is {needed + 1}"

@@ -142,8 +142,10 @@ def _blocks(pieces: Sequence[_Piece], below: Sequence[Sequence[int]]) -> list[_P
     above = [[upper for upper, lows in enumerate(below) if index in lows] for index in range(len(pieces))]
 
     def follower(index: int) -> int | None:
-        lows = below[index]
-        return lows[0] if len(lows) == 1 and len(above[lows[0]]) == 1 else None
+        match below[index]:
+            case [only] if len(above[only]) == 1:
+                return only
+        return None
 
     inner = {follower(index) for index in range(len(pieces))}
     blocks = []

@@ -66,7 +66,8 @@ def score_lines(
     if variant == "word":
         return max(_word_score([words(texts[index]) for index in order], targets) for order in whole)
     if variant != "blip3o" and len(targets) == 1:
-        return max(score_text(" ".join(texts[index] for index in order), targets[0], variant) for order in whole)
+        (wanted,), read = map(letters, targets), list(map(letters, texts))
+        return max(_FORMULAS[variant]("".join(read[index] for index in order), wanted) for order in whole)
     scores = occurrence_scores(texts, whole + paths, targets, _FORMULAS[variant], variant != "blip3o")
     return sum(scores) / len(scores)
 

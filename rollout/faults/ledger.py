@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from blip3o_grpo.configs import FaultsSection
 from blip3o_grpo.rollout.messages import Verdict
 
+DIED = "its process died"
 HUNG = "no answer within"
 STACK = "; where it hung is in Ray's log of the worker, worker-*.err (see failures/ray-logs in the run folder)"
 
@@ -47,16 +48,16 @@ class CallLedger:
         """A worker has a new process; what an earlier one was doing is lost."""
         self._counts["restarts"] += worker in self._born or self._forgetful
         self._born.add(worker)
-        self._lose(worker, "its process died")
+        self._lose(worker, DIED)
         self._heard[worker] = now
 
     def begins(self, worker: str, call: str, stage: str, now: float) -> Verdict:
         """A worker begins a call, for the first time or again."""
-        self._lose(worker, "its process died")
+        self._lose(worker, DIED)
         self._heard[worker] = now
         last, earlier = self._last.pop(worker, ("", []))
         if call == last:  # done, and begun again: its process died before anybody had the result
-            self._losses[call] = [*earlier, "its process died"]
+            self._losses[call] = [*earlier, DIED]
         losses = self._losses.get(call, [])
         if len(losses) > self._faults.retries:
             each = ", then ".join(losses)
@@ -92,7 +93,7 @@ class CallLedger:
     def lose(self, worker: str, now: float, *, hung: bool) -> None:
         """What a worker was doing is lost: it hung and is replaced now, or it turned out to have died."""
         stage = self._busy[worker].stage
-        self._lose(worker, f"{HUNG} {self._limit(stage):g} s ({stage})" if hung else "its process died")
+        self._lose(worker, f"{HUNG} {self._limit(stage):g} s ({stage})" if hung else DIED)
         self._heard[worker] = now
         self._counts["timeouts"] += hung
 

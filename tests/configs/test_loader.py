@@ -100,6 +100,8 @@ def test_relative_paths_belong_to_the_file_and_overridden_ones_to_the_shell(reci
         ("trainer.loss_type=ppo", ["'trainer.loss_type'", "'ppo'", "'grpo', 'dr_grpo'"]),
         ("rollout.group_size=1", ["'rollout.group_size' is 1", "give 2 or more"]),
         ("rewards.3.weight=1", ["no item of a list of 1"]),
+        ("rewards.\u00b2.weight=2", ["'\u00b2' is no item of a list of 1"]),  # a digit, but no number
+        ("rewards.\u0663.weight=2", ["is no item of a list of 1"]),
         ("run_dir.x=1", ["nothing can be set below text"]),
         ("trainer.max_steps", ["expected `section.key=value`"]),
         ("rewards.0.weight=0", ["all weights are 0"]),
@@ -148,3 +150,42 @@ def test_differing_keys_are_dotted(recipe):
 def test_a_file_of_another_kind_is_told_its_command(load, file, command):
     with pytest.raises(ConfigError, match=f"{file}: this is the file of a .*; `blip3o-grpo {command}` takes it"):
         load(RECIPES[0].parent / file)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.vllm_importance_sampling_mode=token_trunc", "token_truncate"),
+        ("trainer.vllm_importance_sampling_clip_max=0.5", "trainer.vllm_importance_sampling_clip_max"),
+        ("trainer.vllm_importance_sampling_clip_max=null", "trainer.vllm_importance_sampling_clip_max"),
+        ("trainer.vllm_importance_sampling_clip_max=.inf", "trainer.vllm_importance_sampling_clip_max"),
+        ("trainer.vllm_importance_sampling_clip_min=1.5", "trainer.vllm_importance_sampling_clip_min"),
+        ("trainer.vllm_importance_sampling_cap=2", "trainer.vllm_importance_sampling_c"),
+        ("trainer.min_group_std=-0.1", "trainer.min_group_std"),
+        ("trainer.min_group_std=.nan", "trainer.min_group_std"),
+        ("trainer.min_group_std=true", "trainer.min_group_std"),
+    ],
+)
+def test_numbers_of_the_loss_are_checked(recipe, override, said):
+    assert said in error_of(recipe, override)
+
+
+def test_importance_weights_have_room(recipe):
+    """Bounds of 1 on both sides would count no ratio but 1."""
+    bounds = [f"trainer.vllm_importance_sampling_clip_{side}=1" for side in ("min", "max")]
+    assert "clip_min is 1, and so is vllm_importance_sampling_clip_max" in error_of(recipe, *bounds)
+    trainer = load_run_config(recipe, bounds[:1]).trainer
+    assert (trainer.vllm_importance_sampling_clip_min, trainer.vllm_importance_sampling_clip_max) == (1.0, 2.0)
+
+
+def test_defaults_of_the_loss(recipe):
+    trainer = load_run_config(recipe).trainer
+    assert trainer.vllm_importance_sampling_mode == "token_truncate"
+    assert trainer.vllm_importance_sampling_clip_max == 2.0 and trainer.vllm_importance_sampling_clip_min is None
+    assert trainer.min_group_std == 0.05
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if "next" in path.name and "warmstart" not in path.name])
+def test_full_size_recipes_bound_the_mismatch(path):
+    """bfloat16 samplers against autocast training; .1 left hardly any effective sample of whole images."""
+    assert load_run_config(path).trainer.mismatch_bound == 0.03

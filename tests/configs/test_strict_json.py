@@ -19,7 +19,8 @@ from blip3o_grpo.configs.strict_json import parse_json
         ("[" * 100_000, "nested too deeply"),
         ('{"a": ', "not valid JSON"),
         ("", "not valid JSON"),
-        ("1" * 5000, "digits"),
+        ("1" * 5000, "^1{40} is more than a number can be here"),
+        ('{"a": -' + "9" * 400 + "}", "is more than a number can be here"),
     ],
 )
 def test_refused(text, says):
@@ -33,6 +34,7 @@ def test_refused(text, says):
     [
         ('{"a": [1, 2.5, null, true, "ü🙂"]}', {"a": [1, 2.5, None, True, "ü🙂"]}),
         ("1e308", 1e308),
+        ("9" * 300, 10**300 - 1),
         ("1e-999", 0.0),
         ("-0.0", -0.0),
         ('"\\ud83d\\ude42"', "🙂"),

@@ -1,4 +1,6 @@
-"""One trainer rank of `test_ranks.py`, started by it: `rank.py CONFIG`, with torch's RANK, WORLD_SIZE, ... set.
+"""One trainer rank of `test_ranks.py`, started by it: `rank.py CONFIG [DROPPED ...]`, with torch's RANK, ... set.
+
+`DROPPED` are ids of prompts whose groups are dropped.
 
 Groups come from the in-process stand-in of `toy_pipeline.py`; rank 0 passes on the weights it was given. accelerate
 shards on accelerators only, so for FSDP2 on CPUs this process tells it otherwise; what shards and gathers is as on
@@ -35,7 +37,7 @@ def shard_on_cpus() -> None:
     AcceleratorState.__init__ = init
 
 
-def main(config_file: str) -> None:
+def main(config_file: str, *drop: str) -> None:
     """Train, and leave rank 0's view of the trained weights in `RUN/state.pt`."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
@@ -53,7 +55,7 @@ def main(config_file: str) -> None:
 
     config = load_run_config(config_file)
     prompts = load_prompts(config.prompts.train)
-    trainer = run_training(config, prompts, prompts, SharedPipeline(config.policy.path, config))
+    trainer = run_training(config, prompts, prompts, SharedPipeline(config.policy.path, config, drop=drop))
     trainer.sync_evaluated_weights()
     if trainer.accelerator.is_main_process:
         torch.save(trainer.pipeline.ar.state_dict(), RunFolder(config.run_dir).path / "state.pt")
@@ -73,4 +75,4 @@ def to_local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -16,10 +16,16 @@ from safetensors.torch import load_file
 
 import blip3o_grpo.driver
 from blip3o_grpo.api import train
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.report import write_report
 from blip3o_grpo.rollout import RolloutError, RolloutPipeline, read_rollouts
+from blip3o_grpo.run.environment import ENVIRONMENT
+from blip3o_grpo.run.files import read_object
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import RunFolderInUseError, hold, holder_pid
+from blip3o_grpo.run.manifest import read_manifest
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.stopping import RunStopped
 from blip3o_grpo.training.schedule import prompt_schedule
@@ -139,6 +145,7 @@ def test_a_run_leaves_metrics_pictures_rollouts_and_a_loadable_policy(whole):
     ):
         assert (folder.path / file).stat().st_size > 0
     assert list(folder.tensorboard.iterdir())
+    assert [start["step"] for start in read_object(folder.environment, ENVIRONMENT)["starts"]] == [0]
     kept = {path.name for path in folder.checkpoints.glob("checkpoint-*")}
     assert {"checkpoint-2", "checkpoint-3"} <= kept and len(kept) <= 3  # the best may be the first
     trained = BLIP3oNext.from_pretrained(folder.policy)
@@ -171,6 +178,9 @@ def test_a_run_that_a_reward_stopped_resumes_to_the_same_end(whole, configure, f
     for name, value in whole_result.after.means.items():
         assert result.after.means[name] == pytest.approx(value, abs=1e-4)
     assert_same_metrics(folder, uninterrupted)
+    assert [start["step"] for start in read_object(folder.environment, ENVIRONMENT)["starts"]] == [0, 2]
+    text = write_report(folder.path).read_text()
+    assert "Started again" in text and ">resumed</text>" in text
 
 
 def assert_same_metrics(folder, expected):
@@ -199,6 +209,44 @@ def act_after_the_first_step(folder, act):
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     return thread
+
+
+@pytest.mark.slow
+def test_a_finished_run_goes_on_and_is_then_what_a_longer_one_would_have_been(workers, configure):
+    """Two steps and a third, with an evaluation at the second, against three: metrics, checkpoints, policy, summary."""
+
+    def of(config, steps):
+        trainer = config.trainer.model_copy(update={"max_steps": steps, "epsilon": 0.3})
+        evaluation = config.evaluation.model_copy(update={"every_steps": 2})
+        return config.model_copy(update={"trainer": trainer, "evaluation": evaluation})
+
+    whole, parts = configure(), configure()
+    expected, output = train(of(whole, 3)), io.StringIO()
+    shorter = train(of(parts, 2), Console(file=output, width=200))
+    assert "trainer.epsilon=0.3 changes nothing" in output.getvalue()
+    folder, other = RunFolder(parts.run_dir), RunFolder(whole.run_dir)
+    assert (shorter.steps, folder.newest_step()) == (2, 2)
+    with pytest.raises(ConfigError, match="2 steps are done; give 2 or more"):
+        train(of(parts, 1))
+    found = train(of(parts, 3))
+    assert_same_metrics(folder, other)
+    assert "heldout/redness" in read_metrics(folder.metrics)[1]
+    assert found.steps == json.loads(folder.summary.read_text())["steps"] == 3
+    for ours, theirs in ((found.after, expected.after), (found.before, expected.before)):
+        assert ours.step == theirs.step and ours.means == pytest.approx(theirs.means, abs=1e-4)
+    for name in ("step-2", "after"):
+        assert Evaluation.load(folder.evaluations / f"{name}.json").means == pytest.approx(
+            Evaluation.load(other.evaluations / f"{name}.json").means, abs=1e-4
+        )
+    assert {path.name for path in folder.evaluations.iterdir()} == {path.name for path in other.evaluations.iterdir()}
+    assert {path.name for path in folder.grids.iterdir()} == {path.name for path in other.grids.iterdir()}
+    for checkpoint in other.checkpoints.glob("checkpoint-*"):
+        score = read_manifest(checkpoint).score
+        assert read_manifest(folder.checkpoints / checkpoint.name).score == pytest.approx(score, abs=1e-4)
+    weights, others = (load_file(path / "model.safetensors") for path in (folder.policy, other.policy))
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, others[name], atol=1e-5, rtol=0, msg=name)
+    assert train(of(parts, 3)) == found  # at once
 
 
 @pytest.mark.slow

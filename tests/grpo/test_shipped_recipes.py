@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from blip3o_grpo.cli import app
 from blip3o_grpo.configs import load_run_config, load_warmstart_config
-from blip3o_grpo.configs.shipped import RECIPES, find_recipe
+from blip3o_grpo.configs.shipped import RECIPES, STUDIES, all_shipped, find_recipe
+from blip3o_grpo.configs.study import load_study_config
 from blip3o_grpo.policies import PromptEncoder, resolve_policy_path
 from blip3o_grpo.prompt_data.overlap import find_overlaps
 from blip3o_grpo.rollout import load_prompts
@@ -133,6 +134,17 @@ def test_without_it_the_recipe_says_where_to_look(name, monkeypatch, tmp_path):
     refused = CliRunner().invoke(app, command)
     assert refused.exit_code == 2
     assert name == "blip3o_next_geneval" or "the first lines of a shipped recipe say how" in refused.stderr
+
+
+def test_every_shipped_file_is_listed_with_the_command_that_takes_it():
+    load = {"train": load_run_config, "warmstart": load_warmstart_config, "ablate": load_study_config}
+    listed = all_shipped()
+    assert {recipe.name for recipe in listed} == {file.stem for file in (*RECIPES.glob("*.yaml"), *STUDIES.glob("*"))}
+    for recipe in listed:
+        load[recipe.command](find_recipe(recipe.name, STUDIES if recipe.command == "ablate" else RECIPES))
+        assert len(recipe.purpose) > 20 and not recipe.purpose.endswith((".", ":", ","))
+    shown = run("recipes")
+    assert all(recipe.name in shown for recipe in listed)
 
 
 def run(*args: str) -> str:

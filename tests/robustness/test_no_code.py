@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("configs", "grpo", "policies", "rewards", "rollout", "scripts")
                  for path in (ROOT / folder).rglob("*.py"))  # fmt: skip
 FORBIDDEN = {"pickle.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "joblib.load", "dill.load"}
-RUNS_ITS_OWN_SOURCE = {"scripts/mutate.py"}
+RUNS_ITS_OWN_SOURCE = {"scripts/mutation/judging.py"}
 """A changed module of this checkout, to see whether its tests notice."""
 UNPICKLES_ITS_OWN_BYTES = {"rewards/conformance.py"}
 """Sends a plug-in's options through pickle as Ray will, in the same process."""

@@ -1,4 +1,7 @@
-"""One local Ray cluster and one random tiny policy for all rollout tests."""
+"""One local Ray cluster and one random tiny policy for all rollout tests.
+
+What needs torch is imported by the fixtures that need it: tests of plain numbers start at once.
+"""
 
 import os
 from contextlib import contextmanager
@@ -7,19 +10,22 @@ from pathlib import Path
 import pytest
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.policies import BLIP3oNext, random_policy
-from blip3o_grpo.rollout import Prompt, RolloutPipeline
+from blip3o_grpo.rollout import Prompt
 
 WORDS = ["TAXI", "BANK", "CAFE", "HOTEL 24", "BUS", "EXIT"]
 
 
 @pytest.fixture(scope="session")
 def policy_path(tmp_path_factory):
+    from blip3o_grpo.policies import random_policy
+
     return random_policy(tmp_path_factory.mktemp("policy") / "random", num_image_tokens=64)
 
 
 @pytest.fixture(scope="session")
 def policy(policy_path):
+    from blip3o_grpo.policies import BLIP3oNext
+
     return BLIP3oNext.from_pretrained(policy_path)
 
 
@@ -76,6 +82,7 @@ def make_config(policy_path, tmp_path_factory):
 @pytest.fixture(scope="session")
 def launch(cluster, policy, policy_path):
     """Context manager: a pipeline that has the policy's weights as version 0."""
+    from blip3o_grpo.rollout import RolloutPipeline
 
     @contextmanager
     def launched(config):

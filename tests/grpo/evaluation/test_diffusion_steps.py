@@ -81,9 +81,8 @@ def test_summary_leaves_out_groups_that_one_batch_lacks_and_rewards_without_scor
     assert (few.reward, few.num_steps, most.num_steps) == ("ocr", 4, 30)
     assert few.agreement.within.mean == pytest.approx(1) and most.agreement is None
     assert (few.agreement.within.low, few.agreement.within.n) == (None, 3)  # of three prompts there is no interval
-    assert few.mean.mean == pytest.approx(np.nanmean(scores[4])) and most.mean.mean == pytest.approx(
-        scores[30][:3].mean()
-    )
+    assert few.mean.mean == pytest.approx(np.nanmean(scores[4], axis=1).mean()) and few.mean.n == 3
+    assert most.mean.mean == pytest.approx(scores[30][:3].mean())
     assert few.decode_seconds == pytest.approx(0.2) and most.decode_seconds == pytest.approx(1.0)
     assert json.loads(json.dumps(result.to_dict()))["rows"][0]["reward"] == "ocr"
 

@@ -1,51 +1,12 @@
-"""The statistics of a study on simulated ones whose true effects are known."""
+"""The statistics of a study: by hand, and against Student's."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from blip3o_grpo.evaluation.statistics import SeedSpread, paired_bootstrap, seed_spread
-from tests.grpo.study.simulated import EFFECT, World, simulate
 
 NO_SPREAD = SeedSpread([0.0], 1.0)
-WORLDS = {
-    **{f"two seeds, {scores}, {sd}": World(scores=scores, seed_sd=sd)
-       for scores in ("quarters", "zero_inflated") for sd in (0.0, 0.01, 0.03, 0.06)},
-    "arms that vary differently": World(seed_sd=(0.03, 0.03, 0.03, 0.01, 0.01)),
-    "one seed, runs all alike": World(num_seeds=1, seed_sd=0.0),
-    "three seeds": World(num_seeds=3),
-    "two arms": World(num_arms=2),
-    "few prompts": World(num_prompts=16),
-    "many prompts": World(num_prompts=200, num_seeds=3),
-}  # fmt: skip
-
-
-def check_coverage(name, world, capsys):
-    found = simulate(world, 1000)
-    with capsys.disabled():
-        by_arm = ", ".join(f"{share:.3f}" for share in found.covered)
-        print(f"\ncoverage of the 95 % interval, 1000 studies, {name}: {found.covered.mean():.3f} ({by_arm})")  # noqa: T201
-    assert 0.93 <= found.covered.mean() <= 0.97
-    assert found.mean == pytest.approx(EFFECT, abs=0.005)
-    assert found.consistent > 0.99
-
-
-def test_intervals_cover_the_true_effect(capsys):
-    check_coverage("two seeds", World(), capsys)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", WORLDS)
-def test_intervals_cover_the_true_effect_in_other_studies(name, capsys):
-    check_coverage(name, WORLDS[name], capsys)
-
-
-def test_studies_without_effects_rarely_find_one(capsys):
-    """Holm over five arms that vary from seed to seed: at most about 5 % of the studies find something."""
-    found = simulate(World(effect=0.0), 500)
-    with capsys.disabled():
-        print(f"\nstudies without effects that find one: {found.false_finding:.3f}")  # noqa: T201
-    assert found.false_finding <= 0.07
 
 
 def test_seeds_that_disagree_widen_the_interval_and_seeds_that_agree_do_not():

@@ -27,3 +27,18 @@ def test_a_table_by_hand():
     # rows 1 and 3, columns 1.5 and 2.5, rest +-0.5: MS_rest = 1, tokens = 2 - 1/2, noise = 0.5 - 1/2
     spread = spread_shares([np.array([[1.0, 1.0], [2.0, 4.0]])])
     assert (spread.tokens, spread.noise, spread.interaction) == pytest.approx((1.5, 0.0, 1.0))
+
+
+def test_estimates_below_zero_count_as_none():
+    """Rows and columns agree better than chance allows: 0 - 1/2 each."""
+    spread = spread_shares([np.array([[0.0, 1.0], [1.0, 0.0]])])
+    assert (spread.tokens, spread.noise, spread.interaction) == pytest.approx((0.0, 0.0, 1.0))
+
+
+def test_prompts_are_averaged_and_tables_may_be_of_any_shape():
+    narrow = np.array([[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]])  # variance 4 between three token sequences
+    wide = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])  # variance 1 between three noises
+    spread = spread_shares([narrow, wide])
+    assert (spread.tokens, spread.noise, spread.interaction) == pytest.approx((2.0, 0.5, 0.0))
+    mixed = spread_shares([np.array([[1.0, 1.0, 1.0], [2.0, 4.0, 6.0]])])  # rest: -1 0 1 and 1 0 -1, so MS_rest = 2
+    assert (mixed.tokens, mixed.noise, mixed.interaction) == pytest.approx((4.5 - 2 / 3, 1 - 2 / 2, 2.0))

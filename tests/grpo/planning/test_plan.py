@@ -218,7 +218,9 @@ def test_shipped_constants_are_of_the_shipped_policy_and_name_their_source():
 def test_the_command_prints_tables_or_json(released):
     runner, file = CliRunner(), str(CONFIGS / "blip3o_next_ocr.yaml")
     shown = runner.invoke(app, ["plan", file, f"policy.path={released}"])
-    assert shown.exit_code == 0, shown.output
+    assert shown.exit_code == 0 and "changes nothing" not in shown.output, shown.output
+    inert = runner.invoke(app, ["plan", file, f"policy.path={released}", "trainer.epsilon=0.3"])
+    assert "warning: trainer.epsilon=0.3 changes nothing: every batch gets one" in inert.output.replace("\n", " ")
     assert "trainer" in shown.output and "none measured for this policy" in shown.output
     plan = runner.invoke(app, ["plan", file, f"policy.path={released}", "--json"])
     assert json.loads(plan.output)["gpus"] == 8

@@ -314,6 +314,8 @@ def test_an_existing_file_stays_unless_it_is_the_same(tmp_path):
     refused = run(*command)
     assert refused.exit_code == 2 and f"{heldout}: is there and holds something else" in refused.stderr
     assert heldout.read_text(encoding="utf-8") == "a cup\n" and not out.exists()
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert "a pipe, not a regular file" in run("text", "--count", 5, "--out", tmp_path / "pipe.jsonl").stderr
 
 
 @pytest.mark.parametrize(

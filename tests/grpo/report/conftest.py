@@ -54,7 +54,26 @@ def build_run(path: Path, *, images: bool = True) -> Path:
     versions = {"python": "3.11", "torch": "2.13"}
     summary = {"steps": STEPS, "seconds": 3725.2, "peak_memory_gb": 6.94, "mismatch_max": 2e-7, "versions": versions}
     (path / "summary.json").write_text(json.dumps(summary))
+    (path / "environment.json").write_text(json.dumps({"starts": [build_start(0, "2.13"), build_start(12, "2.14")]}))
     return path
+
+
+def build_start(step: int, torch: str) -> dict:
+    """An entry of environment.json."""
+    return {
+        "started": f"2026-11-28T1{step // 12}:00:00+00:00",
+        "step": step,
+        "command": "blip3o-grpo train 'my <b>recipe</b>.yaml' trainer.max_steps=24",
+        "folder": "/home/me",
+        "versions": {"python": "3.11.7", "torch": torch, "trl": "1.16.0"},
+        "code": {"commit": "0123456789abcdef0123456789abcdef01234567", "changed_files": step // 12},
+        "machine": {
+            "cores": 2,
+            "memory_gb": 23.5,
+            "gpus": [{"name": "NVIDIA H200", "memory_gb": 140.4}] * (step // 12),
+            "system": "Linux 6.1, x86_64",
+        },
+    }
 
 
 def step_metrics(step: int, rng: np.random.Generator) -> dict[str, float | None]:

@@ -1,6 +1,5 @@
 """A checkpoint counts once its manifest says so; a torn or changed one is never chosen; the right ones stay."""
 
-import json
 import shutil
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.run.folder import CheckpointRefusedError, RunFolder, finish_checkpoint
 from blip3o_grpo.run.manifest import FILE, accept, fault, read_manifest, write_manifest
-from blip3o_grpo.run.retention import checkpoint_score, superfluous
 
 
 @pytest.fixture
@@ -122,19 +120,6 @@ def test_the_newest_and_the_best_stay(folder):
         "checkpoint-8",
     ]
     assert read_manifest(folder.checkpoints / "checkpoint-8").score == 0.9
-    assert superfluous({1: 0.5, 2: 0.5, 3: None}, keep=1, keep_best=1) == [1]
-    assert superfluous({1: 0.5, 2: None, 3: None}, keep=1, keep_best=0) == [1, 2]
-
-
-def test_the_score_is_held_out_where_there_is_one_and_a_mean_where_not(make_config):
-    history = [{"step": step, "reward/mean": step / 10} for step in range(1, 7)]
-    history[3]["heldout/target"] = 0.7
-    plain = make_config(checkpoint={"every_steps": 2})
-    assert checkpoint_score(history, plain, 6) == pytest.approx(0.55)  # steps 5 and 6
-    assert checkpoint_score([{"step": 6, "reward/mean": float("nan")}], plain, 6) is None
-    evaluated = make_config(evaluation={"every_steps": 4}, rewards=[{"name": "target", "weight": 2.0}])
-    assert checkpoint_score(history, evaluated, 4) == pytest.approx(1.4)
-    assert checkpoint_score(history, evaluated, 6) is None
 
 
 def test_what_changes_no_step_may_change_when_a_run_resumes(make_config):
@@ -147,13 +132,6 @@ def test_what_changes_no_step_may_change_when_a_run_resumes(make_config):
     assert "keep: 5" in run.config.read_text()
     with pytest.raises(ConfigError, match="trainer.learning_rate"):
         run.check(make_config(run_dir=config.run_dir, trainer={"learning_rate": 0.5}))
-
-
-def test_a_manifest_lists_every_file_with_its_hash(folder):
-    manifest = json.loads((folder.checkpoints / "checkpoint-2" / FILE).read_text())
-    assert manifest["step"] == 2
-    assert set(manifest["files"]) == {"model.safetensors", "optimizer/state.pt"}
-    assert manifest["files"]["optimizer/state.pt"]["size"] == 1000
 
 
 def test_copies_and_what_file_managers_leave_beside_checkpoints_are_ignored(folder):

@@ -76,6 +76,11 @@ def test_a_guard_is_what_a_recipe_a_run_or_the_reward_itself_says_and_no_users_f
     assert not should_keep(RewardSection(name="guard", type="reference_guard", guard=False))
     assert should_keep(RewardSection(name="own", type="nowhere:Guard", guard=True))
     assert not should_keep(RewardSection(name="own", type="nowhere:Guard"))
+    assert should_keep(RewardSection(name="own", type="nowhere:Guard", weight=0))
+    assert not should_keep(RewardSection(name="ocr")) and should_keep(RewardSection(name="ocr", weight=0))
+    assert should_keep(RewardSection(name="ocr", guard=True)) and should_keep(
+        RewardSection(name="ocr", guard=False, weight=0)
+    )
 
 
 def test_noise_from_step_to_step_is_no_fall():
@@ -93,6 +98,55 @@ def test_a_watch_says_step_by_step_what_the_whole_file_says():
     )
 
 
+def warned(values, name, **limits):
+    """Steps at which a signal warns, with windows of two steps and limits that binary numbers say exactly."""
+    section = WarningsSection(
+        **{"window_steps": 2, "kl_budget": 0.25, "image_change": 0.5, "reward_drop": 0.125, **limits}
+    )
+    metrics = [{"step": step, name: value} for step, value in enumerate(values, start=1)]
+    return [warning.step for warning in find_warnings(section, REWARDS, metrics)]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "steps"),
+    [
+        ("kl/reference", [0.25, 0.25], []),  # up to its budget
+        ("kl/reference", [0.25, 0.26], [2]),  # as soon as a window is full
+        ("kl/reference", [0.1, 0.3, 0.3, 0.3, 0.9], [3]),  # once
+        ("image/edges", [0.5, 0.5, 0.75, 0.75], []),
+        ("image/edges", [0.5, 0.5, 0.76, 0.76], [4]),
+        ("image/edges", [0.5, 0.5, 0.25, 0.25], []),
+        ("image/edges", [0.5, 0.5, 0.24, 0.24], [4]),
+        ("image/edges", [0.0, 0.0, 0.9, 0.9], []),  # of nothing there is no share
+        ("reward/aesthetic", [0.75, 0.75, 0.625, 0.625], []),
+        ("reward/aesthetic", [0.75, 0.75, 0.62, 0.62], [4]),
+        ("reward/aesthetic", [0.5, 0.5, 0.9, 0.9], []),  # it may rise
+        ("reward/ocr", [0.75, 0.75, 0.1, 0.1], []),
+    ],
+)
+def test_a_signal_warns_beyond_its_limit_and_not_at_it(name, values, steps):
+    assert warned(values, name) == steps
+
+
+@pytest.mark.parametrize(
+    ("later", "steps"),
+    [
+        ((0.39, 0.39), []),  # a fall of 0.21 is less than three standard errors, 3 x sqrt(0.01 / 2)
+        ((0.38, 0.38), [4]),
+        ((0.18, 0.58), []),  # the window's own variance, 0.04, counts too
+        ((0.05, 0.05), [4]),
+    ],
+)
+def test_a_change_is_three_standard_errors(later, steps):
+    assert warned([0.5, 0.7, *later], "reward/aesthetic") == steps
+
+
+def test_a_window_is_as_long_as_the_limits_say():
+    values = [0.75] * 4 + [0.5] * 4
+    assert warned(values, "reward/aesthetic", window_steps=4) == [7]  # at 6 the mean has fallen by just the limit
+    assert warned(values, "reward/aesthetic", window_steps=1) == [5]
+
+
 def test_heldout_rewards_that_should_not_fall():
     before = {"ocr": 0.5, "aesthetic": 0.6, "guard": 0.95}
     falls = {"ocr": -0.3, "aesthetic": -0.05, "guard": -0.35}
@@ -102,6 +156,11 @@ def test_heldout_rewards_that_should_not_fall():
     assert "fell from 0.950 to 0.600" in warning.text
     assert warning.text.endswith("(change -0.390 to -0.310, n=12)")
     assert heldout_warnings(WarningsSection(), REWARDS, before, {"ocr": changes["ocr"]}, 40) == []
+    assert heldout_warnings(WarningsSection(), REWARDS, {"ocr": 0.5}, changes, 40) == []  # not measured before
+    exact = WarningsSection(reward_drop=0.125)
+    for fall, warns in ((-0.125, False), (-0.13, True), (0.5, False)):
+        change = {"guard": Estimate(fall, fall - 0.04, fall + 0.04, 12)}
+        assert bool(heldout_warnings(exact, REWARDS, {"guard": 0.75}, change, 40)) is warns
 
 
 def test_a_warning_is_one_line_in_the_terminal():

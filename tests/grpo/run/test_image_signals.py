@@ -57,6 +57,50 @@ def test_means_weigh_every_image_alike_and_any_size_is_fine():
     assert signals["image/brightness"] == pytest.approx(0.25)
 
 
+def test_larger_images_are_averaged_to_64_pixels_and_smaller_ones_drawn_out():
+    board = np.tile([[0, 254], [254, 0]], (64, 64))  # 128 x 128, single pixels
+    large = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
+    signals = mean_signals(group(large))
+    assert signals["image/brightness"] == pytest.approx(127 / 255)
+    assert signals["image/contrast"] == signals["image/edges"] == 0
+    halves = np.zeros((2, 2, 3), np.uint8)
+    halves[:, 1] = 255
+    assert mean_signals(group(halves))["image/edges"] == pytest.approx(1 / 63 / 2, rel=0.02)  # a ramp of 255 in all
+
+
+def test_edges_are_the_mean_of_steps_across_and_down():
+    ramp = np.repeat(np.arange(64, dtype=np.uint8)[None, :, None] * 2, 64, axis=0).repeat(3, axis=2)
+    assert mean_signals(group(ramp))["image/edges"] == pytest.approx(2 / 255 / 2)
+    assert mean_signals(group(ramp.transpose(1, 0, 2).copy()))["image/edges"] == pytest.approx(2 / 255 / 2)
+    falling = 200 - ramp
+    assert mean_signals(group(falling))["image/edges"] == pytest.approx(2 / 255 / 2)
+
+
+def test_entropy_counts_four_levels_of_each_channel():
+    levels = np.array([0, 64, 128, 192], np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, 64, 3)
+    every = np.repeat(colours, 64, axis=0)
+    assert mean_signals(group(every))["image/entropy"] == pytest.approx(1)
+    assert mean_signals(group(every + np.uint8(63)))["image/entropy"] == pytest.approx(1)  # the tops of the levels
+    for channel in range(3):
+        two = flat(0, 0, 0)
+        two[:32, :, channel] = 64
+        assert mean_signals(group(two))["image/entropy"] == pytest.approx(1 / 6)  # log 2 / log 64
+        two[:32, :, channel] = 63
+        assert mean_signals(group(two))["image/entropy"] == 0
+
+
+def test_diversity_looks_at_thumbnails_of_16_pixels():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[::2] = 200
+    assert mean_signals(group(stripes, np.roll(stripes, 1, axis=0)))["image/diversity"] == 0  # alike in each 4 x 4
+    blocks = np.zeros((64, 64, 3), np.uint8)
+    blocks[:4] = 255
+    moved = np.roll(blocks, 4, axis=0)
+    assert mean_signals(group(blocks, moved))["image/diversity"] == pytest.approx(np.sqrt(2 / 16))
+    assert mean_signals(group(flat(0, 0, 0), flat(51, 51, 51)))["image/diversity"] == pytest.approx(0.2)
+
+
 def test_an_erased_background_shows():
     generator = np.random.default_rng(1)
     textured = np.clip(generator.normal((200, 60, 90), 40, (64, 64, 3)), 0, 255).astype(np.uint8)

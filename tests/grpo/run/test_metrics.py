@@ -1,44 +1,84 @@
-"""Metric names follow the project, and metrics.jsonl survives crashes and resumes."""
+"""Metric names follow the project, and what is written to metrics.jsonl is what is read from it."""
 
 import json
-from types import SimpleNamespace
+import math
 
-from blip3o_grpo.run.metrics import read_metrics, rename
-from blip3o_grpo.training.callbacks import MetricsFile
+import pytest
 
-
-def test_trl_names_become_ours():
-    assert rename("reward") == "reward/mean"
-    assert rename("rewards/ocr/mean") == "reward/ocr"
-    assert rename("rewards/ocr/std") == "reward/ocr_std"
-    assert rename("kl") == "kl/reference"
-    assert rename("completions/mean_length") is None
-    assert rename("entropy") == "entropy"
+from blip3o_grpo.run.files import RunFileError
+from blip3o_grpo.run.metrics import append_metrics, finite, forget_later, read_metrics, rename
 
 
-def state(step):
-    return SimpleNamespace(global_step=step, is_world_process_zero=True)
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("reward", "reward/mean"),
+        ("reward_std", "reward/std"),
+        ("rewards/ocr/mean", "reward/ocr"),
+        ("rewards/ocr/std", "reward/ocr_std"),
+        ("kl", "kl/reference"),
+        ("sampling/sampling_logp_difference/max", "mismatch/max_abs"),
+        ("entropy", "entropy"),
+        ("clip_ratio/low_mean", "clip_ratio/low_mean"),
+    ],
+)
+def test_trl_names_become_ours(theirs, ours):
+    assert rename(theirs) == ours
 
 
-def test_a_resumed_file_has_neither_gaps_nor_doubles(tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "completions/mean_length",
+        "num_tokens",
+        "step_time",
+        "frac_reward_zero_std",
+        "sampling/sampling_logp_difference/mean",
+        "sampling/importance_sampling_ratio/max",
+    ],
+)
+def test_what_says_nothing_about_image_tokens_or_is_wrong_here_is_dropped(name):
+    assert rename(name) is None
+
+
+def test_what_was_written_is_read_step_by_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    first = MetricsFile(path)
-    first.on_train_begin(None, state(0), None)
+    assert read_metrics(path) == []
+    append_metrics(path, 1, {"reward/mean": 0.5, "kl/reference": math.nan, "epoch": 0.1, "note": "text", "late": None})
+    append_metrics(path, 2, {"reward/mean": 1})
+    assert read_metrics(path) == [
+        {"step": 1, "reward/mean": 0.5, "kl/reference": None, "late": None},
+        {"step": 2, "reward/mean": 1},
+    ]
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out_and_any_other_damage_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "rew')
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
+    path.write_bytes(b'{"step": 1}\n{"step": 2, "\xff')  # the crash may cut a character in two
+    assert [line["step"] for line in read_metrics(path)] == [1]
+    path.write_text('{"step": 1}\n{"stop": 2}\n{"step": 3}\n')
+    with pytest.raises(RunFileError, match=r"metrics\.jsonl:2: .*step"):
+        read_metrics(path)
+
+
+def test_lines_after_the_step_of_a_checkpoint_are_forgotten(tmp_path):
+    path = tmp_path / "metrics.jsonl"
     for step in (1, 2, 3):
-        first.on_log(None, state(step), None, logs={"reward/mean": float(step), "epoch": 0.1, "odd": float("nan")})
-    with path.open("a") as file:
-        file.write('{"step": 4, "rew')  # a crash in the middle of a line
-    second = MetricsFile(path)
-    second.on_train_begin(None, state(2), None)
-    second.on_log(None, state(3), None, logs={"reward/mean": 30.0})
-    second.on_log(None, state(3), None, logs={"train_runtime": 1.0})  # transformers' closing line is no step
-    assert [(line["step"], line["reward/mean"]) for line in read_metrics(path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
-    assert json.loads(path.read_text().splitlines()[0]) == {"step": 1, "reward/mean": 1.0, "odd": None}
+        append_metrics(path, step, {"reward/mean": step / 10})
+    forget_later(path, 2)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1, "reward/mean": 0.1},
+        {"step": 2, "reward/mean": 0.2},
+    ]
+    append_metrics(path, 3, {"reward/mean": 0.9})
+    assert read_metrics(path)[2] == {"step": 3, "reward/mean": 0.9}
+    forget_later(path, 0)
+    assert path.read_text() == ""
 
 
-def test_ranks_other_than_zero_write_nothing(tmp_path):
-    other = SimpleNamespace(global_step=0, is_world_process_zero=False)
-    callback = MetricsFile(tmp_path / "metrics.jsonl")
-    callback.on_train_begin(None, other, None)
-    callback.on_log(None, other, None, logs={"reward/mean": 1.0})
-    assert not list(tmp_path.iterdir())
+def test_only_numbers_are_written_and_what_json_cannot_say_is_null():
+    given = {"a": 1, "b": 0.5, "c": math.inf, "d": -math.inf, "e": math.nan, "f": None, "g": "text", "epoch": 2.0}
+    assert finite(given) == {"a": 1, "b": 0.5, "c": None, "d": None, "e": None, "f": None}

@@ -6,15 +6,26 @@ import threading
 import time
 
 import pytest
+from typer.testing import CliRunner
 
+from blip3o_grpo import api
+from blip3o_grpo.cli import app
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.stopping import RunStopped, StopSignals, interruptible
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_outside_training_the_first_signal_stops_and_gives_the_exit_code(number):
+@pytest.fixture
+def terminal():
+    """As in a terminal, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_outside_training_the_first_signal_stops_and_gives_the_exit_code(terminal, number):
     before = signal.getsignal(number)
     with pytest.raises(RunStopped) as stopped, StopSignals():
         os.kill(os.getpid(), number)
@@ -33,6 +44,18 @@ def test_in_training_the_first_signal_asks_and_the_second_stops(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("the second signal was not obeyed")
+
+
+def test_a_terminal_that_is_closed_asks_like_sigterm_unless_nohup_ignores_it(terminal, tmp_path):
+    request = tmp_path / ".stop"
+    with pytest.raises(RunStopped, match="SIGHUP") as stopped, StopSignals() as signals, signals.graceful(request):
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert request.exists()
+    assert stopped.value.exit_code == 129
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignals() as signals, signals.graceful(request):
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not request.exists()
 
 
 def test_in_a_thread_of_a_program_signals_stay_with_the_program_and_the_file_stops(tmp_path):
@@ -63,6 +86,23 @@ def test_the_command_exits_with_128_and_the_signal():
     with pytest.raises(typer.Exit) as ended:
         command()
     assert ended.value.exit_code == 143
+
+
+@pytest.mark.parametrize(
+    ("name", "resumes"),
+    [("train", True), ("warmstart", True), ("ablate", True), ("sample", False), ("eval", False), ("report", False)],
+)
+def test_only_a_command_that_resumes_says_so(monkeypatch, name, resumes):
+    """Ctrl-C in the middle of each command's work."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    names = {"warmstart": "load_warmstart", "ablate": "load_study", "eval": "evaluate", "report": "write_report"}
+    monkeypatch.setattr(api, names.get(name, name), interrupted)
+    result = CliRunner().invoke(app, [name, *{"eval": ["tiny", "--suite", "ocr"]}.get(name, ["tiny_ocr"])])
+    assert result.exit_code == 130
+    assert result.stderr.startswith("stopped") and ("the same command resumes" in result.stderr) is resumes
 
 
 def test_a_call_in_a_thread_gives_its_result_its_error_or_way():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from blip3o_grpo.configs.study import START, GoalSection
-from blip3o_grpo.study.conclusions import conclude
+from blip3o_grpo.study.conclusions import conclude, label_candidates
 from blip3o_grpo.study.matrix import Cell, Column, Matrix, compare
 from tests.grpo.study.simulated import scored
 
@@ -15,7 +18,7 @@ EXACT = GoalSection(suite="signs", reward="exact")
 SHAPES = GoalSection(suite="signs", reward="shapes")
 
 
-def study(effects, trained, *, seed=0, num_prompts=52, seed_sd=0.0):
+def study(effects, trained, *, seed=0, num_prompts=52, seed_sd=0.0, baseline=START):
     """The matrix of a study with these effects: arm to measure to effect; `trained`: arm to its rewards."""
     scores = scored({START: {}, **effects}, num_prompts=num_prompts, seed_sd=seed_sd, seed=seed, num_seeds=3)
     ids = tuple(next(iter(scores[START].values())).per_prompt)
@@ -31,10 +34,11 @@ def study(effects, trained, *, seed=0, num_prompts=52, seed_sd=0.0):
     return Matrix(
         columns,
         [START, *arms],
-        START,
+        baseline,
         cells,
-        compare([(arm, START) for arm in arms], columns, scores, "holm"),
+        compare([(arm, baseline) for arm in (START, *arms) if arm != baseline], columns, scores, "holm"),
         compare(pairs, columns, scores, "holm"),
+        compare([(arm, START) for arm in arms], columns, scores, "holm"),
     )
 
 
@@ -117,10 +121,60 @@ def test_each_better_in_another_goal_is_no_winner_either():
     effects = {"a": {"exact": 0.3, "shapes": 0.0}, "b": {"exact": 0.0, "shapes": 0.3}}
     found = conclusions(effects, {}, [EXACT, SHAPES])
     assert found.candidates == ["a", "b"]
+    words = label_candidates(study(effects, {}), [EXACT, SHAPES], found)
+    assert words == dict.fromkeys("ab", "no winner between a and b")
     assert any(
         line.startswith("a is better than b in signs/exact") and "a is worse than b in signs/shapes" in line
         for line in found.recommendation
     )
+
+
+def test_to_do_no_harm_where_the_baseline_did_some_is_no_reason_to_train():
+    effects = {"bright": {"exact": -0.2}, "hash": {"exact": 0.0}, "good": {"exact": 0.2}}
+    found = conclusions(effects, {}, [EXACT], baseline="bright")
+    assert found.recommended == "good"
+    text = " ".join(found.recommendation)
+    assert "Not hash: against start, a fall that matters is not excluded" in text or (
+        "Not hash: against start, no difference that matters is shown in any goal that it does not train on." in text
+    )
+
+
+def test_of_three_arms_only_the_beaten_one_goes():
+    """a beats c; b is told apart from neither."""
+    matrix = study({"a": {"exact": 0.2}, "b": {"exact": 0.2}, "c": {"exact": 0.2}}, {})
+    told = [
+        replace(c, difference=c.difference if {c.arm, c.against} != {"a", "c"} else 0.1 if c.arm == "a" else -0.1)
+        for c in matrix.between_arms
+    ]
+    told = [
+        replace(c, verdict="" if {c.arm, c.against} != {"a", "c"} else "better" if c.arm == "a" else "worse")
+        for c in told
+    ]
+    matrix = replace(matrix, between_arms=told)
+    found = conclude(matrix, ["a", "b", "c"], [EXACT])
+    assert found.recommended is None and found.candidates == ["a", "b"]
+    assert any("Between a and b no difference was shown" in line for line in found.recommendation)
+    assert label_candidates(matrix, [EXACT], found) == dict.fromkeys("ab", "no difference shown between a and b")
+
+
+def test_arms_that_are_the_same_are_not_told_apart():
+    """Not even by a bit: differences of exactly 0, with one seed and with three."""
+    matrix = study({"a": {"exact": 0.2}, "b": {"exact": 0.2}}, {})
+    for num_seeds in (1, 3):
+        rows = {f"p{i}": {"exact": 0.1 * (i % 7)} for i in range(20)}
+        same = {seed: SimpleNamespace(per_prompt=rows) for seed in range(num_seeds)}
+        (found,) = compare([("b", "a")], [Column("signs", "exact", tuple(rows))], {"a": same, "b": same}, "holm")
+        assert (found.difference, found.verdict, found.p) == (0, "", 1)
+        assert found.low < 0 < found.high
+        both = conclude(replace(matrix, between_arms=[found]), ["a", "b"], [EXACT])
+        assert both.recommended is None and both.candidates == ["a", "b"]
+
+
+def test_one_prompt_shows_nothing():
+    found = conclusions({"a": {"exact": 0.5}}, {}, [EXACT], num_prompts=1)
+    assert found.recommended is None and found.candidates == []
+    assert found.findings[0].text == "no difference shown in signs/exact."
+    assert "(no interval, n=1)" in found.recommendation[1]
 
 
 HACKS = {

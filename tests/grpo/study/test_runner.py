@@ -9,10 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from blip3o_grpo.cli import app
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.metrics import read_metrics
+from blip3o_grpo.study import runner
 from blip3o_grpo.study.launch import last_line, share_start
+from blip3o_grpo.study.runner import StudyStopped
 
 STUB = Path(__file__).parent
 REAL = [sys.executable, "-m", "blip3o_grpo.cli", "ablate"]
@@ -87,6 +91,48 @@ def test_a_failed_trial_stops_nothing_and_a_killed_study_goes_on(study_files, tm
     assert {row["arm"] for row in summary["matrix"]} == {"start", "good", "slow"}
     assert "error: [no] luck" in (folder / "report.html").read_text()
     assert not (folder / ".tune").exists()
+
+
+def test_an_interrupted_study_reports_what_is_there_and_says_how_it_goes_on(study_files, tmp_path, monkeypatch):
+    def stop(plan, console):
+        raise StudyStopped({"text/seed-0": "error: no luck"})
+
+    monkeypatch.setattr(runner, "run_trials", stop)
+    path, folder = study_files.study(study_dir=str(tmp_path / "my study")), tmp_path / "my study"
+    result = CliRunner().invoke(app, ["ablate", str(path), "trainer.max_steps=3", "--smoke"])
+    folder = Path(f"{folder}-smoke")
+    assert result.exit_code == 130, result.output
+    said = result.stdout.splitlines()
+    assert said[-3:] == [
+        "stopped with 0 of 2 trials finished",
+        f"report of what is there: {folder / 'report.html'}",
+        f"to go on: blip3o-grpo ablate {path} trainer.max_steps=3 --smoke",
+    ]
+    assert result.stderr.startswith("stopped; the same command resumes")
+    assert "error: no luck" in (folder / "report.html").read_text()
+    assert json.loads((folder / "study.json").read_text())["trials"]["both/seed-0"] == "not finished"
+
+
+@pytest.mark.slow
+def test_a_study_that_gets_sigterm_has_a_report(study_files, tmp_path):
+    """Of the trial that was finished; the one that was running ends, too."""
+    folder = tmp_path / "study"
+    arms = [{"name": name, "weights": {"ocr": 1}} for name in ("good", "slow")]
+    path = study_files.study(study_dir=str(folder), arms=arms, seeds=[0])
+    folder.mkdir()
+    (folder / "hold").touch()
+    heartbeat = folder / "arms/slow/seed-0/heartbeat"
+    process = start(STUBBED, path)
+    wait_for(heartbeat.exists, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, output
+    assert "stopped with 1 of 2 trials finished" in output
+    assert f"to go on: blip3o-grpo ablate {path}" in output
+    assert "good" in (folder / "report.html").read_text()
+    beat = heartbeat.read_text()
+    time.sleep(2)
+    assert heartbeat.read_text() == beat
 
 
 def test_the_start_is_shared_whole_or_not_at_all(tmp_path):

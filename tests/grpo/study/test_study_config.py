@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 import blip3o_grpo.cluster
 from blip3o_grpo.cli import app
-from blip3o_grpo.configs import ConfigError, dump_config
-from blip3o_grpo.configs.study import StudyConfig, as_overrides, flatten, load_study_config
+from blip3o_grpo.configs import ConfigError, RewardSection, dump_config
+from blip3o_grpo.configs.study import ArmSection, StudyConfig, as_overrides, flatten, load_study_config, weights_of
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.study.design import plan_study
 
@@ -87,6 +87,17 @@ def test_without_goals_those_rewards_count_that_no_arm_trains_on(study_files, tm
     assert len(plan_study(changed).goals) == 1  # goals are read anew: nothing was trained with them
     whole = study_files.study(suites=[], base="ocr.yaml", arms=[arm()], goals=[{"suite": "heldout", "reward": "ocr"}])
     assert plan_study(load_study_config(whole)).goals[0].name == "heldout/ocr"
+    again = [{"name": "again", "type": "ocr"}, {"name": "exact", "type": "ocr", "options": {"variant": "exact"}}]
+    assert names(rewards=again) == ["signs/guard", "signs/exact", "shapes/guard"]  # another name, the same reward
+
+
+def test_a_reward_under_another_name_is_trained_on_too():
+    base, exact = RewardSection(name="ocr"), RewardSection(name="exact", type="ocr", options={"variant": "exact"})
+    rewards = [base, exact, RewardSection(name="again", type="ocr"), RewardSection(name="own", type="my:ocr")]
+    assert weights_of(ArmSection(name="a", weights={"ocr": 2, "own": 0}), rewards) == {"ocr": 2, "again": 2}
+    assert weights_of(ArmSection(name="a", weights={"again": 1, "exact": -1}), rewards) == {
+        "ocr": 1, "exact": -1, "again": 1
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -14,13 +14,14 @@ from blip3o_grpo.rollout import read_rollouts
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.training.checkpoint_weights import load_trained
+from blip3o_grpo.training.schedule import prompt_schedule
 
 ROOT = Path(__file__).parents[3]
 COMPARED = ("reward/mean", "reward/target", "kl/reference", "entropy", "grad_norm", "loss", "image/contrast")
 
 
-def run_ranks(config, ranks=2):
-    """Start the ranks of a run and wait for them."""
+def run_ranks(config, ranks=2, drop=()):
+    """Start the ranks of a run and wait for them; groups of the prompts in `drop` are dropped."""
     folder = RunFolder(config.run_dir)
     folder.prepare(config)
     with socket.socket() as free:
@@ -33,7 +34,7 @@ def run_ranks(config, ranks=2):
         "MASTER_PORT": str(port),
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, str(Path(__file__).parents[1].joinpath("rank.py")), str(folder.config)]
+    command = [sys.executable, str(Path(__file__).parents[1].joinpath("rank.py")), str(folder.config), *drop]
     processes = [
         subprocess.Popen(
             command, env=os.environ | common | {"RANK": str(r), "LOCAL_RANK": str(r)}, stderr=subprocess.PIPE, text=True
@@ -98,6 +99,35 @@ def test_two_ranks_train_like_one_and_record_the_groups_of_both(make_pair, run_t
         assert mine["rollouts"][0]["rewards"] == pytest.approx(other["rollouts"][0]["rewards"])
         for kind in ("best", "worst"):
             assert Path(mine[kind]["image"]).read_bytes() == Path(other[kind]["image"]).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo", "dapo"])
+def test_groups_dropped_on_one_rank_leave_the_others_gradient_as_it_is(make_config, run_toy, prompts, loss_type):
+    """Of two ranks, one has nothing left, or one group: gradient and metrics are those of the groups that are left.
+
+    The reference is one rank that never had the dropped prompts, so its mean is over the others only.
+    """
+    section = {"learning_rate": 1e-4, "beta": 0.1, "max_steps": 1, "max_grad_norm": 1e9}
+    places = prompt_schedule(len(prompts), 4, 1, seed=0)
+    for left in (places[:2], places[:3]):  # of rank 0 alone; also one of rank 1
+        rollout = {"prompts_per_step": len(left), "group_size": 4, "record_every_steps": 0}
+        alone = make_config(rollout=rollout, trainer=section)
+        together = make_config(
+            rollout=rollout | {"prompts_per_step": 4},
+            trainer=section | {"loss_type": loss_type, "micro_batch_size": 2},
+            cluster={"trainers": 2},
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("blip3o_grpo.training.trainer.prompt_schedule", lambda *_, left=left: left)
+            trainer, _, metrics = run_toy(alone)
+        folder = run_ranks(together, drop=[prompts[place].id for place in places[len(left) :]])
+        assert_same_run(folder, metrics, trainer)
+        (ours,) = read_metrics(folder.metrics)
+        assert ours["grad_norm"] == pytest.approx(metrics[0]["grad_norm"], rel=1e-3)
+        assert ours["groups/dropped"] == 4 - len(left)
+        for name in ("groups/without_spread", "mismatch/weight_min", "mismatch/effective_sample_size"):
+            assert ours[name] == pytest.approx(metrics[0][name], rel=1e-4), name
 
 
 @pytest.mark.slow

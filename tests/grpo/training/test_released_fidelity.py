@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from blip3o_grpo.planning.disk import checkpoint_bytes
 from blip3o_grpo.policies import BLIP3oNext, random_policy
 from blip3o_grpo.policies.blip3o_next.checkpoint import PREFIXES
 from blip3o_grpo.policies.blip3o_next.tied import EMBEDDING, HEAD, TIE, is_tied
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.training.checkpoint_weights import load_trained
-from tests.grpo.training.test_ranks import run_ranks
+from tests.grpo.training.test_ranks import assert_same_run, run_in_two_parts, run_ranks
 
 LEARNING_RATE = 1e-3
 OPTIONS = {
@@ -27,6 +28,9 @@ OPTIONS = {
     "fsdp2 and averages": {"parallel": {"type": "fsdp2"}, "ema": {"decay": 0.5, "use": "averaged"}},
     "fsdp2 and lora": {"parallel": {"type": "fsdp2"}, "lora": {"rank": 4}},
     "ddp and lora": {"parallel": {"type": "ddp"}, "lora": {"rank": 4}},
+    "deepspeed 1": {"parallel": {"type": "deepspeed", "zero_stage": 1}},
+    "deepspeed 2": {"parallel": {"type": "deepspeed", "zero_stage": 2}},
+    "deepspeed 3": {"parallel": {"type": "deepspeed", "zero_stage": 3}},
 }
 
 
@@ -97,6 +101,7 @@ def recorded(run_toy, config):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_two_ranks_train_save_and_load_what_one_does(start, make_config, run_toy, tmp_path, options):
+    require(options)
     sections = {
         "policy": {"path": str(start)},
         "rollout": {"prompts_per_step": 2, "group_size": 4, "record_every_steps": 0},
@@ -122,6 +127,41 @@ def test_two_ranks_train_save_and_load_what_one_does(start, make_config, run_toy
     assert torch.equal(again[HEAD], again[EMBEDDING]) == tied == torch.equal(published[HEAD], published[EMBEDDING])
     assert torch.equal(again[HEAD], before) == ("lora" in options)
     assert json.loads((tmp_path / "policy" / "config.json").read_text())[TIE] == tied
+
+
+def require(options):
+    """DeepSpeed is an extra."""
+    if options["parallel"]["type"] == "deepspeed":
+        pytest.importorskip("deepspeed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddp", "fsdp2 and averages", "fsdp2 and lora", "deepspeed 1", "deepspeed 3"])
+def test_a_resumed_run_of_two_ranks_stays_tied_or_not_and_its_checkpoints_have_the_size_foreseen(
+    start, make_config, run_toy, name
+):
+    """Three steps, the last one in new processes from the checkpoint of the second, are one rank's three steps."""
+    options = OPTIONS[name]
+    require(options)
+    sections = {
+        "policy": {"path": str(start)},
+        "rollout": {"prompts_per_step": 2, "group_size": 4, "record_every_steps": 0},
+        "trainer": {"max_steps": 3, "learning_rate": 1e-4, "beta": 0.1, "micro_batch_size": 4},
+        "checkpoint": {"every_steps": 2},
+    }
+    alone = {name: value for name, value in options.items() if name != "parallel"}
+    one = make_config(**sections | {"trainer": sections["trainer"] | alone})
+    two = make_config(**sections | {"trainer": sections["trainer"] | options}, cluster={"trainers": 2})
+    trainer, pipeline, metrics = run_toy(one)
+    folder = run_in_two_parts(two)
+    assert_same_run(folder, metrics, trainer)
+    published = torch.load(folder.path / "state.pt", weights_only=True)
+    tied = pipeline.ar.config.tie_word_embeddings
+    assert tied == torch.equal(published[HEAD], published[EMBEDDING])
+    saved = load_trained(BLIP3oNext.from_pretrained(start, parts=("ar",)).ar, folder.newest_checkpoint(), two)
+    assert is_tied(saved) == tied
+    size = sum(file.stat().st_size for file in folder.newest_checkpoint().rglob("*") if file.is_file())
+    assert size == pytest.approx(checkpoint_bytes(two, start), rel=0.1)
 
 
 @pytest.mark.slow

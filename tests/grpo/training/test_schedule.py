@@ -20,6 +20,16 @@ def test_a_longer_run_starts_like_a_shorter_one():
     assert prompt_schedule(10, 4, 2, seed=1) != prompt_schedule(10, 4, 2, seed=2)
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+def test_a_run_may_end_within_a_pass(num_steps):
+    schedule = prompt_schedule(10, 4, num_steps, seed=1)
+    assert len(schedule) == 4 * num_steps and set(schedule) <= set(range(10))
+
+
+def test_a_step_may_take_all_prompts():
+    assert sorted(prompt_schedule(4, 4, 3, seed=0)) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
 def test_too_few_prompts_are_refused():
     with pytest.raises(ValueError, match="3 prompts cannot fill a step of 4"):
         prompt_schedule(3, 4, 1, seed=0)

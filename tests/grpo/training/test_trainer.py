@@ -1,13 +1,18 @@
 """The trainer's seams with TRL: exact log-probs, learning, masked groups, the mismatch bound, exact resume."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
 from blip3o_grpo.policies import load_config
+from blip3o_grpo.rollout import RolloutError
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.training.mismatch import MismatchError
+from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +110,107 @@ def test_a_dropped_group_changes_nothing_for_the_others(make_config, run_toy):
     assert metrics["reward/mean"] == pytest.approx(lone_metrics["reward/mean"])
     for name, weight in alone.items():
         torch.testing.assert_close(dropped[name], weight, atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def first_gradient(make_config, run_toy):
+    """Gradient of a first step on the first `num_prompts` prompts, and the step's metrics."""
+
+    def after(num_prompts, loss_type, drop=()):
+        section = {"max_steps": 1, "beta": 0.1, "loss_type": loss_type, "micro_batch_size": 2, "max_grad_norm": 1e9}
+        config = make_config(rollout={"prompts_per_step": num_prompts}, trainer=section)
+        seen = {}
+
+        def see(trainer, norm):
+            seen.update({name: value.grad.clone() for name, value in trainer.model.named_parameters()})
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ImageGRPOTrainer, "see_gradient_norm", see)
+            return seen, run_toy(config, num_prompts, drop=drop)[2][0]
+
+    return after
+
+
+@pytest.fixture(scope="module")
+def lone_gradient(first_gradient):
+    return first_gradient(1, "grpo")
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "bnpo", "dapo"])
+def test_a_dropped_group_leaves_the_others_gradient_as_it_is(first_gradient, lone_gradient, loss_type):
+    """The gradient is that of the other group alone, not half of it, whichever micro-batches its rows come into."""
+    (expected, lone), (found, metrics) = lone_gradient, first_gradient(2, loss_type, drop=("BANK",))
+    assert metrics["groups/dropped"] == 1
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() < 1e-4 * gradient.norm() + 1e-7, name
+    for name in ("grad_norm", "loss", "entropy", "reward/mean", "reward/std", "kl/reference", "groups/without_spread"):
+        assert metrics[name] == pytest.approx(lone[name], rel=1e-4, abs=1e-6), name
+
+
+def test_a_sampler_that_disagrees_a_little_has_its_tokens_weighed_and_none_zeroed(make_config, run_toy):
+    """Planted: .1 nats of noise a token, and one token that the trainer finds e times as likely, whose weight is cut.
+
+    The noise is the same for every group, so all weights can be computed here.
+    """
+    noise = np.random.default_rng(0).normal(0, 0.1, (4, 49))
+    noise[1, 2] = -1.0
+    weights = np.minimum(np.exp(-noise), 2.0)
+    config = make_config(trainer={"max_steps": 1, "mismatch_bound": 1.0})
+    batches, (_, _, metrics) = recorded(run_toy, config, shift=noise)
+    (used,) = [batch["importance_sampling_ratio"] for batch in batches]
+    np.testing.assert_allclose(np.sort(used.numpy().ravel()), np.sort([*weights.ravel()] * 2), rtol=1e-4)
+    assert metrics[0]["mismatch/weight_min"] == pytest.approx(weights.min(), rel=1e-4) and weights.min() > 0.68
+    assert metrics[0]["mismatch/weight_mean"] == pytest.approx(weights.mean(), rel=1e-4)
+    assert metrics[0]["mismatch/weight_max"] == 2.0
+    left = weights.sum() ** 2 / (weights.size * (weights**2).sum())
+    assert metrics[0]["mismatch/effective_sample_size"] == pytest.approx(left, rel=1e-4) and 0.97 < left < 0.99
+
+
+def test_the_correction_by_whole_images_is_reached_from_the_recipe(make_config, run_toy):
+    """TRL's own default: an image whose tokens together are more than 3 times as likely counts for nothing."""
+    noise = np.repeat([[-1.6], [0.8], [0.32], [0.0]], 49, axis=1) / 49  # images' ratios e^1.6, e^-.8, e^-.32 and 1
+    section = {"max_steps": 1, "mismatch_bound": 1.0, "vllm_importance_sampling_mode": "sequence_mask"}
+    section |= {"vllm_importance_sampling_clip_max": 3.0, "vllm_importance_sampling_clip_min": 0.5}
+    batches, (_, _, metrics) = recorded(run_toy, make_config(trainer=section), shift=noise)
+    weights = np.array([0.0, 0.0, np.exp(-0.32), 1.0])
+    (used,) = [batch["importance_sampling_ratio"] for batch in batches]
+    np.testing.assert_allclose(np.sort(used.numpy().ravel()), np.sort([*weights] * 2), rtol=1e-4)
+    left = weights.sum() ** 2 / (4 * (weights**2).sum())
+    assert metrics[0]["mismatch/effective_sample_size"] == pytest.approx(left, rel=1e-4)
+    assert metrics[0]["mismatch/weight_min"] == 0.0
+
+
+def recorded(run_toy, config, **options):
+    """A run, with the batches that its losses were computed on."""
+    batches, original = [], ImageGRPOTrainer._compute_loss
+
+    def compute(self, model, inputs):
+        batches.append(inputs)
+        return original(self, model, inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageGRPOTrainer, "_compute_loss", compute)
+        return batches, run_toy(config, **options)
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+@pytest.mark.parametrize("scale", ["group", "batch"])
+def test_groups_without_spread_are_counted_whatever_is_divided_by(make_config, run_toy, aggregation, scale):
+    """One of two groups has none; TRL counts by the batch's standard deviation where that divides."""
+
+    def reward(tokens, prompt):
+        return 0.5 if prompt.id == "BANK" else float((tokens < 32).mean())
+
+    section = {"max_steps": 1, "scale_rewards": scale, "multi_objective_aggregation": aggregation}
+    _, _, metrics = run_toy(make_config(trainer=section), 2, reward=reward)
+    assert metrics[0]["groups/without_spread"] == 0.5
+
+
+def test_a_reward_that_scores_only_some_members_of_a_group_stops_the_run(make_config, run_toy):
+    config = make_config(rewards=[{"name": "target"}, {"name": "other"}])
+    scores = itertools.cycle([0.2, 0.8, 0.2, 0.8, 0.2, 0.8, 0.9, None])  # of both rewards, member after member
+    with pytest.raises(RolloutError, match="reward 'other' scores some images of the prompt .* gives None for others"):
+        run_toy(config, reward=lambda tokens, prompt: next(scores))
 
 
 def test_a_reward_that_does_not_apply_is_not_a_zero(make_config, run_toy):

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from blip3o_grpo.configs import ConfigError, dump_config, load_warmstart_config
 from blip3o_grpo.configs.atomic import StorageError
 from blip3o_grpo.configs.schema import PolicySection
+from blip3o_grpo.run.environment import ENVIRONMENT
+from blip3o_grpo.run.files import read_object
 from blip3o_grpo.run.folder import RunFolder, policy_folder
 from blip3o_grpo.run.locks import RunFolderInUseError, hold
 from blip3o_grpo.run.manifest import fault
@@ -78,6 +80,7 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_run_resumes_to_the_s
     undo()
     run(config, **settings, run_dir=str(stopped.path))
     assert_same_end(stopped.path, whole.run_dir)
+    assert [start["step"] for start in read_object(stopped.environment, ENVIRONMENT)["starts"]] == [0, 2]
 
 
 def test_a_signal_in_the_last_step_leaves_a_finished_run(config, run, during):
@@ -123,6 +126,11 @@ def test_a_run_folder_of_another_configuration_is_refused(config, run, tmp_path)
     ):
         with pytest.raises(ConfigError, match=rf"another configuration \(differs in {keys}\)"):
             run(config, **changes)
+    for steps in (4, 9):
+        with pytest.raises(
+            ConfigError, match="max_steps cannot be another one now: the cosine .* laid out for 6 steps"
+        ):
+            run(config, max_steps=steps)
     run(config, checkpoint_every_steps=5, threads=2)  # these change no step
     assert load_warmstart_config(tmp_path / "run" / "config.yaml") == config
 

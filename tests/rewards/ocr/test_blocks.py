@@ -124,11 +124,27 @@ def test_boxes_close_together_in_a_row_may_be_words_of_one_line():
 
 
 @pytest.mark.parametrize(("gap", "joined"), [(10, True), (10.5, False)])
-def test_words_of_one_line_are_no_further_apart_than_the_lower_one_is_high(gap, joined):
-    first, second = line("A", 0, 0), line("B", 20 + gap, -3, height=16)
-    third, fourth = line("C", 0, 20), line("D", 20 + gap, 20, height=16)
-    lines = [first, second, third, fourth, line("E", 200, 0), line("F", 200, 20)]
+@pytest.mark.parametrize(("left", "right"), [(10, 16), (16, 10)])
+@pytest.mark.parametrize("y", [0, 300])
+def test_words_of_one_line_are_no_further_apart_than_the_lower_one_is_high(gap, joined, left, right, y):
+    lines = [line("A", 0, y, height=left), line("B", 20 + gap, y, height=right), line("E", 200, y)]
+    lines += [line("C", 0, y + 20, height=left), line("D", 20 + gap, y + 20, height=right), line("F", 200, y + 20)]
     assert ("ABCDEF" in whole_and_paths(lines)[0]) is joined
+
+
+def test_orders_do_not_depend_on_where_in_the_picture_and_how_large_the_lines_are():
+    generator = random.Random(4)
+    for _ in range(30):
+        places = [(c, generator.randrange(60), generator.randrange(60), generator.randrange(1, 40)) for c in "ABCDEF"]
+        here = whole_and_paths([line(c, x, y, width) for c, x, y, width in places])
+        assert whole_and_paths([line(c, x + 900, y + 500, width) for c, x, y, width in places]) == here
+        larger = [line(c, 4 * x, 4 * y, 4 * width, height=40) for c, x, y, width in places]
+        assert whole_and_paths(larger) == here
+
+
+def test_boxes_without_height_are_not_below_one_another_in_a_circle():
+    flat = [line("A", 0, 5, height=0), line("B", 0, 5, height=0)]
+    assert whole_and_paths(flat) == (["AB"], ["A", "B"])
 
 
 @pytest.mark.parametrize(("shift", "below"), [(9, True), (10, False), (-9, True), (-10, False)])

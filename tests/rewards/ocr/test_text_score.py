@@ -77,6 +77,13 @@ def test_no_target_means_not_applicable_and_no_text_means_zero():
     assert score_lines([line(" ", 0, 0)], ["A"]) == 0
 
 
+def test_a_box_without_letters_in_it_changes_no_order():
+    """It would stand above `B` and to the left of `C`, and so part what is one column of its own."""
+    lines = [line("A", 20, 0, 60), line("C", 40, 15), line("B", 0, 45)]
+    assert score_lines(lines, ["BAC"], "exact") == 1
+    assert score_lines([*lines, line(" \u200b", 0, 15, 60)], ["BAC"], "exact") == 1
+
+
 def test_lines_below_the_confidence_floor_are_dropped():
     lines = [line("TAXI", 0, 0, confidence=0.9), line("1", 0, 20, confidence=0.4)]
     assert score_lines(lines, ["TAXI"], "exact") == 0

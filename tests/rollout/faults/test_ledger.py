@@ -52,7 +52,8 @@ def test_what_hangs_is_named_and_charged(ledger):
         ledger.begins("reward-ocr-0", "hangs", "score", now=100)
         ledger.born("reward-ocr-0", now=101)
     refusal = ledger.begins("reward-ocr-0", "hangs", "score", now=102).refusal
-    assert "no answer within 5 s (score), then its process died" in refusal
+    assert refusal.startswith("3 attempts failed: no answer within 5 s (score), then its process died, then its")
+    assert refusal.endswith("(faults.retries=2); where it hung is in Ray's log of the worker, worker-*.err")
     assert ledger.take_counts()["timeouts"] == 1
 
 
@@ -78,7 +79,7 @@ def test_loading_within_a_call_has_its_own_limit(ledger):
 
 def test_a_worker_that_does_not_come_back_is_gone(ledger):
     assert ledger.gone_for("decoder-0", now=0) is None
-    assert ledger.gone_for("decoder-0", now=99) is None
+    assert ledger.gone_for("decoder-0", now=100) is None
     assert ledger.gone_for("decoder-0", now=101) == 101
     ledger.begins("decoder-0", "call", "decode", now=102)
     assert ledger.gone_for("decoder-0", now=500) is None
@@ -91,6 +92,7 @@ def test_after_a_loss_of_the_ledger_workers_may_be_busy_with_anything():
     forgetful = CallLedger(faults, forgetful=True)
     assert forgetful.gone_for("sampler-0", now=0) is None
     assert forgetful.gone_for("sampler-0", now=49) is None
+    assert forgetful.overdue(now=49) == []  # it may be in the stage with the highest limit
     assert forgetful.overdue(now=51) == ["sampler-0"]
     forgetful.lose("sampler-0", now=51, hung=True)
     assert forgetful.gone_for("sampler-0", now=62) is not None
@@ -107,3 +109,66 @@ def test_a_call_that_is_done_and_begun_again_was_lost_too(ledger):
     assert "3 attempts failed: its process died" in ledger.begins("reward-ocr-0", "dies after it", "score", 0).refusal
     ledger.ends("reward-ocr-0", "dies after it", now=0)
     assert ledger.begins("reward-ocr-0", "another", "score", now=0).wait_s == 0
+
+
+def test_a_worker_that_turns_out_to_have_died_did_not_hang(ledger):
+    ledger.begins("sampler-0", "call", "sample", now=0)
+    ledger.lose("sampler-0", now=11, hung=False)
+    assert ledger.take_counts() == {"retries": 0, "restarts": 0, "timeouts": 0}
+    assert ledger.gone_for("sampler-0", now=111) is None  # heard of when it was lost
+    assert ledger.gone_for("sampler-0", now=112) == 101
+    ledger.begins("sampler-0", "call", "sample", now=113)
+    ledger.begins("sampler-0", "call", "sample", now=113)
+    refusal = ledger.begins("sampler-0", "call", "sample", now=113).refusal
+    assert refusal.startswith("3 attempts failed: its process died, then") and refusal.endswith("(faults.retries=2)")
+
+
+def test_a_worker_is_heard_of_whenever_it_is_born_begins_or_ends(ledger):
+    ledger.born("sampler-0", now=50)
+    assert ledger.gone_for("sampler-0", now=150) is None and ledger.gone_for("sampler-0", now=151) == 101
+    ledger.begins("sampler-0", "call", "sample", now=160)
+    ledger.born("sampler-0", now=170)  # it died within the call, which is lost
+    assert ledger.gone_for("sampler-0", now=270) is None and ledger.gone_for("sampler-0", now=271) == 101
+    assert ledger.begins("sampler-0", "call", "sample", now=280).wait_s == 1
+
+
+def test_only_the_call_in_progress_ends(ledger):
+    ledger.begins("sampler-0", "new", "sample", now=0)
+    ledger.ends("sampler-0", "old", now=1)
+    assert ledger.overdue(now=11) == ["sampler-0"]
+    ledger.ends("sampler-0", "new", now=11)
+    assert ledger.overdue(now=99) == []
+    ledger.enters("sampler-0", "decode", now=99)  # loads something between two calls
+    ledger.ends("idle", "nothing", now=99)
+    assert ledger.overdue(now=999) == []
+
+
+def test_a_call_that_is_done_for_good_is_forgotten(ledger):
+    ledger.begins("sampler-0", "call", "sample", now=0)
+    ledger.begins("sampler-0", "call", "sample", now=0)
+    ledger.ends("sampler-0", "call", now=0)
+    ledger.begins("sampler-0", "another", "sample", now=0)
+    ledger.ends("sampler-0", "another", now=0)
+    assert ledger.begins("sampler-0", "call", "sample", now=0).wait_s == 0  # of a later step with the same name
+
+
+def test_back_off_doubles_with_every_loss_and_each_retry_counts():
+    faults = FaultsSection(
+        retries=4, backoff_s=3, timeout_s={"start": 100, "sample": 10, "decode": 5, "score": 5, "sync": 5}
+    )
+    ledger = CallLedger(faults)
+    assert [ledger.begins("sampler-0", "call", "sample", now=0).wait_s for _ in range(5)] == [0, 3, 6, 12, 24]
+    assert ledger.overdue(now=34) == [] and ledger.overdue(now=34.1) == ["sampler-0"]
+    assert ledger.take_counts()["retries"] == 4
+    assert ledger.begins("sampler-0", "call", "sample", now=0).refusal
+    assert ledger.take_counts()["retries"] == 0
+
+
+def test_without_a_limit_nothing_is_overdue_and_nobody_gone():
+    faults = FaultsSection(timeout_s={"start": None, "sample": 10, "decode": None, "score": 5, "sync": 5})
+    ledger = CallLedger(faults)
+    assert ledger.gone_for("decoder-0", now=0) is None and ledger.gone_for("decoder-0", now=1e9) is None
+    forgetful = CallLedger(faults, forgetful=True)
+    assert forgetful.gone_for("decoder-0", now=0) is None
+    assert forgetful.overdue(now=1e9) == []  # it may be in a stage without a limit
+    assert ledger.gone_for("sampler-0", now=0) is None and ledger.overdue(now=1e9) == []

@@ -1,0 +1,84 @@
+"""Options that a configuration sets and that cannot change anything in it, each with the reason in one sentence.
+
+None of them is wrong, so none is refused; whoever set one should know. An option that has its default value is not
+named. What follows from how a step is made here: every batch of rollouts gets one optimiser step, so the policy that
+learns is the one that drew and their ratio is 1; and all completions have the same number of tokens.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import BaseModel
+
+from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
+
+
+def inert_options(config: RunConfig) -> list[str]:
+    """One sentence for each option of a run that is set and cannot act."""
+    trainer, guards, evaluation = config.trainer, config.guards, config.evaluation
+    ratio = "every batch gets one optimiser step, so the ratio to the policy that drew is 1 and never clipped"
+    losses = (
+        "all completions have the same length and every batch gets one optimiser step, so grpo, dr_grpo, dapo and bnpo "
+        "are the same loss"
+    )
+    each = trainer.multi_objective_aggregation == "normalize_then_sum"
+    found = [
+        *_set(trainer, "trainer", "epsilon", ratio),
+        *_set(trainer, "trainer", "epsilon_high", ratio),
+        *_set(trainer, "trainer", "loss_type", losses),
+    ]
+    if each:
+        asked = (
+            "multi_objective_aggregation: normalize_then_sum divides by the standard deviation in the group, and then "
+        )
+        found += _set(trainer, "trainer", "scale_rewards", asked + "by the batch's")
+    elif trainer.scale_rewards == "none":
+        found += _set(trainer, "trainer", "min_group_std", "scale_rewards: none divides by no standard deviation")
+    if trainer.lr_scheduler_type == "constant":
+        found += _set(
+            trainer, "trainer", "warmup_steps", "lr_scheduler_type: constant has none; write constant_with_warmup"
+        )
+    if guards.reward_collapse == "ignore":
+        found += _set(guards, "guards", "reward_share", "guards.reward_collapse is ignore")
+        if guards.no_spread == "ignore":
+            found += _set(guards, "guards", "window_steps", "guards.reward_collapse and guards.no_spread are ignore")
+    if guards.non_finite == "stop" and guards.mismatch == "stop":
+        found += _set(
+            guards, "guards", "max_skips", "guards.non_finite and guards.mismatch are stop, so no step is skipped"
+        )
+    if trainer.beta == 0:
+        found += _set(
+            config.warnings, "warnings", "kl_budget", "with trainer.beta=0 the KL to the start is not measured"
+        )
+    if not config.rollout.record_every_steps:
+        found += _set(config.rollout, "rollout", "record_images", "rollout.record_every_steps=0 records none")
+    if all(reward.replicas for reward in config.rewards):
+        found += _set(config.cluster, "cluster", "rewards", "every reward has replicas of its own")
+    if evaluation.every_steps and math.lcm(evaluation.every_steps, config.checkpoint.every_steps) >= trainer.max_steps:
+        never = (
+            f"no checkpoint (every {config.checkpoint.every_steps} steps) is of a step that is evaluated (every "
+            f"{evaluation.every_steps}), so none competes"
+        )
+        found += _set(config.checkpoint, "checkpoint", "keep_best", never)
+    return found
+
+
+def inert_warmstart_options(config: WarmstartConfig) -> list[str]:
+    """The same of a warm start."""
+    found: list[str] = []
+    if "ar" not in config.trains or (config.strategy == "sequential" and not config.ar_steps):
+        for key in ("labels", "anchor_weight"):
+            found += _set(config, "", key, "the AR part does not learn")
+    if config.trains == ("ar",):
+        for key in ("condition_dropout", "condition_noise"):
+            found += _set(config, "", key, "the diffusion head does not learn")
+    return found
+
+
+def _set(section: BaseModel, name: str, key: str, reason: str) -> list[str]:
+    """The sentence, if the key has another value than its default."""
+    value = getattr(section, key)
+    if value == type(section).model_fields[key].default:
+        return []
+    return [f"{name}{'.' if name else ''}{key}={value} changes nothing: {reason}"]

@@ -1,0 +1,123 @@
+"""Options that cannot act are named, one sentence each; whatever can act, and every shipped recipe, is not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blip3o_grpo.configs import load_run_config, load_warmstart_config
+from blip3o_grpo.configs.inert import inert_options, inert_warmstart_options
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RATIO = "every batch gets one optimiser step, so the ratio to the policy that drew is 1 and never clipped"
+LOSSES = (
+    "all completions have the same length and every batch gets one optimiser step, so grpo, dr_grpo, dapo and bnpo are "
+    "the same loss"
+)
+GDPO = "trainer.multi_objective_aggregation=normalize_then_sum"
+CASES = {
+    ("trainer.epsilon=0.3",): RATIO,
+    ("trainer.epsilon_high=0.28",): RATIO,
+    ("trainer.loss_type=grpo",): LOSSES,
+    ("trainer.loss_type=dr_grpo",): LOSSES,
+    ("trainer.loss_type=bnpo",): LOSSES,
+    (GDPO, "trainer.scale_rewards=batch"): "multi_objective_aggregation: normalize_then_sum divides by the standard "
+    "deviation in the group, and then by the batch's",
+    ("trainer.scale_rewards=none", "trainer.min_group_std=0.1"): "scale_rewards: none divides by no standard deviation",
+    ("trainer.lr_scheduler_type=constant", "trainer.warmup_steps=5"): "lr_scheduler_type: constant has none; write "
+    "constant_with_warmup",
+    ("guards.reward_collapse=ignore", "guards.reward_share=0.3"): "guards.reward_collapse is ignore",
+    (
+        "guards.reward_collapse=ignore",
+        "guards.no_spread=ignore",
+        "guards.window_steps=9",
+    ): "guards.reward_collapse and guards.no_spread are ignore",
+    ("guards.non_finite=stop", "guards.max_skips=1"): "guards.non_finite and guards.mismatch are stop, so no step is "
+    "skipped",
+    ("trainer.beta=0", "warnings.kl_budget=0.1"): "with trainer.beta=0 the KL to the start is not measured",
+    ("rollout.record_every_steps=0", "rollout.record_images=all"): "rollout.record_every_steps=0 records none",
+    (
+        "rewards.0.replicas=1",
+        "rewards.1.replicas=2",
+        "cluster.rewards=3",
+    ): "every reward has replicas of its own",
+    ("checkpoint.every_steps=15", "checkpoint.keep_best=2"): "no checkpoint (every 15 steps) is of a step that is "
+    "evaluated (every 20), so none competes",
+}
+"""Overrides, of which the last cannot act, and why."""
+ACTING = [
+    (),
+    ("trainer.epsilon=0.2", "trainer.loss_type=dapo"),  # the defaults
+    ("trainer.scale_rewards=batch", "trainer.min_group_std=0.1"),
+    (GDPO, "trainer.min_group_std=0.1"),
+    (GDPO, "trainer.scale_rewards=none", "trainer.min_group_std=0.1", "trainer.scale_rewards=group"),
+    ("trainer.warmup_steps=5",),  # the recipe's schedule is cosine
+    ("trainer.lr_scheduler_type=constant_with_warmup", "trainer.warmup_steps=5"),
+    ("guards.reward_share=0.3", "guards.window_steps=9", "guards.max_skips=1"),
+    ("guards.reward_collapse=ignore", "guards.window_steps=9"),
+    ("guards.no_spread=ignore", "guards.window_steps=9", "guards.reward_share=0.3"),
+    ("guards.non_finite=stop", "guards.mismatch=skip", "guards.max_skips=1"),
+    ("guards.mismatch=stop", "guards.max_skips=1"),
+    ("warnings.kl_budget=0.1",),
+    ("rollout.record_images=all",),
+    ("rewards.0.replicas=1", "cluster.rewards=3"),
+    ("checkpoint.every_steps=10", "checkpoint.keep_best=2"),
+    ("checkpoint.every_steps=15", "checkpoint.keep_best=2", "evaluation.every_steps=0"),
+    ("trainer.vllm_importance_sampling_mode=token_mask", "trainer.vllm_importance_sampling_clip_min=0.5"),
+]
+
+
+def test_every_option_that_cannot_act_is_named_with_the_reason():
+    for overrides, reason in CASES.items():
+        found = inert_options(load_run_config(CONFIGS / "tiny_ocr.yaml", overrides))
+        assert found == [f"{overrides[-1]} changes nothing: {reason}"]
+
+
+@pytest.mark.parametrize("overrides", ACTING, ids=str)
+def test_options_that_act_and_defaults_are_not_named(overrides):
+    assert inert_options(load_run_config(CONFIGS / "tiny_ocr.yaml", overrides)) == []
+
+
+def test_a_common_step_of_checkpoints_and_evaluations_counts_only_before_the_last_one():
+    """The last step is not evaluated by its number: `after` is its evaluation, when all checkpoints are there."""
+    at = ("checkpoint.every_steps=8", "checkpoint.keep_best=2", "evaluation.every_steps=20")
+    assert len(inert_options(load_run_config(CONFIGS / "tiny_ocr.yaml", [*at, "trainer.max_steps=40"]))) == 1
+    assert inert_options(load_run_config(CONFIGS / "tiny_ocr.yaml", [*at, "trainer.max_steps=41"])) == []
+
+
+def test_several_are_named_one_by_one():
+    config = load_run_config(CONFIGS / "tiny_ocr.yaml", ["trainer.loss_type=grpo", "trainer.epsilon=5"])
+    assert [sentence.split("=")[0] for sentence in inert_options(config)] == ["trainer.epsilon", "trainer.loss_type"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_no_shipped_recipe_sets_one(name):
+    path = CONFIGS / f"{name}.yaml"
+    if name.endswith("warmstart"):
+        assert inert_warmstart_options(load_warmstart_config(path)) == []
+    else:
+        assert inert_options(load_run_config(path)) == []
+
+
+def test_a_warm_starts_options_of_parts_that_do_not_learn_are_named():
+    path = CONFIGS / "blip3o_next_warmstart.yaml"
+
+    def named(*overrides):
+        given = ("labels=all", "anchor_weight=0.5", "condition_dropout=0.2", "condition_noise=0.1")
+        return inert_warmstart_options(load_warmstart_config(path, [*given, *overrides]))
+
+    ar = [f"{option} changes nothing: the AR part does not learn" for option in ("labels=all", "anchor_weight=0.5")]
+    assert named("trains=[ar,sana]") == []
+    assert named("trains=[sana]") == ar
+    assert named("trains=[ar,sana]", "strategy=sequential") == ar
+    assert named("trains=[ar,sana]", "strategy=sequential", "ar_steps=5") == []
+    assert named("trains=[ar]") == [
+        f"{option} changes nothing: the diffusion head does not learn"
+        for option in ("condition_dropout=0.2", "condition_noise=0.1")
+    ]
+
+
+def test_it_is_known_before_torch_is_imported():
+    code = "import sys, blip3o_grpo.configs.inert; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

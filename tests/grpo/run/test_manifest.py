@@ -1,0 +1,102 @@
+"""A manifest says whether a folder is the complete checkpoint of a step, and what is wrong with it."""
+
+import hashlib
+import json
+import os
+
+import pytest
+
+from blip3o_grpo.run.manifest import FILE, accept, fault, read_manifest, write_manifest
+
+WEIGHTS = b"weights"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A complete checkpoint of step 6."""
+    folder = tmp_path / "checkpoint-6"
+    (folder / "optimizer").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    (folder / "optimizer" / "state.pt").write_bytes(bytes(1000))
+    write_manifest(folder, 6, score=0.25)
+    return folder
+
+
+def test_every_file_is_listed_with_its_size_and_hash_and_the_manifest_is_not(checkpoint):
+    written = json.loads((checkpoint / FILE).read_text())
+    assert written["step"] == 6 and written["score"] == 0.25
+    assert set(written["files"]) == {"model.safetensors", "optimizer/state.pt"}
+    assert written["files"]["model.safetensors"] == {"size": 7, "sha256": hashlib.sha256(WEIGHTS).hexdigest()}
+    assert written["files"]["optimizer/state.pt"]["size"] == 1000
+    again = write_manifest(checkpoint, 7)
+    assert set(again.files) == set(written["files"]) and (again.step, again.score) == (7, None)
+    assert read_manifest(checkpoint) == again
+
+
+def test_a_complete_checkpoint_has_no_fault_and_further_files_do_not_matter(checkpoint):
+    (checkpoint / "notes.txt").write_text("mine")
+    assert fault(checkpoint, 6, full=True) is None and fault(checkpoint, 6, full=False) is None
+
+
+def damage(folder, how):
+    model = folder / "model.safetensors"
+    if how == "cut":
+        model.write_bytes(WEIGHTS[:-1])
+    elif how == "longer":
+        model.write_bytes(WEIGHTS + b"!")
+    elif how == "missing":
+        (folder / "optimizer" / "state.pt").unlink()
+    elif how == "a folder instead":
+        model.unlink()
+        model.mkdir()
+    elif how == "no manifest":
+        (folder / FILE).unlink()
+    elif how == "torn manifest":
+        (folder / FILE).write_text((folder / FILE).read_text()[:-20])
+    elif how == "no text":
+        (folder / FILE).write_bytes(b"\xff\xfe")
+    elif how == "unknown key":
+        (folder / FILE).write_text('{"step": 6, "files": {}, "more": 1}')
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("cut", "model.safetensors has 6 bytes instead of 7"),
+        ("longer", "model.safetensors has 8 bytes instead of 7"),
+        ("missing", "optimizer/state.pt is missing"),
+        ("a folder instead", "model.safetensors is missing"),
+        ("no manifest", "it has no manifest.json"),
+        ("torn manifest", "its manifest.json is damaged"),
+        ("no text", "its manifest.json is damaged"),
+        ("unknown key", "its manifest.json is damaged"),
+    ],
+)
+def test_damage_is_named(checkpoint, how, reason, full):
+    damage(checkpoint, how)
+    assert fault(checkpoint, 6, full=full).startswith(reason)
+
+
+def test_a_changed_byte_shows_in_the_hash_only(checkpoint):
+    (checkpoint / "model.safetensors").write_bytes(WEIGHTS.upper())
+    assert fault(checkpoint, 6, full=False) is None
+    assert fault(checkpoint, 6, full=True).startswith("model.safetensors is not what was written")
+
+
+def test_a_manifest_belongs_to_its_step(checkpoint):
+    assert fault(checkpoint, 5, full=True) == "it holds step 6"
+
+
+def test_a_pipe_in_place_of_the_manifest_is_not_waited_for(checkpoint):
+    (checkpoint / FILE).unlink()
+    os.mkfifo(checkpoint / FILE)
+    assert read_manifest(checkpoint) is None and "no manifest.json" in fault(checkpoint, 6, full=False)
+
+
+@pytest.mark.parametrize("name", ["checkpoint-6", "refused-checkpoint-6"])
+def test_a_checkpoint_of_an_older_version_is_accepted_as_it_is(checkpoint, name):
+    (checkpoint / FILE).unlink()
+    folder = checkpoint.rename(checkpoint.with_name(name))
+    accepted = accept(folder)
+    assert accepted == checkpoint and fault(accepted, 6, full=True) is None

@@ -183,7 +183,12 @@ def test_an_evaluation_whose_cluster_is_killed_says_so_in_one_line(place):
     head(process, "gcs_server").kill()
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2, err
-    assert err.count("error: ") == 1 and "gcs_server was killed by SIGKILL" in err and "resumes" not in err
+    assert (
+        err.count("error: ") == 1
+        and "gcs_server was killed by SIGKILL" in err
+        and "give the same command again" in err
+        and "resumes" not in err
+    )
     assert nothing_left(place)
 
 

@@ -62,7 +62,6 @@ def ray_cluster(config: RunConfig, failures: Path | None = None) -> Iterator[Non
 
     Raises:
         ConfigError: there is no such cluster, or it refuses us; or our own cannot be started.
-        ClusterLostError: our own died.
     """
     if ray.is_initialized():
         yield

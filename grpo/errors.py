@@ -36,8 +36,17 @@ class WorkerDiedError(ValueError):
     """A process died without saying why."""
 
 
-class ClusterLostError(WorkerDiedError):
-    """The Ray cluster that this process had started is gone."""
+class Running:
+    """The command that this process runs, for what must be said without it."""
+
+    resumes = False
+
+    def words(self) -> str:
+        """What to do after an interruption."""
+        return RESUMES if self.resumes else "give the same command again"
+
+
+running = Running()
 
 
 def user_error(error: BaseException) -> ValueError | None:
@@ -88,6 +97,7 @@ def one_line_errors(command: Callable[..., None] | None = None, *, resumes: bool
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
+        running.resumes = resumes
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt as stop:

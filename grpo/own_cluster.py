@@ -15,22 +15,20 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
 import psutil
 import ray
 from rich.console import Console
 
-from blip3o_grpo.errors import ClusterLostError
+from blip3o_grpo.errors import running
 from blip3o_grpo.rewards.redaction import redact
 from blip3o_grpo.rollout.ray_seams import head_processes, muted_errors, session_folder
 from blip3o_grpo.terminal import show
 
-POLL_S = 0.5
+POLL_S = 0.05
 STOPPED_S = 30.0
 """How long `gcs_server` or the raylet may be stopped (SIGSTOP) before the cluster counts as lost."""
-LEAVE_S = 20.0
-"""How long the program may take to leave a cluster that is lost; calls into Ray may wait for it for a minute."""
 MARK = "blip3o-grpo.json"
 """In a session folder: which process it belongs to."""
 EVIDENCE = "ray-logs"
@@ -43,18 +41,16 @@ HANG = b"Timeout ("
 """How faulthandler begins the stacks of a worker whose call takes too long."""
 NAMES = b":"
 """Start of the lines by which Ray names jobs and actors in the logs of all workers."""
-INTERRUPT = signal.SIGUSR2
 
 
 class OwnCluster:
     """Context manager around the work on a cluster that `ray.init` has just started in this process.
 
+    Once `gcs_server` or the raylet is gone, this process ends at once, in one line and with exit code 2: Ray's library
+    aborts it at its next access to an object, or a minute later, and nobody could say anything any more.
+
     Args:
         evidence: folder for logs, replaced where there are some to keep.
-
-    Raises:
-        ClusterLostError: in the block, within seconds, once `gcs_server` or the raylet is gone (in the main thread:
-            wherever it is; in another one: at the end of the block).
     """
 
     def __init__(self, evidence: Path):
@@ -62,16 +58,12 @@ class OwnCluster:
         self._session = session_folder()
         self._heads = head_processes()
         self._stopped: dict[str, float] = {}
-        self._lost: str | None = None
-        self._leaving, self._left = threading.Event(), threading.Event()
-        self._main = threading.current_thread() is threading.main_thread()
+        self._leaving = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True, name="own-cluster")
 
     def __enter__(self) -> OwnCluster:
         me = psutil.Process()
         (self._session / MARK).write_text(json.dumps({"pid": me.pid, "started": me.create_time()}), encoding="utf-8")
-        if self._main:
-            self._previous = signal.signal(INTERRUPT, self._interrupt)
         self._muted = muted_errors(lambda: self._loss() is not None)
         self._muted.__enter__()
         self._watcher.start()
@@ -79,62 +71,44 @@ class OwnCluster:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._leaving.set()  # from here on, the ends of Ray's processes are ours
-        self._lost = self._lost or self._loss()
+        self._watcher.join()
+        if lost := self._loss():
+            self._leave_at_once(lost)
         failed = kind is not None and not issubclass(kind, KeyboardInterrupt | SystemExit)
         with contextlib.suppress(OSError):  # what is wrong with the disk is told by what failed for it
-            save_evidence(self._session, self._evidence, everything=failed or self._lost is not None)
-        if self._lost:
-            end_processes(self._session)
+            save_evidence(self._session, self._evidence, everything=failed)
         ray.shutdown()
         end_session(self._session)
-        self._left.set()
-        if self._main:
-            signal.signal(INTERRUPT, self._previous)
         self._muted.__exit__(None, None, None)
-        if self._lost and (failed or kind is None):
-            raise ClusterLostError(self._lost) from error
 
     def _watch(self) -> None:
         while not self._leaving.wait(POLL_S):
-            self._lost = self._lost or self._loss()
-            if self._lost:
-                break
-        if not self._lost:
-            return
-        end_processes(self._session)
-        if self._main:
-            signal.pthread_kill(threading.main_thread().ident, INTERRUPT)
-            if not self._left.wait(LEAVE_S):
-                self._leave_at_once()
+            if lost := self._loss():
+                self._leave_at_once(lost)
 
     def _loss(self) -> str | None:
         """What was lost, in words; None: nothing."""
         for name, process in self._heads.items():
             if (code := process.poll()) is not None:
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                return self._words(f"{name} {how}")
+                return f"{name} {how}"
             with contextlib.suppress(psutil.Error):
                 if psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
                     self._stopped.pop(name, None)
                 elif time.monotonic() - self._stopped.setdefault(name, time.monotonic()) > STOPPED_S:
-                    return self._words(f"{name} was stopped for more than {STOPPED_S:g} s")
+                    return f"{name} was stopped for more than {STOPPED_S:g} s"
         return None
 
-    def _words(self, what: str) -> str:
-        return f"the Ray cluster that this command had started was lost ({what}); its logs are in {self._evidence}"
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if not self._leaving.is_set():
-            raise ClusterLostError(self._lost)
-
-    def _leave_at_once(self) -> None:
-        """The main thread waits for Ray, which is not there: say why, and end as the command would have."""
+    def _leave_at_once(self, lost: str) -> None:
+        """Say what was lost, keep its logs, and end this process as its command would have."""
+        console = Console(stderr=True)
+        with contextlib.suppress(OSError):
+            console.show_cursor(True)
+            text = f"the Ray cluster that this command had started was lost ({lost}); its logs are in {self._evidence}"
+            show(console, ("error:", "bold red"), f" {text}; {running.words()}")
         with contextlib.suppress(OSError):
             save_evidence(self._session, self._evidence, everything=True)
         end_session(self._session)
-        console = Console(stderr=True)
-        console.show_cursor(True)
-        show(console, ("error:", "bold red"), f" {self._lost}; give the same command again")
         os._exit(2)
 
 

@@ -18,6 +18,7 @@ from blip3o_grpo.own_cluster import (
     HANG,
     MARK,
     TAIL_BYTES,
+    end_processes,
     processes_of,
     remove_stale_sessions,
     save_evidence,
@@ -34,8 +35,10 @@ SMALL = (
     "cluster.address=local",
     "report_to=[]",
 )
-PATIENCE_S = 600
+PATIENCE_S = 900
 """Of these tests, for a command to get somewhere; nothing is measured."""
+STARTED = []
+"""Commands of a test, ended after it whatever it found."""
 
 
 @pytest.fixture
@@ -103,13 +106,17 @@ def place():
     """A folder for Ray's sessions with a path short enough for its sockets, and for a run."""
     folder = Path(tempfile.mkdtemp(prefix="own", dir="/tmp"))
     yield folder
+    for process in STARTED:
+        process.kill()
+    STARTED.clear()
+    end_processes(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def start(place, *command):
     """The command line, in a process of its own."""
     environment = {**os.environ, "RAY_TMPDIR": str(place), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", "from blip3o_grpo.cli import app; app()", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -118,6 +125,8 @@ def start(place, *command):
         cwd=place,
         start_new_session=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def wait_for(process, condition):
@@ -174,7 +183,12 @@ def test_an_evaluation_whose_cluster_is_killed_says_so_in_one_line(place):
     head(process, "gcs_server").kill()
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2, err
-    assert err.count("error: ") == 1 and "gcs_server was killed by SIGKILL" in err and "resumes" not in err
+    assert (
+        err.count("error: ") == 1
+        and "gcs_server was killed by SIGKILL" in err
+        and "give the same command again" in err
+        and "resumes" not in err
+    )
     assert nothing_left(place)
 
 

@@ -20,7 +20,8 @@ words = st.sampled_from(
 keys = st.lists(words | st.text(max_size=4), min_size=1, max_size=4).map(".".join)
 texts = st.sampled_from(
     ["", "null", "true", "1e999", ".inf", ".nan", "[", "{a: b}", "[1, 2]", "!!python/object:os.system x", "&a [*a]",
-     "7", "-0", "0x7", "2026-11-28", "'", "a: b: c", "\0", "\udcff", "~", "9" * 400, "*x", "<<: {}"]
+     "/dev/zero", "/proc/x", "1000000000000", "1e300", "\"\\ud83d\"", "7", "-0", "0x7", "2026-11-28", "'",
+     "a: b: c", "\0", "\udcff", "~", "9" * 400, "*x", "<<: {}"]
 )  # fmt: skip
 
 

@@ -97,6 +97,12 @@ def test_what_an_arm_trains_on_is_its_own_gain_and_no_other_arms():
     assert not other.own_gains and [c.name for c in other.gains] == [TEXT] and other.eligible and other.reason == ""
 
 
+def test_a_gain_of_its_own_does_not_spoil_another_one():
+    judgement = only([better("a", TEXT), better("a", LOOK)], trained={("a", "exact")})
+    assert [c.name for c in judgement.own_gains] == [TEXT] and [c.name for c in judgement.gains] == [LOOK]
+    assert judgement.eligible and judgement.reason == ""
+
+
 def test_reasons_name_what_is_missing_before_what_falls():
     missing = only([better("a", TEXT), worse("a", LOOK)], [*GOALS, goal("shapes/geneval"), goal("shapes/look")])
     assert missing.missing == ["shapes/geneval", "shapes/look"] and not missing.eligible
@@ -121,6 +127,9 @@ def test_an_arm_must_hold_against_the_untrained_policy_too_where_the_baseline_is
     assert judgement.reason == (
         "against start, a fall that matters is not excluded in signs/look -0.200 (-0.210 to -0.190, n=40)"
     )
+    untrained = better(START, TEXT, against="a")
+    found = matrix([gained, kept, untrained], arms=[START, "a", "b"], baseline="a", against_start=start)
+    assert [one.arm for one in judge(found, GOALS)] == ["b"]  # no training at all is no arm to recommend
     start[3] = same("b", LOOK)
     (judgement,) = judge(matrix([gained, kept], arms=[START, "a", "b"], baseline="a", against_start=start), GOALS)
     assert judgement.eligible and judgement.reason == ""

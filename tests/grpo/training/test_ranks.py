@@ -42,7 +42,7 @@ def run_ranks(config, ranks=2, drop=()):
         for r in range(ranks)
     ]
     try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
+        errors = [process.communicate(timeout=1500)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

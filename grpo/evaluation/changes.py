@@ -15,7 +15,7 @@ def paired_changes(before: Evaluation, after: Evaluation) -> dict[str, Estimate]
     old, new = before.estimates(), after.estimates()
     changes = {name: Estimate(new[name].mean - old[name].mean, None, None, None) for name in new if name in old}
     for name in after.means:
-        if not name.endswith("/overall") and (values := list(_differences(before, after, name).values())):
+        if values := list(_differences(before, after, name).values()):
             changes[name] = estimate(values, paired=True)
     for name, tags in after.tag_prompts.items():
         differences = _differences(before, after, name)

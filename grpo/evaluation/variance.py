@@ -58,7 +58,7 @@ def spread_shares(rewards: Sequence[np.ndarray]) -> SpreadShares:
 def _components(table: np.ndarray) -> tuple[float, float, float]:
     num_tokens, num_noises = table.shape
     rows = table.mean(axis=1, keepdims=True)
-    columns = table.mean(axis=0, keepdims=True)
+    columns = table.mean(axis=0)
     rest = table - rows - columns + table.mean()
     mean_square_rest = (rest**2).sum() / ((num_tokens - 1) * (num_noises - 1))
     tokens = rows.var(ddof=1) - mean_square_rest / num_noises

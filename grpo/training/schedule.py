@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 
@@ -16,8 +18,7 @@ def prompt_schedule(num_prompts: int, prompts_per_step: int, num_steps: int, see
     """
     if num_prompts < prompts_per_step:
         raise ValueError(f"{num_prompts} prompts cannot fill a step of {prompts_per_step} different prompts")
-    steps_per_pass = num_prompts // prompts_per_step
-    num_passes = -(-num_steps // steps_per_pass)
+    per_pass = num_prompts // prompts_per_step * prompts_per_step
     generator = np.random.default_rng(seed)
-    passes = [generator.permutation(num_prompts)[: steps_per_pass * prompts_per_step] for _ in range(num_passes)]
-    return np.concatenate(passes)[: num_steps * prompts_per_step].tolist()
+    passes = (generator.permutation(num_prompts)[:per_pass].tolist() for _ in itertools.count())
+    return list(itertools.islice(itertools.chain.from_iterable(passes), num_steps * prompts_per_step))

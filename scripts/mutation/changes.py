@@ -64,11 +64,16 @@ def mutants(source: str) -> Iterator[tuple[Mutant, str]]:
         for change in range(len(_changes(place))):
             fresh = copy.deepcopy(tree)
             node = list(_places(fresh))[index]
-            before = ast.unparse(node)
+            before = _head(node)
             kind, apply = _changes(node)[change]
             apply()
             number, at = number + 1, lines[node.lineno - 1].strip()
-            yield Mutant(number, node.lineno, at, kind, f"{before} -> {ast.unparse(node)}"[:200]), ast.unparse(fresh)
+            yield Mutant(number, node.lineno, at, kind, f"{before} -> {_head(node)}"), ast.unparse(fresh)
+
+
+def _head(node: ast.AST) -> str:
+    """First line of an expression or a statement."""
+    return ast.unparse(node).splitlines()[0]
 
 
 def _places(node: ast.AST) -> Iterator[ast.AST]:

@@ -39,6 +39,28 @@ def test_changes_of_tags_and_of_their_mean():
     assert set(paired_changes(before, evaluation(dict.fromkeys("abcd", 0.0)))) == {"geneval"}  # of an older version
 
 
+def test_a_score_that_is_missing_later_is_left_out_too():
+    before = evaluation({"a": 0.0, "b": 0.5, "c": 0.25, "d": 0.0, "e": 0.5})
+    after = evaluation({"a": 0.25, "b": 0.25, "c": 0.5, "d": 0.5, "e": None})
+    assert paired_changes(before, after)["geneval"] == estimate([0.25, -0.25, 0.25, 0.5], paired=True)
+
+
+def test_differences_may_lie_between_minus_one_and_one():
+    """That all prompts went from wrong to right leaves open that another one goes from right to wrong."""
+    ids = "abcdefgh"
+    tags = {"geneval": {"counting": list(ids)}}
+    changes = paired_changes(evaluation(dict.fromkeys(ids, 0.0), tags), evaluation(dict.fromkeys(ids, 1.0), tags))
+    low = 2 * 0.05 ** (1 / 8) - 1
+    for name in ("geneval", "geneval/counting", "geneval/overall"):
+        assert changes[name] == Estimate(1.0, pytest.approx(low), 1.0, 8), name
+
+
+def test_without_a_common_prompt_there_are_means_and_no_interval():
+    before = evaluation({"a": 0.25, "b": 0.25}, {"geneval": {"counting": ["a", "b"]}})
+    after = evaluation({"c": 0.75, "d": 0.75}, {"geneval": {"counting": ["c", "d"]}})
+    assert paired_changes(before, after) == {"geneval": Estimate(0.5, None, None, None)}
+
+
 def test_the_table_at_the_end_of_a_run_claims_only_what_is_shown():
     means = [{"ocr": 0.4, "x": 0.5, "old": 0.1, "gone": 0.3}, {"ocr": 0.52, "x": 0.6, "old": 0.2}]
     changes = {

@@ -42,3 +42,18 @@ def test_prompts_are_averaged_and_tables_may_be_of_any_shape():
     assert (spread.tokens, spread.noise, spread.interaction) == pytest.approx((2.0, 0.5, 0.0))
     mixed = spread_shares([np.array([[1.0, 1.0, 1.0], [2.0, 4.0, 6.0]])])  # rest: -1 0 1 and 1 0 -1, so MS_rest = 2
     assert (mixed.tokens, mixed.noise, mixed.interaction) == pytest.approx((4.5 - 2 / 3, 1 - 2 / 2, 2.0))
+
+
+def test_shares_have_intervals_over_prompts():
+    tables = [np.array([[0.0, 0.0], [size, size]]) for size in (1.0, 2.0, 3.0, 4.0)]
+    only_tokens = spread_shares(tables).estimates()["tokens"]
+    assert (only_tokens.mean, only_tokens.low, only_tokens.high, only_tokens.n) == (1, 1, 1, 4)
+    mixed = spread_shares([*tables, *(table.T for table in tables)]).estimates()
+    assert mixed["tokens"].mean == pytest.approx(0.5) and mixed["interaction"].mean == 0
+    assert 0 <= mixed["noise"].low < 0.3 and 0.7 < mixed["noise"].high <= 1
+
+
+def test_components_of_prompts_take_no_part_in_comparing_and_showing():
+    table = np.array([[1.0, 1.0], [2.0, 4.0]])
+    assert spread_shares([table]) == spread_shares([table, table])
+    assert "by_prompt" not in repr(spread_shares([table]))

@@ -83,6 +83,13 @@ def test_a_guard_is_what_a_recipe_a_run_or_the_reward_itself_says_and_no_users_f
     )
 
 
+def test_a_users_file_is_not_run_for_a_report(tmp_path, monkeypatch):
+    (tmp_path / "planted_guard.py").write_text("from pathlib import Path\n\nPath(__file__).with_name('ran').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not should_keep(RewardSection(name="own", type="planted_guard:Guard"))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_noise_from_step_to_step_is_no_fall():
     metrics = lines()
     for line, value in zip(metrics, [0.9, 0.5] * 2 + [0.6, 0.3, 0.8] * 9, strict=False):

@@ -8,7 +8,7 @@ import pytest
 
 from blip3o_grpo.configs.study import START, GoalSection
 from blip3o_grpo.study.conclusions import conclude
-from blip3o_grpo.study.goals import beats, best_of, describe, judge, listed
+from blip3o_grpo.study.goals import beats, best_of, describe, judge, listed, told_apart
 from blip3o_grpo.study.matrix import Cell, Comparison, Matrix
 
 MARGIN = 0.05
@@ -37,7 +37,14 @@ def goal(name, margin=MARGIN):
 
 
 def matrix(
-    against_baseline: Sequence[Comparison], between: Sequence[Comparison] = (), *, trained=(), seeds=None, arms=None
+    against_baseline: Sequence[Comparison],
+    between: Sequence[Comparison] = (),
+    *,
+    trained=(),
+    seeds=None,
+    arms=None,
+    baseline=START,
+    against_start=None,
 ) -> Matrix:
     """`trained`: (arm, reward) pairs; `seeds`: arm to number of runs."""
     arms = arms or [START, *dict.fromkeys(c.arm for c in against_baseline)]
@@ -48,7 +55,8 @@ def matrix(
         runs = dict.fromkeys(range(number[arm]), 0.5)
         for suite, reward in names:
             cells.append(Cell(arm, suite, reward, float((arm, reward) in trained), 0.5, 0.4, 0.6, 40, runs))
-    return Matrix([], arms, START, cells, list(against_baseline), list(between))
+    from_start = list(against_baseline if against_start is None else against_start)
+    return Matrix([], arms, baseline, cells, list(against_baseline), list(between), from_start)
 
 
 TEXT, LOOK = "signs/exact", "signs/look"
@@ -89,6 +97,12 @@ def test_what_an_arm_trains_on_is_its_own_gain_and_no_other_arms():
     assert not other.own_gains and [c.name for c in other.gains] == [TEXT] and other.eligible and other.reason == ""
 
 
+def test_a_gain_of_its_own_does_not_spoil_another_one():
+    judgement = only([better("a", TEXT), better("a", LOOK)], trained={("a", "exact")})
+    assert [c.name for c in judgement.own_gains] == [TEXT] and [c.name for c in judgement.gains] == [LOOK]
+    assert judgement.eligible and judgement.reason == ""
+
+
 def test_reasons_name_what_is_missing_before_what_falls():
     missing = only([better("a", TEXT), worse("a", LOOK)], [*GOALS, goal("shapes/geneval"), goal("shapes/look")])
     assert missing.missing == ["shapes/geneval", "shapes/look"] and not missing.eligible
@@ -101,6 +115,33 @@ def test_reasons_name_what_is_missing_before_what_falls():
 def test_arms_that_were_not_compared_are_not_judged():
     found = matrix([better("a", TEXT)], arms=[START, "b", "a"])
     assert [judgement.arm for judgement in judge(found, GOALS)] == ["a"]
+
+
+def test_an_arm_must_hold_against_the_untrained_policy_too_where_the_baseline_is_an_arm():
+    """It may be better than a bad arm and worse than no training at all."""
+    gained, kept = better("b", TEXT, against="a"), same("b", LOOK, against="a")
+    start = [better("a", TEXT), worse("a", LOOK), better("b", TEXT), worse("b", LOOK)]
+    found = matrix([gained, kept], arms=[START, "a", "b"], baseline="a", against_start=start)
+    (judgement,) = judge(found, GOALS)
+    assert (judgement.against, judgement.start.against) == ("a", START) and not judgement.eligible
+    assert judgement.reason == (
+        "against start, a fall that matters is not excluded in signs/look -0.200 (-0.210 to -0.190, n=40)"
+    )
+    untrained = better(START, TEXT, against="a")
+    found = matrix([gained, kept, untrained], arms=[START, "a", "b"], baseline="a", against_start=start)
+    assert [one.arm for one in judge(found, GOALS)] == ["b"]  # no training at all is no arm to recommend
+    start[3] = same("b", LOOK)
+    (judgement,) = judge(matrix([gained, kept], arms=[START, "a", "b"], baseline="a", against_start=start), GOALS)
+    assert judgement.eligible and judgement.reason == ""
+    (judgement,) = judge(matrix([better("a", TEXT), same("a", LOOK)]), GOALS)
+    assert (judgement.against, judgement.start) == (START, None)
+
+
+def test_arms_are_told_apart_by_any_verdict_in_a_goal():
+    between = [same("a", TEXT, against="b"), worse("b", LOOK, against="c"), better("a", "signs/ned", against="b")]
+    assert not told_apart(matrix(THREE, between), GOALS, ["a", "b"])
+    assert told_apart(matrix(THREE, between), GOALS, ["a", "b", "c"])
+    assert told_apart(matrix(THREE, between), [goal("signs/ned")], ["a", "b"])
 
 
 def test_words_for_comparisons_and_lists():

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from blip3o_grpo.configs.study import START
+from blip3o_grpo.configs import RewardSection
+from blip3o_grpo.configs.study import START, ArmSection
 from blip3o_grpo.evaluation.multiple_comparisons import correct
 from blip3o_grpo.evaluation.statistics import paired_bootstrap, seed_spread
 from blip3o_grpo.study.matrix import (
@@ -47,11 +48,11 @@ SCORES = {
 
 def plan(*, baseline="none", correction="holm", weights=None):
     weights = weights or {"a": {"ocr": 1.0}, "b": {"look": 0.5}}
-    arms = [SimpleNamespace(name=name, weights=given) for name, given in weights.items()]
+    arms = [ArmSection(name=name, weights=given) for name, given in weights.items()]
     prompts = [SimpleNamespace(id=name) for name in IDS]
     return SimpleNamespace(
         study=SimpleNamespace(arms=arms, baseline=baseline, correction=correction),
-        base=SimpleNamespace(rewards=[SimpleNamespace(name="ocr"), SimpleNamespace(name="look")]),
+        base=SimpleNamespace(rewards=[RewardSection(name="ocr"), RewardSection(name="look", type="mine:Look")]),
         suites={"signs": prompts, "few": prompts[:2]},
     )
 
@@ -154,6 +155,7 @@ def test_the_matrix_compares_with_the_baseline_and_every_pair_of_trained_arms():
     assert (found.arms, found.baseline) == ([START, "a", "b"], START)
     assert {(c.arm, c.against) for c in found.against_baseline} == {("a", START), ("b", START)}
     assert {(c.arm, c.against) for c in found.between_arms} == {("b", "a")}
+    assert found.against_start == found.against_baseline
     assert len(found.cells) == 12
     assert found.cell("b", OCR).seeds.keys() == {1, 2}
     assert found.cell("b", Column("signs", "look", IDS)).weight == 0.5
@@ -166,6 +168,7 @@ def test_an_arm_may_be_the_baseline_and_one_without_a_finished_run_may_not():
     with_a = build_matrix(plan(baseline="a"), SCORES)
     assert with_a.baseline == "a"
     assert {(c.arm, c.against) for c in with_a.against_baseline} == {(START, "a"), ("b", "a")}
+    assert {(c.arm, c.against) for c in with_a.against_start} == {("a", START), ("b", START)}
     without = build_matrix(plan(baseline="a"), {START: SCORES[START], "b": SCORES["b"]})
     assert (without.arms, without.baseline) == ([START, "b"], START)
     assert build_matrix(plan(), {START: {}}) is None

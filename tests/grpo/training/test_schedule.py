@@ -15,6 +15,11 @@ def test_no_step_repeats_a_prompt_and_every_pass_is_a_new_order():
     assert passes[0] != passes[1]
 
 
+def test_the_schedule_of_a_seed_stays_the_same_over_versions():
+    """A run that is resumed after an update goes on with the prompts it would have seen."""
+    assert prompt_schedule(5, 2, 4, seed=3) == [4, 2, 1, 3, 3, 0, 2, 1]
+
+
 def test_a_longer_run_starts_like_a_shorter_one():
     assert prompt_schedule(10, 4, 6, seed=1)[:8] == prompt_schedule(10, 4, 2, seed=1)
     assert prompt_schedule(10, 4, 2, seed=1) != prompt_schedule(10, 4, 2, seed=2)

@@ -53,7 +53,8 @@ def test_what_hangs_is_named_and_charged(ledger):
         ledger.born("reward-ocr-0", now=101)
     refusal = ledger.begins("reward-ocr-0", "hangs", "score", now=102).refusal
     assert refusal.startswith("3 attempts failed: no answer within 5 s (score), then its process died, then its")
-    assert refusal.endswith("(faults.retries=2); where it hung is in Ray's log of the worker, worker-*.err")
+    assert "(faults.retries=2); where it hung is in Ray's log of the worker, worker-*.err" in refusal
+    assert refusal.endswith("(see failures/ray-logs in the run folder)")
     assert ledger.take_counts()["timeouts"] == 1
 
 

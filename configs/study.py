@@ -260,10 +260,11 @@ def shrink(study: StudyConfig) -> StudyConfig:
         for arm in study.arms[:SMOKE_ARMS]
     )
     suites = tuple(suite.model_copy(update={"num_prompts": SMOKE_PROMPTS}) for suite in study.suites)
+    few = {} if suites else {"evaluation.num_prompts": SMOKE_PROMPTS}
     return study.model_copy(
         update={
             "study_dir": f"{study.study_dir}-smoke",
-            "overrides": {**study.overrides, **SMOKE, "evaluation.num_prompts": SMOKE_PROMPTS},
+            "overrides": {**study.overrides, **SMOKE, **few},
             "arms": arms,
             "suites": suites,
             "seeds": study.seeds[:1],
@@ -377,9 +378,12 @@ def _resolve_paths(overrides: dict[str, Any], folder: Path) -> None:
     """Make the paths among overrides whole; the name of a policy on the hub is none."""
     for key in (".".join(parts) for parts in PATH_KEYS):
         value = overrides.get(key)
-        hub = key == "policy.path" and isinstance(value, str) and HUB_NAME.fullmatch(value)
-        if value != "tiny" and not (hub and not (folder / expand_user(value)).is_dir()):
+        if not (key == "policy.path" and isinstance(value, str) and _is_no_folder(value, folder)):
             _resolve(overrides, key, folder)
+
+
+def _is_no_folder(policy: str, folder: Path) -> bool:
+    return policy == "tiny" or bool(HUB_NAME.fullmatch(policy) and not (folder / expand_user(policy)).is_dir())
 
 
 def _resolve(values: dict, key: str, folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from blip3o_grpo.configs.study import START, GoalSection
-from blip3o_grpo.study.conclusions import conclude
+from blip3o_grpo.study.conclusions import conclude, label_candidates
 from blip3o_grpo.study.goals import beats, best_of, describe, judge, listed, told_apart
 from blip3o_grpo.study.matrix import Cell, Comparison, Matrix
 
@@ -246,6 +246,26 @@ def test_arms_that_were_not_told_apart_have_no_winner_and_each_pair_is_named():
         "(-0.210 to -0.190, n=40).",
         "Between b and c no difference was shown in any goal: this study gives no reason to prefer one to the other.",
     ]
+
+
+def labels(between, arms, goals=GOALS):
+    """What the tables of a study's page write beside each arm that the goals leave."""
+    found = matrix([c for c in THREE if c.arm in arms], between)
+    return label_candidates(found, goals, conclude(found, arms, goals))
+
+
+def test_a_label_says_recommended_of_one_arm_only_and_else_what_was_not_shown():
+    one = [better("a", TEXT, against="b"), same("a", LOOK, against="b")]
+    assert labels(one, ["a", "b"]) == {"a": "recommended"}
+    equal = [same("a", TEXT, against="b"), same("a", LOOK, against="b")]
+    text = "no difference shown between a and b"
+    assert labels(equal, ["a", "b"]) == {"a": text, "b": text}
+    mixed = [better("a", TEXT, against="b"), worse("a", LOOK, against="b")]
+    text = "no winner between a and b"
+    assert labels(mixed, ["a", "b"]) == {"a": text, "b": text}
+    assert labels(mixed, ["a", "b"], [goal(TEXT)]) == {"a": "recommended"}
+    nobody = matrix([same("a", TEXT), same("a", LOOK)])
+    assert label_candidates(nobody, GOALS, conclude(nobody, ["a"], GOALS)) == {}
 
 
 def test_measures_that_are_no_goals_do_not_tell_arms_apart():

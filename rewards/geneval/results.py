@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -83,14 +84,20 @@ def write_results(path: Path, prompts: Sequence[ScoredPrompt]) -> None:
 
 
 def _holds_results(path: Path) -> bool:
+    entry = _first_entry(path)
+    return isinstance(entry, dict) and {"filename", "correct"} <= entry.keys()
+
+
+def _first_entry(path: Path) -> Any:
+    """What JSON a file's first line holds; None: none."""
     if other_kind(path):
-        return False
+        return None
     with open_regular(path) as file:
         line = file.readline(MAX_BYTES)
     try:
-        return {"filename", "correct"} <= set(json.loads(line))
-    except (ValueError, TypeError, RecursionError):
-        return False
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _others(folder: Path) -> list[Path]:

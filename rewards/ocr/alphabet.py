@@ -53,8 +53,7 @@ def unreadable(targets: Sequence[str], readable: frozenset[str]) -> list[str]:
 
 
 def _is_letter(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] in "LM" or category == "Nd"
+    return unicodedata.category(character).startswith(("L", "M", "Nd"))
 
 
 def onnx_alphabet(file: Path) -> list[str]:

@@ -60,6 +60,8 @@ def test_older_results_are_replaced_and_nothing_of_them_stays(results):
     assert [path.name for path in image_folder(results).rglob("*.png")] == ["0000.png"]
     image_folder(results).rename(results.parent / "moved")
     check_results_path(results)  # results without their images are results
+    results.write_text('{"filename": "a.png", "correct": true}\n')
+    check_results_path(results)
 
 
 def refused(path):
@@ -76,7 +78,18 @@ def test_results_have_a_name_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"prompt": "a star"}\n', '{"filename": "a.png"}\n', "", "7\n", "null\n", "{torn", "\udcff"]
+    "text",
+    [
+        '{"prompt": "a star"}\n',
+        '{"filename": "a.png"}\n',
+        '["filename", "correct"]\n',
+        "",
+        "7\n",
+        "null\n",
+        "{torn",
+        "[" * 100_000,
+        "\udcff",
+    ],
 )
 def test_a_file_of_anything_else_is_not_replaced(tmp_path, text):
     path = tmp_path / "run.jsonl"

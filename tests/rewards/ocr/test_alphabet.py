@@ -36,7 +36,8 @@ def recognizer(folder: Path, alphabet: object) -> Path:
 def test_the_characters_of_an_onnx_file_are_read_past_all_other_fields(tmp_path):
     file = tmp_path / "rec.onnx"
     entries = [field(1, b"shape") + field(2, b"48"), field(1, b"character") + field(2, "a\nБ\n漢".encode())]
-    other = b"\x08\x96\x01" + b"\x11" + bytes(8) + b"\x1d" + bytes(4) + field(7, b"\x08" * 300)
+    numbers = b"\x08\x96\x01" + b"\x08\x7f" + b"\x11" + b"\xff" * 8 + b"\x1d" + b"\xff" * 4
+    other = numbers + field(7, b"\xff" * 300) + field(7, b"\xff" * 128)
     file.write_bytes(other + field(14, entries[0]) + other + field(14, entries[1]) + other)
     assert onnx_alphabet(file) == ["a", "Б", "漢"]
     assert readable_letters(file) == set("aб漢")
@@ -122,12 +123,24 @@ def test_an_alphabet_that_is_no_list_of_characters_is_refused(tmp_path, alphabet
         readable_letters(file)
 
 
-@pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"PostProcess: 3", b"Global: {}", b"PostProcess: {}"])
-def test_settings_that_cannot_be_read_are_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "TypeError: "),
+        (b"[", "ParserError: while parsing a "),
+        (b"\xff", "UnicodeDecodeError: "),
+        (b"PostProcess: 3", "TypeError: "),
+        (b"Global: {}", "KeyError: 'PostProcess'"),
+        (b"PostProcess: {}", "KeyError: 'character_dict'"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_refused_in_one_line(tmp_path, content, reason):
     file = tmp_path / "inference.yml"
     file.write_bytes(content)
-    with pytest.raises(RewardError, match=r"inference.yml: no PostProcess.character_dict in it \("):
+    with pytest.raises(RewardError) as refused:
         read_settings(file, "PostProcess", "character_dict")
+    assert f"inference.yml: no PostProcess.character_dict in it ({reason}" in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_official_prompts_are_accepted_and_the_check_is_fast():

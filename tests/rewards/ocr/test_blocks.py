@@ -145,6 +145,7 @@ def test_orders_do_not_depend_on_where_in_the_picture_and_how_large_the_lines_ar
 def test_boxes_without_height_are_not_below_one_another_in_a_circle():
     flat = [line("A", 0, 5, height=0), line("B", 0, 5, height=0)]
     assert whole_and_paths(flat) == (["AB"], ["A", "B"])
+    assert whole_and_paths([line("A", 0, 0), line("B", 0, 20, height=0)]) == (["AB"], ["AB"])
 
 
 @pytest.mark.parametrize(("shift", "below"), [(9, True), (10, False), (-9, True), (-10, False)])

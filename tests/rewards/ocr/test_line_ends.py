@@ -14,13 +14,19 @@ from blip3o_grpo.rewards.ocr.line_ends import mended
         (["A INTER-", "NATIONAL B"], ["a international b"], ["a international", "b"]),
         (["INTER\u2010", "NATIONAL"], ["International"], ["international", ""]),
         (["IN-", "TER-", "NATIONAL X"], ["INTERNATIONAL X"], ["international", "", "x"]),
+        (["CLOSED", "INTER-", "NATIONAL B C"], ["INTERNATIONAL"], ["CLOSED", "international", "b c"]),
+        (["INTER-", "", "NATIONAL"], ["INTERNATIONAL"], ["INTER-", "", "NATIONAL"]),  # nothing follows
+        (["T-", "SHIRT"], ["TSHIRT"], ["tshirt", ""]),
         (["T-", "SHIRT"], ["T-SHIRT"], ["T-", "SHIRT"]),
         (["T-", "SHIRT"], ["TSHIRT", "T-SHIRT"], ["T-", "SHIRT"]),
+        (["T-", "SHIRT SALE"], ["TSHIRT", "T-SHIRT"], ["T-", "SHIRT SALE"]),
         (["T-", "SHIRT"], ["SHIRT"], ["T-", "SHIRT"]),
         (["INTER-", "NATIONAL"], ["INTERNATIONALE"], ["INTER-", "NATIONAL"]),
         (["INTER-"], ["INTER"], ["INTER-"]),
         (["INTER-", "X NATIONAL"], ["INTERNATIONAL"], ["INTER-", "X NATIONAL"]),
         (["INTER", "NATIONAL"], ["INTERNATIONAL"], ["INTER", "NATIONAL"]),  # no hyphen: letters are joined anyway
+        (["INTER", "NATIONAL"], ["INTENATIONAL"], ["INTER", "NATIONAL"]),  # no letter is taken for a hyphen
+        (["IN-", "TER", "NATIONAL"], ["INTENATIONAL"], ["IN-", "TER", "NATIONAL"]),
         (["5-", "6"], ["56"], ["5-", "6"]),
         (["-", "A"], ["A"], ["-", "A"]),
         (["IN-", "TER- X", "NATIONAL"], ["INTERNATIONAL"], ["IN-", "TER- X", "NATIONAL"]),

@@ -68,6 +68,8 @@ def test_ascii_stays_as_it_is():
     assert folded(string.printable) == string.printable
     assert words("A b\tC\nd\u00a0e\u3000f\u2003G") == list("abcdefg")
     assert letters(" A\t`b` \u0130") == "a`b`i\u0307"
+    printed = string.digits + string.ascii_lowercase + string.punctuation
+    assert words(printed) == [printed]
 
 
 def test_each_character_of_a_script_without_spaces_is_a_word():

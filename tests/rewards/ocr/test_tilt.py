@@ -33,6 +33,27 @@ def test_text_that_is_nearly_level_keeps_its_place():
     assert level_boxes([]) == []
 
 
+@pytest.mark.parametrize(("degrees", "height"), [(1.99, 13.5), (2.01, 10), (-1.99, 13.5), (-2.01, 10)])
+def test_text_is_turned_beyond_two_degrees(degrees, height):
+    """What is turned less keeps the upright box around it, which is higher than the line."""
+    (box,) = level_boxes([corners((0, 0, 100, 10), degrees)])
+    assert box[3] - box[1] == pytest.approx(height, abs=0.05)
+
+
+def test_the_middle_of_the_text_stays_where_it_is():
+    quads = [corners((500, 300, 700, 330), 20), corners((500, 340, 700, 370), 20)]
+    boxes = np.array(level_boxes(quads))
+    assert boxes.mean(axis=0).reshape(2, 2).mean(axis=0) == pytest.approx(np.mean(quads, axis=(0, 1)))
+
+
+def test_lines_of_more_than_half_the_length_tell_the_tilt():
+    """Of a level and a tilted line, whichever is longer."""
+    for level, tilted, expected in ((40, 60, 10), (60, 40, 0)):
+        quads = [corners((0, 0, level, 10), 0), corners((0, 40, tilted, 50), 10)]
+        box = level_boxes(quads)[1 if expected else 0]
+        assert box[3] - box[1] == pytest.approx(10)
+
+
 def test_long_lines_tell_the_tilt():
     quads = [corners(LINES[0], 0), corners((0, 40, 10, 50), 40), corners((0, 60, 10, 70), 40)]
     assert level_boxes(quads)[0] == LINES[0]

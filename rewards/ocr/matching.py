@@ -156,12 +156,12 @@ def found_words(
         if word in left:
             left[left.index(word)] = missing[number] = None
     runs = _soft_runs(missing)
-    longest = max((len(joined) for _, _, joined in runs), default=0)
+    longest = max((len(joined) for _, _, joined in runs), default=math.inf)
     for start, end, joined in runs:
         if None in missing[start:end]:
             continue
         for begin, stop, same in _soft_runs(left, ends, longest):
-            if same == joined and None not in left[begin:stop]:
+            if same == joined:
                 missing[start:end] = [None] * (end - start)
                 left[begin:stop] = [None] * (stop - begin)
                 break
@@ -183,10 +183,11 @@ def _soft_runs(
         num_letters = 0
         for end in range(start + 1, len(tokens) + 1):
             last = tokens[end - 1]
-            num_letters += len(last or "")
-            if last is None or num_letters > longest:
+            if last is None:
                 break
-            if end - start > 1 and end - 1 not in ends and tokens[end - 2][-1].isalnum() and last[0].isalnum():
+            num_letters += len(last)
+            apart = end - start > 1 and end - 1 not in ends and tokens[end - 2][-1].isalnum() and last[0].isalnum()
+            if apart or num_letters > longest:
                 break
             runs.append((start, end, "".join(tokens[start:end])))
     return sorted(runs, key=lambda run: run[0] - run[1])

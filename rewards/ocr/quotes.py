@@ -20,7 +20,7 @@ from typing import Any
 from blip3o_grpo.rewards.types import RewardError
 
 _MARK = re.compile(
-    r'\\*(?:"+|[\u201c-\u201f\u00ab\u00bb\u2039\u203a\u275d\u275e\u300c-\u300f\u301d-\u301f\u2033\uff02\uff62\uff63])'
+    r'\\*("+|[\u201c-\u201f\u00ab\u00bb\u2039\u203a\u275d\u275e\u300c-\u300f\u301d-\u301f\u2033\uff02\uff62\uff63])'
 )
 _PAIRS = frozenset(
     ["“”", "””", "”“", "„“", "„”", "‟”", "‟“", "«»", "»«", "»»", "‹›", "›‹", "❝❞", "「」", "『』", "〝〞", "〝〟", "″″"]
@@ -120,13 +120,13 @@ def target_texts(prompt: str, metadata: Mapping[str, Any]) -> list[str]:
 def _marks(prompt: str) -> Iterator[_Mark]:
     for match in _MARK.finditer(prompt):
         before, after = prompt[: match.start()][-1:], prompt[match.end() :][:1]
-        sign = match[0].lstrip("\\")
+        sign = match[1]
         yield _Mark(
-            sign="\\" + sign if match[0] != sign and sign[0] == '"' else sign,
+            sign="\\" + sign if match[0] != sign and '"' in sign else sign,
             start=match.start(),
             end=match.end(),
             after_number=bool(before) and unicodedata.category(before) in ("Nd", "No"),
-            space_before=not before or before.isspace(),
+            space_before=before.isspace(),
             space_after=not after or after.isspace(),
         )
 
@@ -148,9 +148,9 @@ def _outside(state: _State, mark: _Mark) -> Iterator[_State]:
         yield _State(state.cost + _DOUBLED, state.spans)
     if may_open:
         cost = _INCH * inches + _SPACE * mark.space_after
-        yield _State(state.cost + cost, state.spans, mark.sign, mark.end, 1)
+        yield _State(state.cost + cost, state.spans, mark.sign, mark.end)
         if mark.sign == '""' and not mark.space_after:
-            yield _State(state.cost + _NESTED, state.spans, '"', mark.end - 1, 2)
+            yield _State(state.cost + _NESTED, state.spans, '"', mark.end - 1, 1)
 
 
 def _inside(state: _State, mark: _Mark, prompt: str) -> Iterator[_State]:
@@ -159,19 +159,19 @@ def _inside(state: _State, mark: _Mark, prompt: str) -> Iterator[_State]:
     closed = (*state.spans, text)
     space = _SPACE * mark.space_before
     if mark.sign == state.opener if state.opener[-1] == '"' else state.opener + mark.sign in _PAIRS:
-        if state.depth > 1:
+        if state.depth:
             yield replace(state, cost=state.cost + space, depth=state.depth - 1)
         else:
-            if mark.sign == '"' and mark.space_before and not mark.space_after:
-                yield replace(state, cost=state.cost + _NESTED, depth=2)
+            if mark.sign[-1] == '"' and mark.space_before and not mark.space_after:
+                yield replace(state, cost=state.cost + _NESTED, depth=1)
             yield _State(state.cost + space, closed)
             if mark.after_number:
                 yield replace(state, cost=state.cost + _INCH)
     elif mark.sign == '""' and state.opener == '"':  # one text ends where the next begins, or a doubled mark inside
-        yield _State(state.cost + space + _SPACE * mark.space_after, closed, state.opener, mark.end, 1)
+        yield _State(state.cost + space + _SPACE * mark.space_after, closed, state.opener, mark.end)
         yield replace(state, cost=state.cost + _DOUBLED)
-        if mark.after_number or state.depth > 1:  # inches, or a nested quotation, and then the end
-            yield _State(state.cost + _INCH * (state.depth == 1), (*state.spans, f'{text}"'))
+        if mark.after_number or state.depth:  # inches, or a nested quotation, and then the end
+            yield _State(state.cost + _INCH * (not state.depth), (*state.spans, f'{text}"'))
     else:
         yield replace(state, depth=state.depth + (mark.sign == state.opener))
         if mark.sign[-1] in _ENGLISH and state.opener[-1] in _ENGLISH:

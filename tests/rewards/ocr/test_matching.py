@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blip3o_grpo.rewards.ocr.matching import found_words, occurrence_scores
+from blip3o_grpo.rewards.ocr.text_score import score_text
 
 
 def equal_letters(text: str, target: str) -> float:
@@ -25,6 +26,7 @@ def scores(texts: list[str], *targets: str, whole_words: bool = False, orders=No
         (["AB", "CD"], ["ABCD"], [1], [1]),
         (["AB", "CD", "EF"], ["BC", "DE"], [1, 1], [0, 0]),
         (["XAB", "CD"], ["ABCD"], [1], [0]),
+        (["AB", "CD Y"], ["ABCD"], [1], [0.8]),
         (["X AB", "CD Y"], ["ABCD", "Y", "X"], [1, 1, 1], [1, 1, 1]),
         (["X AB", "CD Y"], ["ABCD", "X"], [1, 1], [0, 0.33]),
         (["AB", "AB"], ["AB", "AB", "AB"], [1, 1, 0], [1, 1, 0]),
@@ -43,6 +45,13 @@ def test_an_occurrence_at_the_edges_of_lines_or_words_is_taken_before_one_inside
     assert scores(["NOT NO X"], "NO", "OT") == [1, 1]
     assert scores(["A NO X", "NO", "OX"], "NO", "AN", "OY", orders=[(0,), (1,), (2,)]) == [1, 1, 0.5]
     assert scores(["XNO", "NO YY", "NO"], "NO", "XNO", "NOYY") == [1, 1, 1]
+    assert scores(["XA A Y"], "A", "XAQY") == [1, 0.75]
+
+
+def test_a_whole_line_is_taken_before_a_word_of_another():
+    """So that no words are left over there; found letter by letter, it needs no score."""
+    for texts in (["Q A", "A"], ["A", "Q A"], ["Q A", "A", "A Q"]):
+        assert scores(texts, "A", whole_words=True, score=lambda *_: 0.0) == [1]
 
 
 def test_an_occurrence_in_one_line_is_taken_before_one_over_two():
@@ -73,7 +82,14 @@ def test_the_best_match_is_given_out_first_and_its_lines_are_gone():
     assert scores(["ABCX", "ABYY"], "ABZZ", "ABCZ") == [0.5, 0.75]
     assert scores(["AB", "CX", "ABY"], "ABCZ", "ABZ") == [0.75, pytest.approx(2 / 3)]
     assert scores(["ABX", "ABX"], "ABZ", "ABW", "ABV") == pytest.approx([2 / 3, 2 / 3, 0])
+    assert scores(["QRSX", "ABCX"], "ABCZ", "QRST") == [0.75, 0.75]  # the lines before stay
     assert scores([], "A") == [0]
+
+
+def test_a_long_run_may_be_the_best_match():
+    """Of 14 letters, 6 are those of the target, in its order; without the second line 5 of 13, without the first 1."""
+    (score,) = scores(["ABCDEQQQQQQQQ", "F"], "ABCDEF", score=lambda text, target: score_text(text, target, "ned"))
+    assert score == pytest.approx(6 / 14)
 
 
 def test_runs_too_long_to_score_more_are_not_scored():
@@ -85,6 +101,9 @@ def test_runs_too_long_to_score_more_are_not_scored():
 
     assert scores(["ABX", *["CDE"] * 50], "ABZ", score=spy) == [pytest.approx(2 / 3)]
     assert max(map(len, seen)) == 9 and len(seen) == len(set(seen))
+    seen.clear()
+    assert scores(["QQQ"] * 50, "ABZ", score=spy) == [0]
+    assert max(map(len, seen)) == 9
 
 
 @pytest.mark.parametrize(
@@ -108,11 +127,16 @@ def test_runs_too_long_to_score_more_are_not_scored():
         ("A. B.", "A.B. C", 2, "C"),
         ("A. B C", "A.BC", 0, "A.BC"),
         ("A .", "", 0, ""),
+        ("A & B", "A& A&B", 3, "A&"),  # the longest run first
+        ("A & B", "A&B A&", 3, "A&"),  # and no part of it again
+        ("A & B 50 %", "A&B 50%", 5, ""),
+        ("AB%", "A B%", 0, "A B%"),
     ],
 )
 def test_found_words(wanted, read, count, left):
     found, rest = found_words(wanted.split(), read.split())
     assert (found, [word for word in rest if word]) == (count, left.split())
+    assert len(rest) == len(read.split())  # words keep their numbers
 
 
 @pytest.mark.parametrize(

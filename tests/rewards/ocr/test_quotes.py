@@ -37,6 +37,7 @@ DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[4] / 
         ('an empty "" and a blank "  " sign', []),
         ('"" then "A"', ["A"]),
         ('"A" then ""', ["A"]),
+        ('"" A" B"', ["B"]),
         ('""A and \\"" too', []),
         # other marks
         ("says “TAXI”", ["TAXI"]),
@@ -82,6 +83,7 @@ DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[4] / 
         ("\\“A\\”", ["A"]),
         ('""HELLO""', ["HELLO"]),
         ('"""HELLO"""', ["HELLO"]),
+        ('""BUS"7""', ['BUS"7']),
         ('"say ""hi"" now"', ['say "hi" now']),
         ('"A""B"', ["A", "B"]),
         ('"A B""C D" "E"', ["A B", "C D", "E"]),
@@ -94,6 +96,10 @@ DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[4] / 
         ('“HELLO"', ["HELLO"]),
         ('"HELLO” next to "BYE"', ["HELLO", "BYE"]),
         ("“HELLO“", ["HELLO"]),
+        ('“HELLO""', ["HELLO"]),
+        ('“HELLO\\"', ["HELLO"]),
+        ('\\"HELLO”', ["HELLO"]),
+        ('“say ""hi"" now”', ['say ""hi"" now']),
         ("『A」』", ["A」"]),
         ('"The "Big" Sale"', ['The "Big" Sale']),
         ('"He said "hi" to me" and "A"', ['He said "hi" to me', "A"]),
@@ -101,6 +107,11 @@ DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[4] / 
         ('""Yes" she said" and "A"', ['"Yes" she said', "A"]),
         ('"A" "B" "C"', ["A", "B", "C"]),
         ('"A "and" B"', ['A "and" B']),
+        ('\\"The \\"Big\\" Sale\\"', ['The "Big" Sale']),
+        ("「a「b「c」d」e」", ["a「b「c」d」e"]),
+        ("「A 」B」C」", ["A"]),  # a bracket that closes opens nothing
+        ('"A"1" C"', ["A", "C"]),  # what opens inside of straight ones has a space before, and none after
+        ('"A " 1" C"', ["A", "C"]),
         ('"A "and "B"', ["A", "B"]),  # an opening mark that no closing one follows
         ('"Size: 12""', ['Size: 12"']),
         ('a 12" plate "6\' 2"" and "A"', ["6' 2\"", "A"]),
@@ -125,6 +136,14 @@ def test_quoted_spans(prompt, spans):
         ("「出口』", "「出口』"),
         ("«A", "«A"),
         ('「A"', '「A"'),
+        ("“A」", "“A」"),
+        ("„A“ and B”", "”"),  # what closes a quotation is no part of its text
+        ("„A” and B“", "“"),
+        ("‟A“ and B”", "”"),
+        ('＂A＂ and B"', '"'),
+        ('"A""', '"A""'),
+        ("Room 12“A", "“A"),
+        ('」A " B', '" B'),
         ('says \\"A', '\\"A'),
         ('"""A', '"""A'),
         ('"A "B" C', '"A "B" C'),

@@ -73,6 +73,8 @@ def test_the_shipped_recogniser_reads_latin_chinese_and_japanese():
         (["Tie\u0302\u0301ng Vi\u1ec7t"], "\u1ebf\u1ec7"),
         (["٣"], "٣"),
         (["OPEN", "ДА"], "ДА"),
+        (["OPEN สวัสดี"], "สวัดี"),  # marks on letters too
+        (["Room ٣"], "٣"),
         (["Room 13⅓"], ""),  # a symbol costs its share only
         (["⅓"], "⅓"),  # unless nothing else is wanted
         (["⅓ ⅔"], "⅓⅔"),

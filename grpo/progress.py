@@ -280,9 +280,13 @@ class ProgressDisplay:
                 print_warning(self.console, warning)
 
     def _next(self) -> Mapping[str, Any] | None:
+        from ray.exceptions import RayError  # whoever has a queue has imported Ray; others need not
+
         while True:
             try:
                 return self.queue.get(timeout=0.5)
             except Empty:
                 if self._stop.is_set():
                     return None
+            except RayError:  # the queue is gone, and with it most often the run: whoever waits for that says so
+                return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -90,8 +91,27 @@ def check_inputs(config: RunConfig) -> CheckedRun:
             f"{config.prompts.train}: {len(train)} prompts cannot fill a step of "
             f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
         )
+    check_reference(config, heldout)
     check_pictures(config, policy_path, heldout)
     return CheckedRun(config, folder, policy_path, train, heldout)
+
+
+def check_reference(config: RunConfig, heldout: Sequence[Prompt]) -> None:
+    """The first evaluation draws as many images as the rewards need that compare with the starting policy's.
+
+    Raises:
+        ConfigError: naming the keys that decide how many.
+    """
+    section = config.evaluation
+    drawn = min(section.num_prompts, len(heldout)) * section.images_per_prompt
+    for reward in config.rewards:
+        least = 0 if reward.runtime_env else find_reward(reward.target, reward.folder).min_reference_images
+        if drawn < least:
+            raise ConfigError(
+                f"reward {reward.name!r} needs at least {least} images of the starting policy; evaluation.num_prompts="
+                f"{section.num_prompts} and evaluation.images_per_prompt={section.images_per_prompt} give {drawn} "
+                f"(there are {len(heldout)} held-out prompts)"
+            )
 
 
 def policy_of(config: RunConfig) -> Path:

@@ -52,6 +52,8 @@ class RewardBase:
     """Whether the reward guards the look of the images, so that a fall of it is a warning even if it is trained on."""
     expects_spread: ClassVar[bool] = True
     """Whether images of one prompt should differ under it; `doctor` says so where they do not. False for guards."""
+    min_reference_images: ClassVar[int] = 1
+    """Of the starting policy's images, how many `fit_reference` needs at least: a run's first evaluation gives them."""
 
     @staticmethod
     def check_options(*_: Any, **options: Any) -> None:
@@ -88,7 +90,7 @@ class RewardBase:
 BEFORE_MODELS = ("check_options", "applicable", "check_prompt")
 """Hooks that are called on the class, before there is an instance."""
 HOOKS = (*BEFORE_MODELS, "fit_reference", "state_dict", "load_state_dict", "explained_scores")
-ATTRIBUTES = ("kind", "needs", "tags", "is_guard", "expects_spread")
+ATTRIBUTES = ("kind", "needs", "tags", "is_guard", "expects_spread", "min_reference_images")
 """What a reward may declare."""
 _NEAR, _NEAR_ATTRIBUTE = 0.88, 0.85  # one letter of `kind` too few is .857
 

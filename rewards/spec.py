@@ -32,6 +32,7 @@ class RewardSpec:
     expects_spread: bool
     hooks: frozenset[str]
     """Which hooks of `RewardBase` the class has."""
+    min_reference_images: int = 1
     note: str | None = None
     """What its user should hear, in one line: which of two of one name was taken."""
 
@@ -134,6 +135,7 @@ def describe(found: Any, name: str, note: str | None = None) -> RewardSpec:
         is_guard=bool(getattr(found, "is_guard", False)),
         expects_spread=bool(getattr(found, "expects_spread", True)),
         hooks=offered_hooks(found) if isinstance(found, type) else frozenset(),
+        min_reference_images=int(getattr(found, "min_reference_images", 1)),
         note=note,
     )
 

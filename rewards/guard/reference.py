@@ -16,8 +16,6 @@ import numpy as np
 from blip3o_grpo.rewards.guard.image_statistics import STATISTICS, image_statistics
 from blip3o_grpo.rewards.types import RewardBatch, RewardError
 
-MIN_REFERENCE_IMAGES = 8
-
 
 class ReferenceGuard:
     """Scores each image 1 / (1 + sum of squared excesses) over its statistics.
@@ -37,6 +35,7 @@ class ReferenceGuard:
 
     is_guard = True
     expects_spread = False
+    min_reference_images = 8
 
     def __init__(self, quantile: float = 0.01, softness: float = 0.5, min_width: float = 0.05) -> None:
         self.check_options(quantile, softness, min_width)
@@ -60,9 +59,10 @@ class ReferenceGuard:
         Raises:
             RewardError: fewer than 8 images.
         """
-        if len(batch) < MIN_REFERENCE_IMAGES:
+        if len(batch) < self.min_reference_images:
             raise RewardError(
-                f"reference_guard needs at least {MIN_REFERENCE_IMAGES} images of the starting policy, got {len(batch)}"
+                f"reference_guard needs at least {self.min_reference_images} images of the starting policy, "
+                f"got {len(batch)}"
             )
         low, high = np.quantile(image_statistics(batch.images), (self.quantile, 1 - self.quantile), axis=0)
         missing = np.maximum(self.min_width - (high - low), 0)

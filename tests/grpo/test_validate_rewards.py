@@ -1,11 +1,15 @@
 """What a run's check says of rewards and their files, each thing in one line, once."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
-from blip3o_grpo.configs import RewardSection
-from blip3o_grpo.rollout import Prompt
-from blip3o_grpo.validate import check_prompts, find_checked
+import pytest
 
+from blip3o_grpo.configs import ConfigError, RewardSection, load_run_config
+from blip3o_grpo.rollout import Prompt
+from blip3o_grpo.validate import check_inputs, check_prompts, find_checked
+
+RECIPE = Path(__file__).parents[2] / "configs/tiny_ocr.yaml"
 REWARD = "def half(images, prompts, metadata):\n    return [0.5] * len(images)\n"
 
 
@@ -31,3 +35,11 @@ def test_what_rewards_warn_of_is_printed_once(make_config, capsys):
     assert line.startswith(
         "warning: mine.jsonl: unknown GenEval `tag` 'mine': it is scored as all kinds of prompts but"
     )
+
+
+def test_too_few_pictures_for_a_reward_that_compares_with_the_start_are_told_at_once(tmp_path):
+    """Known from the recipe; it used to be said after all models were loaded and the pictures drawn."""
+    few = ["evaluation.num_prompts=3", "evaluation.images_per_prompt=2", f"run_dir={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match=r"reward 'guard' needs at least 8 images .*num_prompts=3 and .*give 6 \("):
+        check_inputs(load_run_config(RECIPE, few))
+    assert check_inputs(load_run_config(RECIPE, ["evaluation.num_prompts=4", *few[1:]]))

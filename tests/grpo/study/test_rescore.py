@@ -80,9 +80,9 @@ def test_all_images_are_scored_with_options_of_the_run_and_of_a_file(run, tmp_pa
         np.testing.assert_allclose(rescored.scores[name], np.tile(factor * red, (4, 1)))
     assert np.isnan(rescored.scores["guard"][1]).all() and (rescored.scores["guard"][0] == 0.5).all()
     rewards = {reward.name: reward for reward in rescored.rewards()}
-    assert rewards["guard"].without_spread == 1 and rewards["red"].without_spread == 0
+    assert rewards["guard"].without_spread.mean == 1 and rewards["red"].without_spread.mean == 0
     pair = next(pair for pair in rescored.pairs() if (pair.first, pair.second) == ("red", "triple"))
-    assert (pair.num_groups, pair.pearson, pair.same_best) == (4, pytest.approx(1), 1)
+    assert (pair.num_groups, pair.pearson.mean, pair.same_best.mean) == (4, pytest.approx(1), 1)
 
 
 def test_new_rewards_against_what_training_recorded(run):
@@ -115,7 +115,7 @@ def test_a_guard_remembers_the_starting_policy_of_the_run(run):
 def test_the_command_prints_tables_and_writes_json_and_csv(run, tmp_path):
     out = tmp_path / "scores.json"
     args = ["rescore", str(run), "--rewards", "reward_of_test:Red, old", "--out", str(out)]
-    result = CliRunner().invoke(app, args)
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, args)
     assert result.exit_code == 0, result.output
     assert "red and old" in result.output and "guard (recorded)" in result.output
     summary = json.loads(out.read_text())

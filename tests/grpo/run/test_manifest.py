@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 
 import pytest
 
@@ -89,9 +90,22 @@ def test_a_manifest_belongs_to_its_step(checkpoint):
 
 
 def test_a_pipe_in_place_of_the_manifest_is_not_waited_for(checkpoint):
-    (checkpoint / FILE).unlink()
-    os.mkfifo(checkpoint / FILE)
-    assert read_manifest(checkpoint) is None and "no manifest.json" in fault(checkpoint, 6, full=False)
+    pipe, found = checkpoint / FILE, []
+    pipe.unlink()
+    os.mkfifo(pipe)
+
+    def read():
+        found.extend([read_manifest(checkpoint), fault(checkpoint, 6, full=False)])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    reader.join(timeout=10)
+    waited = reader.is_alive()
+    while reader.is_alive():  # it is let go
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        reader.join(timeout=0.1)
+    assert not waited
+    assert found[0] is None and "no manifest.json" in found[1]
 
 
 @pytest.mark.parametrize("name", ["checkpoint-6", "refused-checkpoint-6"])

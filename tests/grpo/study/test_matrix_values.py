@@ -175,6 +175,7 @@ def test_all_columns_are_corrected_together(method):
         (0.2, 0.01, [0.5, -0.1], ""),
         (-0.2, 0.01, [-0.5, 0.1], ""),
         (0.2, 0.01, [0.4, 0.0], ""),  # a seed that shows nothing does not agree
+        (0.0, 0.01, [0.1, -0.1], ""),
     ],
 )
 def test_a_verdict_needs_the_correction_and_every_seed(difference, p, seeds, said):
@@ -234,4 +235,6 @@ def test_rows_as_csv_have_a_column_for_each_seed():
     assert list(rows[0])[-3:] == ["seed_0", "seed_1", "seed_2"] and "seeds" not in rows[0]
     assert float(rows[0]["difference"]) == found[0].difference and float(rows[0]["seed_1"]) == found[0].seeds[1]
     assert (rows[0]["seed_2"], rows[1]["seed_0"]) == ("", "")
+    assert [line.split(",")[0] for line in text.splitlines()] == ["arm", "a", "b"] and text.endswith("\n")
+    assert as_csv(found[1:]).splitlines()[0].endswith(",seed_1,seed_2")  # one row
     assert as_csv([]) == ""

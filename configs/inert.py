@@ -55,7 +55,8 @@ def inert_options(config: RunConfig) -> list[str]:
         found += _set(config.rollout, "rollout", "record_images", "rollout.record_every_steps=0 records none")
     if all(reward.replicas for reward in config.rewards):
         found += _set(config.cluster, "cluster", "rewards", "every reward has replicas of its own")
-    if evaluation.every_steps and math.lcm(evaluation.every_steps, config.checkpoint.every_steps) >= trainer.max_steps:
+    # 0 where steps are not evaluated
+    if math.lcm(evaluation.every_steps, config.checkpoint.every_steps) >= trainer.max_steps:
         never = (
             f"no checkpoint (every {config.checkpoint.every_steps} steps) is of a step that is evaluated (every "
             f"{evaluation.every_steps}), so none competes"

@@ -110,17 +110,15 @@ def group_agreements(a: np.ndarray, b: np.ndarray) -> dict[str, dict[int, float]
     for group, (left, right) in enumerate(zip(a, b, strict=True)):
         both = np.isfinite(left) & np.isfinite(right)
         x, y = left[both], right[both]
-        if len(x) < 2 or np.ptp(x) <= SAME or np.ptp(y) <= SAME:
+        if not len(x) or np.ptp(x) <= SAME or np.ptp(y) <= SAME:  # one image has no spread either
             continue
         if len(x) >= MIN_FOR_CORRELATION:
             found["pearson"][group] = _correlation(x, y)
             found["spearman"][group] = rank_correlation(x, y)
-        i, j = np.triu_indices(len(x), 1)
-        order = np.sign(x[i] - x[j]) * np.sign(y[i] - y[j])
-        if order.any():
-            found["same_order"][group] = float((order > 0).sum() / (order != 0).sum())
-        best = x >= x.max() - SAME, y >= y.max() - SAME
-        found["same_best"][group] = float((best[0] & best[1]).sum() / (best[0] | best[1]).sum())
+        order = np.sign(x[:, None] - x) * np.sign(y[:, None] - y)  # of each pair, twice; both tell some pair apart
+        found["same_order"][group] = float((order > 0).sum() / (order != 0).sum())
+        best, others = x >= x.max() - SAME, y >= y.max() - SAME
+        found["same_best"][group] = float((best & others).sum() / (best | others).sum())
     return found
 
 
@@ -131,4 +129,4 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     x, y = x - x.mean(), y - y.mean()
-    return float((x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()))
+    return float(np.clip((x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()), -1.0, 1.0))  # rounding may go beyond

@@ -52,9 +52,9 @@ class Estimate:
     @property
     def direction(self) -> int:
         """Of a change: 1 or -1 where its interval leaves out 0, else 0: no change is shown."""
-        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+        if self.low is None or self.high is None:
             return 0
-        return 1 if self.low > 0 else -1
+        return (self.low > 0) - (self.high < 0)
 
     def interval(self, form: str = ".3f") -> str:
         """`0.250 to 0.360`, or `no interval (n=3)`."""
@@ -254,39 +254,37 @@ def paired_bootstrap(
     counts = generator.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), size=num_resamples)
     resampled = counts @ by_prompt / num_prompts  # [num_resamples, K]
     of_seeds = np.array(spread.variances) / [table.shape[1] for table in values]
-    if of_seeds.any():
-        resampled += np.sqrt(of_seeds) * generator.standard_t(spread.degrees, size=(num_resamples, 1))
+    resampled += np.sqrt(of_seeds) * generator.standard_t(spread.degrees, size=(num_resamples, 1))
     tail = expanded_tail((1 - LEVEL) / 2, num_prompts)
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
     tolerance = NOTHING * (1 + np.abs(by_prompt).max(axis=0))  # sums of the same numbers differ in the last bit
     below, above = (resampled <= tolerance).mean(axis=0), (resampled >= -tolerance).mean(axis=0)
-    crossing = np.clip(np.minimum(below, above), 0.5 / num_resamples, 0.5)
+    crossing = np.maximum(np.minimum(below, above), 0.5 / num_resamples)
     p = two_sided_p(crossing, num_prompts)
     found = []
     for k, mean in enumerate(means.tolist()):
         bounds = find_bounds(values[k], paired)
-        if np.ptp(by_prompt[:, k]) <= tolerance[k] and not of_seeds[k]:
+        same = np.ptp(by_prompt[:, k]) <= tolerance[k]
+        if same and not of_seeds[k]:
             found.append(_constant(0.0 if abs(mean) <= tolerance[k] else mean, num_prompts, bounds))
             continue
-        if of_seeds[k] or num_prompts >= ENOUGH_PROMPTS:  # draws for seeds are Student's and reach far enough
-            found.append(ComparedEstimate(mean, *clip(low[k], high[k], bounds), num_prompts, float(p[k])))
-            continue
-        error = by_prompt[:, k].std(ddof=1) / np.sqrt(num_prompts)
-        half = stats.t.ppf((1 + LEVEL) / 2, num_prompts - 1) * error
-        ends = clip(min(low[k], mean - half), max(high[k], mean + half), bounds)
-        students_p = 2 * stats.t.sf(abs(mean) / error, num_prompts - 1)
-        found.append(ComparedEstimate(mean, *ends, num_prompts, float(max(p[k], students_p))))
+        ends, level = (low[k], high[k]), p[k]
+        if num_prompts < ENOUGH_PROMPTS and not same:
+            error = by_prompt[:, k].std(ddof=1) / np.sqrt(num_prompts)
+            half = stats.t.ppf((1 + LEVEL) / 2, num_prompts - 1) * error
+            ends = min(low[k], mean - half), max(high[k], mean + half)
+            level = max(level, 2 * stats.t.sf(abs(mean) / error, num_prompts - 1))
+        found.append(ComparedEstimate(mean, *clip(*ends, bounds), num_prompts, float(level)))
     return found
 
 
 def _constant(mean: float, num_prompts: int, bounds: Bounds | None) -> ComparedEstimate:
     """Where all prompts have the same value; its p-value is the level at which `constant_interval` ends at 0."""
-    ends = constant_interval(mean, num_prompts, bounds)
-    if ends is None or bounds is None:
+    if bounds is None:
         return ComparedEstimate(mean, None, None, num_prompts, 1.0)
     other = bounds[0] if mean > 0 else bounds[1]  # the value that would have to come instead
-    p = (other / (other - mean)) ** num_prompts if other != mean else 1.0
-    return ComparedEstimate(mean, *ends, num_prompts, float(p))
+    p = (other / (other - mean)) ** num_prompts
+    return ComparedEstimate(mean, *constant_interval(mean, num_prompts, bounds), num_prompts, float(p))
 
 
 def expanded_tail(tail: float, num_prompts: int) -> float:

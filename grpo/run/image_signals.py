@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from scipy import stats
 
 from blip3o_grpo.rollout.types import RolloutGroup
 
@@ -41,26 +42,24 @@ def image_signals(groups: Sequence[RolloutGroup]) -> dict[str, float]:
 
 def _measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """`[G]` values of a group's images `[G, 64, 64, 3]` uint8."""
-    flat = pixels.reshape(len(pixels), -1).astype(np.float32) / 255
     gray = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in pixels]).astype(np.int16)
     across, down = np.abs(np.diff(gray, axis=2)).mean(axis=(1, 2)), np.abs(np.diff(gray, axis=1)).mean(axis=(1, 2))
     strongest, weakest = pixels.max(axis=3), pixels.min(axis=3)
     return {
-        "image/brightness": flat.mean(axis=1),
-        "image/contrast": flat.std(axis=1),
+        "image/brightness": pixels.mean(axis=(1, 2, 3)) / 255,
+        "image/contrast": pixels.std(axis=(1, 2, 3)) / 255,
         "image/edges": (across + down) / (2 * 255),
         "image/saturation": (strongest - weakest).mean(axis=(1, 2)) / 255,
-        "image/entropy": _entropy(pixels),
+        "image/entropy": np.array([_entropy(image) for image in pixels]),
         "image/diversity": np.full(len(pixels), _diversity(pixels)),
     }
 
 
-def _entropy(pixels: np.ndarray) -> np.ndarray:
-    """`[G]` entropy of the coarse colours as a share of the largest possible."""
-    coarse = pixels // (256 // LEVELS)
-    codes = (coarse[..., 0] * LEVELS + coarse[..., 1]) * LEVELS + coarse[..., 2]  # [G, 64, 64], 0..63
-    shares = np.stack([np.bincount(image.ravel(), minlength=LEVELS**3) for image in codes]) / codes[0].size
-    return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1) / np.log(LEVELS**3)
+def _entropy(image: np.ndarray) -> float:
+    """Entropy of an image's coarse colours as a share of the largest possible."""
+    coarse = image.astype(np.int32) * LEVELS // 256
+    codes = (coarse[..., 0] * LEVELS + coarse[..., 1]) * LEVELS + coarse[..., 2]
+    return float(stats.entropy(np.bincount(codes.ravel()), base=LEVELS**3))
 
 
 def _diversity(pixels: np.ndarray) -> float:

@@ -53,14 +53,13 @@ def write_manifest(folder: Path, step: int, score: float | None = None) -> Manif
     manifest = Manifest(step=step, score=score, files=named)
     for inner in {file.parent for file in files}:
         sync(inner)
-    write_atomically(folder / FILE, manifest.model_dump_json(indent=1) + "\n")
+    _write(folder, manifest)
     return manifest
 
 
 def set_score(folder: Path, score: float | None) -> None:
     """Give a complete checkpoint a score that was measured after it was written."""
-    manifest = read_manifest(folder).model_copy(update={"score": score})
-    write_atomically(folder / FILE, manifest.model_dump_json(indent=1) + "\n")
+    _write(folder, read_manifest(folder).model_copy(update={"score": score}))
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -107,6 +106,10 @@ def fault(folder: Path, step: int, *, full: bool) -> str | None:
                 if digest != record.sha256:
                     return f"{name} is not what was written (its SHA-256 differs)"
     return None
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    write_atomically(folder / FILE, manifest.model_dump_json(indent=1) + "\n")
 
 
 def _flush_and_record(file: Path) -> FileRecord:

@@ -82,7 +82,7 @@ def floored_advantages(
         floor: at least 0.
     """
     spreads = group_spreads(rewards, weights, group_size, aggregation)
-    shrinks = _shrink(spreads, floor)
+    shrinks, theirs = _shrink(spreads, floor), advantages.reshape(-1, group_size)
     if aggregation == "normalize_then_sum":
         groups = _grouped(rewards, group_size)
         means = groups.mean(axis=1, keepdims=True)
@@ -90,21 +90,19 @@ def floored_advantages(
         without_floor = np.nansum(terms, axis=2)[~np.isnan(groups).all(axis=2)]
         floored = np.nansum(terms * shrinks[:, None], axis=2) / (without_floor.std(ddof=1) + EPSILON)
         reached = (shrinks < 1).any(axis=1)  # a comparison with NaN is False
-        found = np.where(reached[:, None], floored, advantages.reshape(-1, group_size))
+        found = np.where(reached[:, None], floored, theirs)
+    elif scale == "group":
+        found = theirs * shrinks
+    elif scale == "batch":
+        totals = np.nansum(rewards * weights, axis=1)[~np.isnan(rewards).all(axis=1)]
+        found = theirs * _shrink(totals.std(ddof=1), floor)
     else:
-        if scale == "group":
-            factors = shrinks
-        elif scale == "batch":
-            totals = np.nansum(rewards * weights, axis=1)[~np.isnan(rewards).all(axis=1)]
-            factors = _shrink(totals.std(ddof=1, keepdims=True), floor)
-        else:
-            factors = np.ones(1)
-        found = advantages.reshape(-1, group_size) * np.nan_to_num(factors, nan=1.0).reshape(-1, 1)
-    differing = (spreads > 0).any(axis=1)
-    return np.where(differing[:, None], found, 0.0).reshape(-1)
+        found = theirs
+    differing = (spreads > 0).any(axis=1)  # nowhere without a score
+    return np.where(differing[:, None], found, 0.0).ravel()
 
 
-def _shrink(spreads: np.ndarray, floor: float) -> np.ndarray:
+def _shrink(spreads: np.ndarray | float, floor: float) -> np.ndarray | float:
     """By what the floor makes an advantage smaller; exactly 1 where it is not reached."""
     return (spreads + EPSILON) / (np.maximum(spreads, floor) + EPSILON)
 

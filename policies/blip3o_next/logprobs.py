@@ -23,7 +23,7 @@ LOGITS_AT_ONCE = 2**26
 
 def position_ids(mask: torch.Tensor) -> torch.Tensor:
     """Positions `[B, L]` that count real tokens only, so left padding changes nothing."""
-    return (mask.long().cumsum(-1) - 1).clamp(min=0)
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
 def image_logprobs(
@@ -116,7 +116,7 @@ class _TokenLogprobs(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for part in _slices(len(hidden), chunk):
                 logprobs = _log_softmax(hidden[part], rows, temperature)
-                chosen[part] = logprobs.gather(-1, targets[part, None])[:, 0]
+                chosen[part] = logprobs.gather(1, targets[part, None]).squeeze(1)
                 if entropy:
                     entropies[part] = -torch.linalg.vecdot(logprobs.exp(), logprobs)
         ctx.save_for_backward(hidden, rows, targets, entropies)
@@ -141,7 +141,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 if grad_entropy is not None:
                     factor = factor - grad_entropy[part, None] * (logprobs + entropies[part, None])
                 grad_logits = logprobs.exp_().mul_(factor)
-                grad_logits.scatter_add_(-1, targets[part, None], grad[part, None])
+                grad_logits.scatter_add_(1, targets[part, None], grad[part, None])
                 grad_logits = grad_logits.div_(ctx.temperature).to(rows.dtype)
                 if hidden_wanted:
                     torch.mm(grad_logits, rows, out=grad_hidden[part])
@@ -157,4 +157,4 @@ def _slices(length: int, chunk: int) -> list[slice]:
 def _log_softmax(hidden: torch.Tensor, rows: torch.Tensor, temperature: float) -> torch.Tensor:
     """`[n, K]` float32; the product is in the inputs' dtype, as in the sampler."""
     logits = F.linear(hidden, rows).float()
-    return F.log_softmax(logits if temperature == 1.0 else logits.div_(temperature), dim=-1)
+    return F.log_softmax(logits if temperature == 1.0 else logits.div_(temperature), dim=1)

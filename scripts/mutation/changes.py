@@ -2,8 +2,8 @@
 
 Comparisons and arithmetic exchanged, numbers moved by one, texts altered, `and`/`or` exchanged, `not` removed,
 conditions fixed, slice bounds removed, `return` of a value replaced by `return None`. Left as they are: docstrings,
-annotations, decorators, f-strings and what is raised, so most of the wording of messages, and `strict=True` of `zip`,
-which like `assert` says what is never otherwise.
+annotations and `Literal[...]` that has a name, decorators, f-strings and what is raised, so most of the wording of
+messages, and `strict=True` of `zip`, which like `assert` says what is never otherwise.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _places(node: ast.AST) -> Iterator[ast.AST]:
     match node:
         case ast.Raise() | ast.Import() | ast.ImportFrom() | ast.JoinedStr() | ast.Expr(value=ast.Constant()):
             return
-        case ast.keyword(arg="strict"):
+        case ast.keyword(arg="strict") | ast.Subscript(value=ast.Name(id="Literal")):
             return
         case ast.AnnAssign():
             inner = [node.value] if node.value else []

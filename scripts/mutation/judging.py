@@ -276,10 +276,14 @@ class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """The spec of the changed module; None for all others."""
         return importlib.util.spec_from_loader(name, self, origin=str(self.path)) if name == self.name else None
 
+    def get_code(self, name):
+        """The changed source, compiled; `runpy` asks for it."""
+        return compile(self.source, str(self.path), "exec")
+
     def exec_module(self, module) -> None:
         """Run the changed source as the module."""
         module.__file__ = str(self.path)
-        exec(compile(self.source, str(self.path), "exec"), module.__dict__)
+        exec(self.get_code(module.__name__), module.__dict__)
 
 
 class _quiet:

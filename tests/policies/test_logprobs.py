@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from blip3o_grpo.policies import image_logprobs
-from blip3o_grpo.policies.blip3o_next.logprobs import token_logprobs
+from blip3o_grpo.policies.blip3o_next.logprobs import LOGITS_AT_ONCE, position_ids, token_logprobs
 
 
 def plain(hidden, rows, targets, temperature):
@@ -50,6 +50,15 @@ def test_gradients_reach_only_what_wants_them():
     assert not token_logprobs(hidden.detach(), rows.detach(), targets)[0].requires_grad
 
 
+def test_gradients_of_the_rows_alone_and_of_the_entropy_alone():
+    hidden, rows, targets, _ = draw()
+    expected = torch.autograd.grad(plain(hidden, rows, targets, 0.7)[1].sum(), (hidden, rows))
+    for given, wanted, theirs in (((hidden, rows.detach()), hidden, 0), ((hidden.detach(), rows), rows, 1)):
+        _, entropy = token_logprobs(*given, targets, 0.7, entropy=True, logits_at_once=200)
+        (ours,) = torch.autograd.grad(entropy.sum(), wanted)
+        torch.testing.assert_close(ours, expected[theirs], atol=1e-5, rtol=0)
+
+
 class LargestTensor(TorchDispatchMode):
     """Values of the largest tensor any operation inside the block returns."""
 
@@ -79,6 +88,19 @@ def test_no_tensor_grows_with_vocabulary_times_sequence(num_rows, num_tokens):
     assert ours.numel <= max(4096, hidden.numel(), rows.numel())
 
 
+def test_as_few_as_one_token_is_computed_at_a_time():
+    hidden, rows, targets, _ = draw((4,), 1, 2000)
+    for at_once, tokens in ((1, 1), (2000, 1), (3999, 1), (4000, 2)):
+        with LargestTensor() as ours:
+            token_logprobs(hidden, rows, targets, entropy=True, logits_at_once=at_once)[0].sum().backward()
+        assert ours.numel == tokens * 2000
+
+
+def test_logits_of_1024_tokens_of_the_released_model_are_held_at_once():
+    assert LOGITS_AT_ONCE * torch.float32.itemsize == 256 * 2**20
+    assert LOGITS_AT_ONCE // 65_536 == 1024
+
+
 def test_bfloat16_products_are_reduced_in_float32():
     hidden, rows, targets, _ = draw(dtype=torch.bfloat16)
     ours, entropy = token_logprobs(hidden, rows, targets, 0.7, entropy=True, logits_at_once=200)
@@ -96,6 +118,28 @@ def test_autocast_computes_in_bfloat16_and_returns_float32_gradients():
     torch.testing.assert_close(ours, expected, atol=0, rtol=0)
     for grad in torch.autograd.grad(ours.sum(), (hidden, rows)):
         assert grad.dtype == torch.float32
+
+
+def test_positions_count_real_tokens_only():
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    assert position_ids(mask).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]
+    assert position_ids(mask.bool()).tolist() == position_ids(mask).tolist()
+
+
+@pytest.mark.parametrize("given", [{}, {"temperature": 2.0, "entropy": True}], ids=["as it is", "warmer"])
+def test_image_logprobs_are_those_of_the_whole_model_over_the_image_tokens_alone(policy, written, given):
+    ids, mask = written
+    space, length = policy.image_tokens, policy.image_tokens.num_tokens
+    with torch.no_grad():
+        logits = policy.ar(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask)).logits
+        logits = logits[:, -length - 1 : -1, space.start : space.stop] / given.get("temperature", 1.0)
+        found, entropy = image_logprobs(policy.ar, ids, mask, space, **given)
+    expected = torch.distributions.Categorical(logits=logits)
+    torch.testing.assert_close(found, expected.log_prob(ids[:, -length:] - space.start), atol=1e-5, rtol=0)
+    if given:
+        torch.testing.assert_close(entropy, expected.entropy(), atol=1e-5, rtol=0)
+    else:
+        assert entropy is None
 
 
 def test_only_image_rows_of_the_head_learn_and_the_head_stays_a_linear_layer(policy, written):

@@ -20,6 +20,7 @@ SOURCE = '''"""Docstring."""
 import os
 
 LIMIT: int = 3
+Kind = Literal["low", "high"]
 
 
 def clip(values: list[int], low: int = 0) -> list[int]:
@@ -42,7 +43,7 @@ def test_each_change_alters_one_place_and_leaves_a_module():
     }  # fmt: skip
     assert not any("Docstring.~" in code or "no values~" in code or "str(low)" not in code for code in texts)
     assert not any("strict=False" in code for code in texts)
-    assert {mutant.line for mutant, _ in found} == {4, 7, 9, 11}
+    assert {mutant.line for mutant, _ in found} == {4, 8, 10, 12}
     assert {mutant.at for mutant, _ in found if mutant.line == 4} == {"LIMIT: int = 3"}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from blip3o_grpo.evaluation.agreement import compare_rewards, summarise_reward
+from blip3o_grpo.evaluation.agreement import SAME, compare_rewards, rank_correlation, summarise_reward
 from blip3o_grpo.evaluation.statistics import Estimate
 
 NAN = math.nan
@@ -22,6 +22,36 @@ def test_spread_and_saturation_of_one_reward():
     assert (summary.at_zero.mean, summary.at_one.mean) == (pytest.approx(1 / 12), pytest.approx(1.5 / 3))
     empty = summarise_reward("r", np.full((2, 3), NAN))
     assert empty.num_groups == 0 and empty.mean is None
+
+
+def test_two_scores_are_a_group_and_differences_by_rounding_are_none():
+    scores = np.array([[0.0, SAME, NAN], [0.0, 2 * SAME, NAN], [3.0, 4.0, 5.0], [0.9, NAN, NAN]])
+    summary = summarise_reward("r", scores)
+    assert (summary.num_groups, summary.num_images) == (3, 8)
+    assert (summary.without_spread.mean, summary.without_spread.n) == (pytest.approx(1 / 3), 3)
+    assert summary.at_zero.mean == pytest.approx((1 / 2 + 1 / 2) / 4)
+    assert summary.at_one.mean == pytest.approx(1 / 4)
+
+
+def test_shares_lie_between_0_and_1_and_correlations_between_minus_1_and_1():
+    """Four prompts that all say the same leave 1 - .05^(1/4) of the range open (the rule of three)."""
+    left = 1 - 0.05**0.25
+    scores = np.array([[0.2, 0.4, 0.9]] * 4)
+    summary, pair = summarise_reward("r", scores), compare_rewards("a", "b", scores, scores)
+    assert (summary.at_zero.low, summary.at_zero.high) == pytest.approx((0, left))
+    for found in (pair.pearson, pair.spearman):
+        assert (found.low, found.high) == pytest.approx((1 - 2 * left, 1))
+    for found in (pair.same_order, pair.same_best):
+        assert (found.low, found.high) == pytest.approx((1 - left, 1))
+
+
+def test_rounding_takes_no_correlation_beyond_1():
+    """Else nothing would be known of its range, and where all groups agree there would be no interval."""
+    rows = np.random.default_rng(0).random((300, 5))
+    pair, opposite = (compare_rewards("a", "b", rows, factor * rows) for factor in (3.3, -3.3))
+    kept = 0.05 ** (1 / 300)
+    assert (pair.pearson.low, pair.pearson.high) == pytest.approx((2 * kept - 1, 1))
+    assert (opposite.pearson.low, opposite.pearson.high) == pytest.approx((-1, 1 - 2 * kept))
 
 
 def test_groups_of_one_prompt_are_one_draw():
@@ -54,17 +84,40 @@ def test_a_monotone_copy_agrees_and_its_opposite_does_not():
 
 
 def test_groups_without_spread_or_common_images_do_not_count():
-    a = np.array([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0], [0.0, 1.0, NAN], [NAN, NAN, 1.0]])
-    b = np.array([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [NAN, 0.0, 1.0], [1.0, 2.0, 3.0]])
-    assert compare_rewards("a", "b", a, b).num_groups == 1
-    nothing = compare_rewards("a", "b", a[1:], b[1:])
-    assert (nothing.num_groups, nothing.pearson, nothing.same_best) == (0, None, None)
+    flat, rounding = ([1.0, 1.0, 1.0], [0.0, 1.0, 2.0]), ([0.0, SAME, 0.0], [0.0, 1.0, 2.0])
+    apart, one = ([0.0, 1.0, NAN], [NAN, NAN, 1.0]), ([0.0, 1.0, NAN], [NAN, 0.0, 1.0])
+    good = ([0.0, 1.0, 2.0], [0.0, 1.0, 2.0])
+    a, b = np.array([flat, apart, one, rounding, good]).transpose(1, 0, 2)
+    for first, second in ((a, b), (b, a)):
+        pair = compare_rewards("a", "b", first, second)
+        assert (pair.num_groups, pair.pearson.n, pair.same_order.n) == (1, 1, 1)
+        nothing = compare_rewards("a", "b", first[:-1], second[:-1])
+        assert (nothing.num_groups, nothing.pearson, nothing.same_order, nothing.same_best) == (0, None, None, None)
+    just = np.array([[0.0, 2 * SAME, 0.0]])
+    assert compare_rewards("a", "b", just, just).num_groups == 1
 
 
 def test_ties_and_pairs():
     a, b = np.array([[1.0, 1.0, 0.0]]), np.array([[1.0, 0.0, 0.0]])
-    pair = compare_rewards("a", "b", a, b)
-    assert pair.same_best.mean == 0.5  # one of the two best of `a` is the best of `b`
-    assert pair.same_order.mean == 1.0  # only the first and the last are told apart by both
+    for pair in (compare_rewards("a", "b", a, b), compare_rewards("b", "a", b, a)):
+        assert pair.same_best.mean == 0.5  # one of the two best of `a` is the best of `b`
+        assert pair.same_order.mean == 1.0  # only the first and the last are told apart by both
+        assert pair.pearson.mean == pytest.approx(0.5)  # three images can correlate: (1, 1, -2) and (2, -1, -1)
+        assert pair.spearman.mean == pytest.approx(0.5)
+    rising, flat_end = np.array([[0.0, 1.0, 2.0]]), np.array([[0.0, 2.0, 2.0]])
+    for pair in (compare_rewards("a", "b", rising, flat_end), compare_rewards("a", "b", flat_end, rising)):
+        assert pair.same_order.mean == 1.0 and pair.same_best.mean == 0.5
     two = compare_rewards("a", "b", a[:, 1:], np.array([[0.3, 0.1]]))
-    assert two.same_order.mean == 1.0 and two.pearson is None  # two images cannot correlate
+    assert two.same_order.mean == 1.0 and two.pearson is None and two.spearman is None  # two cannot correlate
+
+
+def test_images_as_good_as_the_best_but_for_rounding_are_the_best_too():
+    a = np.array([[1.0, 1.0 - SAME, 0.0]])
+    b = np.array([[1.0, 0.5, 0.0]])
+    assert compare_rewards("a", "b", a, b).same_best.mean == compare_rewards("b", "a", b, a).same_best.mean == 0.5
+    assert compare_rewards("a", "b", a - [0, SAME, 0], b).same_best.mean == 1.0
+
+
+def test_equal_values_share_their_mean_rank():
+    x, y = np.array([3.0, 1.0, 1.0, 2.0]), np.array([0.9, 0.8, 0.1, 0.1])
+    assert rank_correlation(x, y) == pytest.approx(stats.spearmanr(x, y)[0])

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from blip3o_grpo.evaluation.statistics import (
+    NOTHING,
     Estimate,
     clip,
     constant_interval,
@@ -13,6 +14,7 @@ from blip3o_grpo.evaluation.statistics import (
     find_bounds,
     from_metrics,
     resampled_estimate,
+    reward_metrics,
     stratified_mean,
     two_sided_p,
 )
@@ -168,7 +170,7 @@ def test_the_expanded_tail_and_its_inverse(num_prompts):
     tail = expanded_tail(0.025, num_prompts)
     by_hand = stats.norm.cdf(np.sqrt(num_prompts / (num_prompts - 1)) * stats.t.ppf(0.025, num_prompts - 1))
     assert tail == pytest.approx(by_hand) and tail < 0.025
-    assert two_sided_p(np.array([tail, 0.5]), num_prompts) == pytest.approx([0.05, 1.0])
+    assert two_sided_p(np.array([tail, 0.5, 0.9, 1.0]), num_prompts) == pytest.approx([0.05, 1.0, 1.0, 1.0])
 
 
 def test_a_statistic_that_is_no_mean_has_the_interval_of_its_resamples():
@@ -176,7 +178,7 @@ def test_a_statistic_that_is_no_mean_has_the_interval_of_its_resamples():
     found = resampled_estimate(lambda rows: float(values[rows].mean()), 60)
     half = stats.t.ppf(0.975, 59) * values.std(ddof=1) / np.sqrt(60)
     assert found.mean == pytest.approx(values.mean()) and found.n == 60
-    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=0.1 * half)
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=0.06 * half)
     few = values[:4]
     wide = resampled_estimate(lambda rows: float(few[rows].mean()), 4)
     assert (wide.low, wide.high) == pytest.approx((few.min(), few.max()), abs=0.05)  # as far as resamples reach
@@ -184,3 +186,73 @@ def test_a_statistic_that_is_no_mean_has_the_interval_of_its_resamples():
     assert np.isnan(unknown.mean) and (unknown.low, unknown.high) == (None, None)
     gaps = resampled_estimate(lambda rows: 1.0 if 0 in rows else float("nan"), 9)
     assert (gaps.low, gaps.high) == (1, 1)
+    assert resampled_estimate(lambda rows: float(values[rows].mean()), 60, seed=0) == found
+    assert resampled_estimate(lambda rows: float(values[rows].mean()), 60, seed=1) != found
+
+
+def test_a_skewed_end_is_that_of_the_resamples_widened_for_few_prompts():
+    """One of 256 resamples is four times the highest value, more than the tail of four prompts: 3.18 standard errors.
+
+    A resample's distance from the mean is widened by sqrt(n / (n - 1)), here of 4.
+    """
+    widened = np.sqrt(4 / 3) * 7.5
+    alone = estimate([0.0, 0.0, 0.0, 10.0])
+    assert (alone.mean, alone.high) == (2.5, pytest.approx(2.5 + widened))
+    error = 10 / 4  # standard deviation 5, of four prompts
+    assert alone.low == pytest.approx(2.5 - stats.t.ppf(0.975, 3) * error)
+    of_two = estimate([0.0, 0.0, 0.0, 10.0], [0.0, 0.0, 0.0, 0.0])
+    assert (of_two.mean, of_two.high) == (1.25, pytest.approx(1.25 + widened / 2))
+    mirrored = estimate([0.0, 0.0, 0.0, -10.0])
+    assert (mirrored.low, mirrored.high) == pytest.approx((-alone.high, -alone.low))
+
+
+def test_strata_of_two_and_three_prompts_have_welchs_interval_to_the_last_digit():
+    """So few resamples reach no further than Student's interval does."""
+    first, second = np.array([-3.0, 5.0]), np.array([2.0, 3.0, 4.0])
+    variances, degrees = np.array([32 / 2, 1 / 3]) / 4, np.array([1, 2])
+    free = variances.sum() ** 2 / (variances**2 / degrees).sum()
+    half = stats.t.ppf(0.975, free) * np.sqrt(variances.sum())
+    for strata in ((first, second), (second, first)):
+        found = estimate(*strata)
+        assert (found.mean, found.low, found.high) == pytest.approx((2, 2 - half, 2 + half))
+
+
+def test_a_stratum_of_one_prompt_may_come_first():
+    """Strata of 1, 3 and 3: the first one's variance is that of the others together, with their four degrees."""
+    first, second = np.array([-2.0, 0.0, 2.0]), np.array([1.0, 1.5, 2.0])
+    variances, degrees = np.array([8.5 / 4, 4 / 3, 0.25 / 3]) / 9, np.array([4, 2, 2])
+    free = variances.sum() ** 2 / (variances**2 / degrees).sum()
+    half = stats.t.ppf(0.975, free) * np.sqrt(variances.sum())
+    found = estimate([3.0], first, second)
+    assert found.mean == pytest.approx(1.5)
+    assert (found.low, found.high) == pytest.approx((1.5 - half, 1.5 + half), abs=0.03 * half)
+
+
+def test_strata_after_one_of_a_single_prompt_are_resampled_too():
+    """What is skewed there reaches further to its long side than Student's interval, wherever the single one stands."""
+    skewed, flat = [0.0, 0.0, 0.0, 40.0], [0.0] * 50
+    variances, degrees = np.array([1200 / 52, 400 / 4]) / 9, np.array([52, 3])
+    free = variances.sum() ** 2 / (variances**2 / degrees).sum()
+    half = stats.t.ppf(0.975, free) * np.sqrt(variances.sum())
+    for strata in (([5.0], skewed, flat), (skewed, flat, [5.0])):
+        found = estimate(*strata)
+        assert found.mean == 5 and found.low == pytest.approx(5 - half) and found.high > 5 + 1.02 * half
+
+
+def test_what_rounding_leaves_apart_is_the_same_up_to_its_limit():
+    just = estimate([-NOTHING / 2, NOTHING / 2, 0.0, 0.0], paired=True)
+    assert just.high == pytest.approx(1 - 0.05**0.25)
+    more = estimate([-0.75 * NOTHING, 0.75 * NOTHING, 0.0, 0.0], paired=True)
+    assert more.high < 1e-9
+
+
+def test_a_steps_rewards_have_intervals_over_the_prompts_that_they_apply_to():
+    rows = [{"ocr": 0.25, "look": 0.5}, {"ocr": 0.5}, {"ocr": 0.25}, {"ocr": 0.5}, {"look": 0.75}]
+    found, expected = reward_metrics(rows), estimate([0.25, 0.5, 0.25, 0.5])
+    assert found == {
+        "interval/reward/ocr/low": expected.low,
+        "interval/reward/ocr/high": expected.high,
+        "interval/reward/ocr/n": 4,
+        "interval/reward/look/n": 2,
+    }
+    assert reward_metrics([]) == {}

@@ -3,10 +3,14 @@
 import hashlib
 import json
 import os
+import runpy
+import sys
+import threading
 
 import pytest
+from pydantic import ValidationError
 
-from blip3o_grpo.run.manifest import FILE, accept, fault, read_manifest, write_manifest
+from blip3o_grpo.run.manifest import FILE, accept, fault, read_manifest, set_score, write_manifest
 
 WEIGHTS = b"weights"
 
@@ -33,6 +37,25 @@ def test_every_file_is_listed_with_its_size_and_hash_and_the_manifest_is_not(che
     assert read_manifest(checkpoint) == again
 
 
+def test_a_score_may_come_later_and_nothing_else_changes(checkpoint):
+    before = read_manifest(checkpoint)
+    set_score(checkpoint, 0.75)
+    assert read_manifest(checkpoint) == before.model_copy(update={"score": 0.75})
+    assert fault(checkpoint, 6, full=True) is None
+    set_score(checkpoint, None)
+    assert read_manifest(checkpoint).score is None
+
+
+def test_a_manifest_can_be_read_by_people_and_is_not_changed_in_memory(checkpoint):
+    text = (checkpoint / FILE).read_text()
+    assert text.startswith('{\n "step": 6,\n "score": 0.25,\n "files": {\n  "') and text.endswith("}\n")
+    manifest = read_manifest(checkpoint)
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest.step = 7
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest.files["model.safetensors"].size = 8
+
+
 def test_a_complete_checkpoint_has_no_fault_and_further_files_do_not_matter(checkpoint):
     (checkpoint / "notes.txt").write_text("mine")
     assert fault(checkpoint, 6, full=True) is None and fault(checkpoint, 6, full=False) is None
@@ -57,6 +80,8 @@ def damage(folder, how):
         (folder / FILE).write_bytes(b"\xff\xfe")
     elif how == "unknown key":
         (folder / FILE).write_text('{"step": 6, "files": {}, "more": 1}')
+    elif how == "unknown key of a file":
+        (folder / FILE).write_text('{"step": 6, "files": {"a": {"size": 1, "sha256": "0", "more": 1}}}')
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -71,6 +96,7 @@ def damage(folder, how):
         ("torn manifest", "its manifest.json is damaged"),
         ("no text", "its manifest.json is damaged"),
         ("unknown key", "its manifest.json is damaged"),
+        ("unknown key of a file", "its manifest.json is damaged"),
     ],
 )
 def test_damage_is_named(checkpoint, how, reason, full):
@@ -89,9 +115,22 @@ def test_a_manifest_belongs_to_its_step(checkpoint):
 
 
 def test_a_pipe_in_place_of_the_manifest_is_not_waited_for(checkpoint):
-    (checkpoint / FILE).unlink()
-    os.mkfifo(checkpoint / FILE)
-    assert read_manifest(checkpoint) is None and "no manifest.json" in fault(checkpoint, 6, full=False)
+    pipe, found = checkpoint / FILE, []
+    pipe.unlink()
+    os.mkfifo(pipe)
+
+    def read():
+        found.extend([read_manifest(checkpoint), fault(checkpoint, 6, full=False)])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    reader.join(timeout=10)
+    waited = reader.is_alive()
+    while reader.is_alive():  # it is let go
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        reader.join(timeout=0.1)
+    assert not waited
+    assert found[0] is None and "no manifest.json" in found[1]
 
 
 @pytest.mark.parametrize("name", ["checkpoint-6", "refused-checkpoint-6"])
@@ -100,3 +139,11 @@ def test_a_checkpoint_of_an_older_version_is_accepted_as_it_is(checkpoint, name)
     folder = checkpoint.rename(checkpoint.with_name(name))
     accepted = accept(folder)
     assert accepted == checkpoint and fault(accepted, 6, full=True) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_command_accepts_the_folder_it_is_given(checkpoint, monkeypatch):
+    (checkpoint / FILE).unlink()
+    monkeypatch.setattr(sys, "argv", ["manifest.py", str(checkpoint)])
+    runpy.run_module("blip3o_grpo.run.manifest", run_name="__main__", alter_sys=True)
+    assert fault(checkpoint, 6, full=True) is None

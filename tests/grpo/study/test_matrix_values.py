@@ -11,6 +11,7 @@ import pytest
 
 from blip3o_grpo.configs import RewardSection
 from blip3o_grpo.configs.study import START, ArmSection
+from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.multiple_comparisons import correct
 from blip3o_grpo.evaluation.statistics import paired_bootstrap, seed_spread
 from blip3o_grpo.study.matrix import (
@@ -21,6 +22,7 @@ from blip3o_grpo.study.matrix import (
     compare,
     make_cells,
     make_columns,
+    read_scores,
     values,
     verdict,
 )
@@ -55,6 +57,35 @@ def plan(*, baseline="none", correction="holm", weights=None):
         base=SimpleNamespace(rewards=[RewardSection(name="ocr"), RewardSection(name="look", type="mine:Look")]),
         suites={"signs": prompts, "few": prompts[:2]},
     )
+
+
+def test_scores_are_read_of_finished_trials_and_the_untrained_policys_once_for_each_seed(tmp_path):
+    def trial(arm, seed, before, after, finished=True):
+        folder = tmp_path / f"{arm}-{seed}"
+        folder.mkdir()
+        for name, score in (("before", before), ("after", after)):
+            Evaluation(0, 1, 1, {}, {}, {"p0": {"ocr": score}}).save(folder / f"{name}.json")
+        paths = SimpleNamespace(evaluations=folder)
+        return SimpleNamespace(name=f"{arm}/{seed}", arm=arm, seed=seed, finished=finished, folder=paths)
+
+    trials = [
+        trial("a", 0, 0.125, 0.25),
+        trial("a", 1, 0.5, 0.625),
+        trial("b", 0, 0.75, 0.875),  # the same start with the same seed, measured again
+        trial("b", 1, 0.5, 0.375, finished=False),
+        trial("c", 2, 0.0, 1.0),
+    ]
+
+    def scores(left_out=()):
+        read = read_scores(SimpleNamespace(trials=trials), left_out)
+        return {
+            arm: {seed: found.per_prompt["p0"]["ocr"] for seed, found in runs.items()} for arm, runs in read.items()
+        }
+
+    everything = {START: {0: 0.125, 1: 0.5, 2: 0.0}, "a": {0: 0.25, 1: 0.625}, "b": {0: 0.875}, "c": {2: 1.0}}
+    assert scores() == everything
+    assert scores(["c/2", "a/0"]) == {START: {0: 0.75, 1: 0.5}, "a": {1: 0.625}, "b": {0: 0.875}}
+    assert scores([one.name for one in trials]) == {START: {}}
 
 
 def test_columns_are_suites_times_rewards_on_prompts_that_every_run_has_a_score_for():
@@ -144,6 +175,7 @@ def test_all_columns_are_corrected_together(method):
         (0.2, 0.01, [0.5, -0.1], ""),
         (-0.2, 0.01, [-0.5, 0.1], ""),
         (0.2, 0.01, [0.4, 0.0], ""),  # a seed that shows nothing does not agree
+        (0.0, 0.01, [0.1, -0.1], ""),
     ],
 )
 def test_a_verdict_needs_the_correction_and_every_seed(difference, p, seeds, said):
@@ -203,4 +235,6 @@ def test_rows_as_csv_have_a_column_for_each_seed():
     assert list(rows[0])[-3:] == ["seed_0", "seed_1", "seed_2"] and "seeds" not in rows[0]
     assert float(rows[0]["difference"]) == found[0].difference and float(rows[0]["seed_1"]) == found[0].seeds[1]
     assert (rows[0]["seed_2"], rows[1]["seed_0"]) == ("", "")
+    assert [line.split(",")[0] for line in text.splitlines()] == ["arm", "a", "b"] and text.endswith("\n")
+    assert as_csv(found[1:]).splitlines()[0].endswith(",seed_1,seed_2")  # one row
     assert as_csv([]) == ""

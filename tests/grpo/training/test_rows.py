@@ -87,6 +87,12 @@ def test_columns_are_in_the_order_of_the_prompts_and_dropped_groups_keep_their_p
     }
 
 
+def test_a_batch_may_be_one_row():
+    one = group("a", 100, [(0.5, None)])
+    found = columns([one.prompt], RolloutBatch((one,), {}, skipped_groups=0), REWARDS, lambda prompt: [])
+    assert found == {key: [value] for key, value in group_rows(one, REWARDS)[0].items()}
+
+
 @pytest.mark.parametrize(
     ("ocr", "guard", "named"), [((0.2, None), (0.8, 0.8), "ocr"), ((0.2, 0.9), (None, 0), "guard")]
 )

@@ -148,14 +148,14 @@ def require_writable(path: Path) -> None:
         StorageError: naming the file that stands where a folder must be, or the folder that may not be written to.
     """
     real = Path(os.path.realpath(path))
+    if real.exists() and not real.is_dir():
+        _refuse_other_kinds(path)
     for root in map(Path, KERNEL):
         if root in (real, *real.parents) and Path(SHARED_MEMORY) not in (real, *real.parents):
             raise StorageError(f"cannot write {path}: {root} is the kernel's and no disk; give another place")
     holder = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     if not holder.is_dir() and holder != path.absolute():
         raise StorageError(f"cannot write {path}: {holder} is {other_kind(holder) or 'a file'}")
-    if not holder.is_dir():
-        _refuse_other_kinds(path)
     if not os.access(holder, os.W_OK):
         read_only = os.statvfs(holder).f_flag & os.ST_RDONLY
         raise StorageError(describe_refusal(path, os.strerror(errno.EROFS if read_only else errno.EACCES)))

@@ -19,10 +19,10 @@ LORA = {"lora": {"rank": 8, "alpha": 16}, "learning_rate": 1e-2}
 
 @pytest.fixture(scope="module")
 def trained(make_config, run_toy):
-    """Ten steps of a LoRA run on the toy reward, with gradient checkpointing."""
+    """Twenty steps of a LoRA run on the toy reward, with gradient checkpointing."""
     config = make_config(
-        trainer={"max_steps": 10, "micro_batch_size": 4, "gradient_checkpointing": True, **LORA},
-        checkpoint={"every_steps": 5},
+        trainer={"max_steps": 20, "micro_batch_size": 4, "gradient_checkpointing": True, **LORA},
+        checkpoint={"every_steps": 10},
     )
     return (*run_toy(config), config)
 
@@ -47,7 +47,7 @@ def test_a_lora_run_learns_and_agrees_with_its_sampler(trained):
     _, pipeline, metrics, _ = trained
     rewards = [line["reward/mean"] for line in metrics]
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.05
-    assert pipeline.versions == list(range(10))
+    assert pipeline.versions == list(range(20))
     assert max(line["mismatch/mean_abs"] for line in metrics) < 1e-5  # adapter in the trainer, merged in the sampler
 
 

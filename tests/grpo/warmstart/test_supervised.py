@@ -63,6 +63,15 @@ def during(monkeypatch):
     return patch
 
 
+@pytest.fixture
+def hangup():
+    """SIGHUP as a terminal's shell leaves it, also where the tests themselves run under `nohup`, which is respected."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_run_resumes_to_the_same_end(
     config, run, during, tmp_path, number

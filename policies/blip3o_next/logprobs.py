@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from blip3o_grpo.policies.blip3o_next.config import ImageTokens
-from blip3o_grpo.policies.blip3o_next.prefill import completions_of_rows, position_ids
+from blip3o_grpo.policies.blip3o_next.positions import position_ids
+from blip3o_grpo.policies.blip3o_next.prefill import completions_of_rows
 
 LOGITS_AT_ONCE = 2**26
 """Values of one chunk's logits: 256 MiB in float32, 1,024 tokens of the released model's 65,536 image tokens."""

@@ -15,16 +15,13 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
+from blip3o_grpo.policies.blip3o_next.positions import position_ids
+
 if TYPE_CHECKING:
     from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 
 SHARED_FROM = 0.25
 """Share of an image's tokens from which on a prompt is read once per group."""
-
-
-def position_ids(mask: torch.Tensor) -> torch.Tensor:
-    """Positions `[B, L]` that count real tokens only, so left padding changes nothing."""
-    return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
 class _PromptLayer(DynamicLayer):

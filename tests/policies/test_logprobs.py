@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from blip3o_grpo.policies import image_logprobs
 from blip3o_grpo.policies.blip3o_next.logprobs import LOGITS_AT_ONCE, token_logprobs
-from blip3o_grpo.policies.blip3o_next.prefill import position_ids
+from blip3o_grpo.policies.blip3o_next.positions import position_ids
 
 
 def plain(hidden, rows, targets, temperature):

@@ -222,7 +222,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             raise RuntimeError(f"rollouts of step {step} come from policy versions {sorted(versions)}")
         if self.run.rollout.max_staleness:
             self.stale = self.any_rank(bool(versions - {step - 1}))
-            self.add_metrics({"rollout/staleness": float(self.stale)})
+            self.add_metrics({"mismatch/staleness": float(self.stale)})
         self._record(step, batch)
         self.add_metrics(batch_metrics(batch, step, self.run.rewards, self._sum_over_ranks))
         means = gather_object(prompt_means(batch, self.run.rewards))  # of all ranks

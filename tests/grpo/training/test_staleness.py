@@ -50,7 +50,7 @@ def test_rollouts_are_one_version_behind_and_the_loss_corrects(whole):
     assert pipeline.versions == [0, 1, 2, 3, 4]
     versions = {(record["step"], record["policy_version"]) for record in read_rollouts(config.run_dir)}
     assert versions == {(1, 0), (2, 0), (3, 1), (4, 2), (5, 3)}
-    assert [line["rollout/staleness"] for line in metrics] == [0, 1, 1, 1, 1]
+    assert [line["mismatch/staleness"] for line in metrics] == [0, 1, 1, 1, 1]
     assert metrics[0]["mismatch/mean_abs"] < 1e-5 < 1e-3 < metrics[1]["mismatch/mean_abs"]
     assert metrics[0]["mismatch/effective_sample_size"] > 1 - 1e-6
     assert all(line["mismatch/effective_sample_size"] < 1 - 1e-5 for line in metrics[1:])
@@ -84,7 +84,7 @@ def test_no_staleness_is_the_default_and_draws_with_the_newest_weights(make_conf
     config = config_of(make_config, steps=3, rollout={"record_every_steps": 1})
     trainer, _, metrics = run_toy(config)
     assert {(r["step"], r["policy_version"]) for r in read_rollouts(config.run_dir)} == {(1, 0), (2, 1), (3, 2)}
-    assert "rollout/staleness" not in metrics[0] and not trainer.ahead.wait()
+    assert "mismatch/staleness" not in metrics[0] and not trainer.ahead.wait()
 
 
 def test_a_run_that_was_killed_resumes_with_what_was_drawn_ahead_of_its_checkpoint(make_config, run_toy, whole):

@@ -51,6 +51,8 @@ def inert_options(config: RunConfig) -> list[str]:
         found += _set(
             config.warnings, "warnings", "kl_budget", "with trainer.beta=0 the KL to the start is not measured"
         )
+    if config.rollout.guidance_scale == 1:
+        found += _set(config.rollout, "rollout", "guidance_interval", "rollout.guidance_scale=1 is no guidance")
     if not config.rollout.record_every_steps:
         found += _set(config.rollout, "rollout", "record_images", "rollout.record_every_steps=0 records none")
     if all(reward.replicas for reward in config.rewards):

@@ -57,6 +57,10 @@ class RolloutSection(Section):
     """Denoising steps of the diffusion head."""
     guidance_scale: float = Field(default=2.0, ge=1)
     """Classifier-free guidance of the diffusion head; 1: none."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Noise levels (1: noise alone, 0: none) between which guidance acts; diffusion steps outside it cost half. Of N
+    steps the levels are 1, (N - 1)/N, ..., 1/N, before the scheduler's shift. `blip3o-grpo steps --guidance-interval`
+    says what rewards make of it."""
     prompts_per_chunk: int = Field(default=4, ge=1)
     """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
     images_per_decode: int = Field(default=32, ge=1)
@@ -74,6 +78,16 @@ class RolloutSection(Section):
     """Write each group's best and worst image of step 1 and of every so many steps (0: never)."""
     record_images: Literal["extremes", "all"] = "extremes"
     """`all` also keeps the images between best and worst, for `blip3o-grpo rescore`."""
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _noise_levels(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        low, high = interval
+        if not 0 <= low < high <= 1:
+            raise ValueError(
+                f"{list(interval)} is no interval of noise levels; give [LOW, HIGH] with 0 <= LOW < HIGH <= 1"
+            )
+        return interval
 
 
 RUNTIME_ENV_KEYS = (

@@ -46,6 +46,7 @@ FIXED = {
     "policy": "arms start from the same policy; set it under the study's `overrides`",
     "rollout.temperature": "held-out images are drawn with it; set it under the study's `overrides`",
     "rollout.noise": "held-out images are drawn with it; set it under the study's `overrides`",
+    "rollout.guidance_interval": "held-out images are drawn with it; set it under the study's `overrides`",
     "rollout.guidance_scale": "held-out images are drawn with it; set it under the study's `overrides`",
 }
 """Keys that an arm must not change, and what to do instead."""

@@ -38,7 +38,7 @@ DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[4] / 
         (
             'a soft hyphen "\u00ad", a joiner "\u200d\u200b" and "A\u00adB"',
             ["A\u00adB"],
-        ),  # nobody can see the first two
+        ),  # two are invisible
         ('"" then "A"', ["A"]),
         ('"A" then ""', ["A"]),
         ('"" A" B"', ["B"]),

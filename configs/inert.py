@@ -84,4 +84,5 @@ def _set(section: BaseModel, name: str, key: str, reason: str) -> list[str]:
     value = getattr(section, key)
     if value == type(section).model_fields[key].default:
         return []
-    return [f"{name}{'.' if name else ''}{key}={value} changes nothing: {reason}"]
+    written = list(value) if isinstance(value, tuple) else value  # as in YAML
+    return [f"{name}{'.' if name else ''}{key}={written} changes nothing: {reason}"]

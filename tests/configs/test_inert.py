@@ -36,6 +36,7 @@ CASES = {
     ("guards.non_finite=stop", "guards.max_skips=1"): "guards.non_finite and guards.mismatch are stop, so no step is "
     "skipped",
     ("trainer.beta=0", "warnings.kl_budget=0.1"): "with trainer.beta=0 the KL to the start is not measured",
+    ("rollout.guidance_scale=1", "rollout.guidance_interval=[0.5, 1.0]"): "rollout.guidance_scale=1 is no guidance",
     ("rollout.record_every_steps=0", "rollout.record_images=all"): "rollout.record_every_steps=0 records none",
     (
         "rewards.0.replicas=1",
@@ -52,6 +53,7 @@ ACTING = [
     ("trainer.scale_rewards=batch", "trainer.min_group_std=0.1"),
     (GDPO, "trainer.min_group_std=0.1"),
     (GDPO, "trainer.scale_rewards=none", "trainer.min_group_std=0.1", "trainer.scale_rewards=group"),
+    ("rollout.guidance_scale=3", "rollout.guidance_interval=[0.5,1]"),
     ("trainer.warmup_steps=5",),  # the recipe's schedule is cosine
     ("trainer.lr_scheduler_type=constant_with_warmup", "trainer.warmup_steps=5"),
     ("guards.reward_share=0.3", "guards.window_steps=9", "guards.max_skips=1"),

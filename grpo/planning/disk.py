@@ -20,7 +20,10 @@ MOMENTS = 2
 
 
 def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
-    """Bytes of one checkpoint: what learns, its optimiser state, its average. Small files are not counted."""
+    """Bytes of one checkpoint: what learns, its optimiser state, its average, a reference that moves.
+
+    Small files are not counted.
+    """
     model_config = load_config(policy_path)
     diffusion = diffusion_folder(policy_path, model_config.diffusion_name_or_path)
     with torch.device("meta"):
@@ -29,7 +32,7 @@ def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
     learning = sum(parameter.numel() for parameter in policy.ar.parameters())
     if section.lora:
         learning = num_adapter_values(policy, config)
-    values = 1 + MOMENTS + bool(section.ema)
+    values = 1 + MOMENTS + bool(section.ema) + section.sync_ref_model
     if isinstance(section.parallel, FSDP2Section | DeepSpeedSection):
         values += 1  # their own copy of the weights, beside model.safetensors
     return learning * values * FLOAT

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
+from typing_extensions import NotRequired, TypedDict  # pydantic asks for it before Python 3.12
 
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
 from blip3o_grpo.configs.mistakes import first_mistake
@@ -30,6 +30,7 @@ class ShownTrainer(TypedDict):
     """Of the section `trainer`, what the page shows."""
 
     max_steps: int
+    num_iterations: NotRequired[int]  # runs of older versions have one
     beta: FiniteFloat
     mismatch_bound: FiniteFloat
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypeVar
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict  # pydantic asks for it before Python 3.12
+from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
 from blip3o_grpo.configs.mistakes import first_mistake

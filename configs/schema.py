@@ -17,7 +17,7 @@ from blip3o_grpo.configs.faults import FaultsSection
 from blip3o_grpo.configs.free_form import check_free_form
 from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.configs.section import Section
-from blip3o_grpo.configs.training import TrainerSection
+from blip3o_grpo.configs.training import TrainerSection, whole_batches
 
 
 class PolicySection(Section):
@@ -46,7 +46,8 @@ class RolloutSection(Section):
     """How groups are sampled and decoded during training."""
 
     prompts_per_step: int = Field(default=8, ge=1, le=1_000_000)
-    """Prompts of an optimiser step, over all trainer ranks."""
+    """Prompts of a batch of rollouts, over all trainer ranks; `trainer.num_iterations` optimiser steps learn from
+    it."""
     group_size: int = Field(default=8, ge=2, le=4096)
     """Rollouts per prompt (TRL's `num_generations`); an advantage needs at least two siblings."""
     temperature: float = Field(default=1.0, gt=0)
@@ -298,10 +299,18 @@ class RunConfig(Section):
                 f"(trainer.vllm_importance_sampling_mode={mode}) an update's small changes add up and few images are "
                 "left; use token_truncate"
             )
+        if self.rollout.max_staleness and self.trainer.num_iterations > 1:
+            raise ValueError(
+                f"rollout.max_staleness=1: with trainer.num_iterations={self.trainer.num_iterations} rollouts would be "
+                f"{self.trainer.num_iterations} updates behind; give one of the two"
+            )
         share = self.rollout.prompts_per_step * self.rollout.group_size // self.cluster.trainers
         micro = self.trainer.micro_batch_size
         if micro and share % micro:
             raise ValueError(f"trainer.micro_batch_size={micro} does not divide the {share} rollouts of a rank's step")
+        for section in ("checkpoint", "evaluation"):
+            every = getattr(self, section).every_steps
+            whole_batches(f"{section}.every_steps", every, self.trainer.num_iterations)
         return self
 
 

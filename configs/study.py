@@ -172,6 +172,7 @@ def _overlap(first: str, second: str) -> bool:
 
 SMOKE = {
     "trainer.max_steps": 2,
+    "trainer.num_iterations": 1,
     "trainer.micro_batch_size": None,
     "rollout.prompts_per_step": 2,
     "rollout.group_size": 4,

@@ -18,7 +18,10 @@ FAULTS = ("retries", "restarts", "timeouts")
 
 
 class StepClock(TrainerCallback):
-    """Wall seconds of the last optimiser step; `rollout`, the part of it spent on rollouts, is set by the trainer."""
+    """Wall seconds of the last optimiser step; `rollout`, the part of it spent on rollouts, is set by the trainer.
+
+    Further steps on the same batch spend none.
+    """
 
     def __init__(self) -> None:
         self.started = 0.0
@@ -26,7 +29,7 @@ class StepClock(TrainerCallback):
         self.rollout = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.started = time.perf_counter()
+        self.started, self.rollout = time.perf_counter(), 0.0
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.step = time.perf_counter() - self.started

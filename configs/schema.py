@@ -68,7 +68,8 @@ class RolloutSection(Section):
     """Run the sampler's model as it is. False compiles it: faster sampling, a longer start (on CPU it needs a C++
     compiler). vLLM's name."""
     record_every_steps: int = Field(default=1, ge=0)
-    """Write each group's best and worst image of step 1 and of every so many steps (0: never)."""
+    """Write each group's best and worst image of step 1 and of every so many steps (0: never); with
+    `trainer.num_iterations`, under the first step on the same images."""
     record_images: Literal["extremes", "all"] = "extremes"
     """`all` also keeps the images between best and worst, for `blip3o-grpo rescore`."""
 

@@ -76,7 +76,8 @@ class RolloutSection(Section):
     trains, and the loss corrects for the difference, token by token; it pays where samplers and decoders have GPUs that
     the trainer does not use. 0: every rollout is of the newest weights."""
     record_every_steps: int = Field(default=1, ge=0)
-    """Write each group's best and worst image of step 1 and of every so many steps (0: never)."""
+    """Write each group's best and worst image of step 1 and of every so many steps (0: never); with
+    `trainer.num_iterations`, under the first step on the same images."""
     record_images: Literal["extremes", "all"] = "extremes"
     """`all` also keeps the images between best and worst, for `blip3o-grpo rescore`."""
 

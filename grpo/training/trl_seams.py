@@ -8,6 +8,7 @@ which looks at every name on its own; each entry ends with its test.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -70,22 +71,30 @@ def kept_weight(loss_type: str, here: float, kept: float) -> float:
 
 
 MEANS_OF_TOKENS = ("kl", "entropy", "cispo_clip_ratio")
-"""Metrics that are means over tokens, or with `importance_sampling_level: sequence` of rows, beside all `..._mean`."""
+"""Metrics that are means over tokens, or of ratios with one for a row over rows, beside all `..._mean`."""
 
 
-def kept_mean(name: str, value: float, here: float, kept: float, of_rows: bool) -> float:
+def of_kept(name: str, value: float, here: float, kept: float, of_rows: bool) -> float:
     """What a metric of one micro-batch counts, so that the mean over micro-batches is that of what is not masked.
 
+    Where the ratio is one for a row, TRL counts masked rows: as never clipped, and in VESPO with weight 1.
+
     Args:
-        name: TRL's, of `MEANS_OF_TOKENS` or ending in `_mean`.
+        name: TRL's.
         value: as TRL computed it.
         here: share of all ranks' micro-batch that is not masked.
         kept: share of the whole batch.
-        of_rows: the ratio is one for a row, so that masked rows are in TRL's mean: never clipped, of weight 1 in VESPO.
+        of_rows: the ratio is one for a row (`importance_sampling_level: sequence`).
+
+    Returns:
+        NaN where nothing is known; TRL leaves it out of its means.
     """
     if name == "vespo/phi_seq_mean":
         return (value - (1 - here)) / kept
-    return value / kept if of_rows and "clip_ratio" in name else value * here / kept
+    if name in MEANS_OF_TOKENS or name.endswith("_mean"):
+        return value / kept if of_rows and "clip_ratio" in name else value * here / kept
+    unknown = {"clip_ratio/low_min": here < 1, "clip_ratio/high_max": here == 0}
+    return math.nan if of_rows and unknown.get(name) else value
 
 
 UNSYNCED = -1
@@ -280,8 +289,8 @@ class SeamedGRPOTrainer(GRPOTrainer):
         here = self.accelerator.reduce(mask.sum().double(), reduction="mean").item() / mask.numel()
         of_rows = self.importance_sampling_level == "sequence"
         for name, values in self._metrics["train"].items():
-            if len(values) > before.get(name, 0) and (name in MEANS_OF_TOKENS or name.endswith("_mean")):
-                values[-1] = kept_mean(name, values[-1], here, kept, of_rows)
+            if len(values) > before.get(name, 0):
+                values[-1] = of_kept(name, values[-1], here, kept, of_rows)
         own = (mask.sum() / mask.numel()).item()
         weight = kept_weight(self.loss_type, own, kept)
         loss = loss * weight

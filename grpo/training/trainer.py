@@ -164,7 +164,9 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
 
         Waits until all of them have the weights: what is sampled next carries this step as its policy version.
         """
+        started = time.perf_counter()
         self._publish(averaged=False)
+        self.clock.sync = time.perf_counter() - started
 
     def rollouts(self, places: Sequence[str]) -> dict[str, list]:
         """This rank's rollouts in TRL's form (`rows.columns`).

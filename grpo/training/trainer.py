@@ -190,7 +190,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         rollouts are being drawn ahead, `collect` does it after them.
         """
         if not self.ahead.holds(self.step):
-            self._publish(averaged=False)
+            self._sync()
 
     def rollouts(self, places: Sequence[str]) -> dict[str, list]:
         """This rank's rollouts in TRL's form (`rows.columns`).
@@ -222,11 +222,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             raise StopRequested
         if drawn_ahead:
             self.ahead.taken()
-            self._publish(averaged=False)
+            self._sync()
         if self.run.rollout.max_staleness and step < self.run.trainer.max_steps:
             self.ahead.start(step + 1, partial(self._draw, step + 1, self._prompts_of(step + 1)))
         self.guards.see_batch(batch)
-        self.clock.rollout = time.perf_counter() - started
+        self.clock.rollout = time.perf_counter() - started - (self.clock.sync if drawn_ahead else 0.0)
         versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
         if versions - {step - 1, step - 1 - self.run.rollout.max_staleness}:
             raise RuntimeError(f"rollouts of step {step} come from policy versions {sorted(versions)}")
@@ -381,6 +381,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self.ahead.wait()  # what is drawn ahead needs the weights that samplers and decoders have now
         self._publish(averaged=self.averaged is not None and self.run.trainer.ema.use == "averaged")
         self.sync_again()
+
+    def _sync(self) -> None:
+        started = time.perf_counter()
+        self._publish(averaged=False)
+        self.clock.sync = time.perf_counter() - started
 
     def _publish(self, averaged: bool) -> None:
         with self.averaged.applied() if averaged else nullcontext():

@@ -22,7 +22,8 @@ from blip3o_grpo.planning.pictures import check_pictures
 from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
 from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.rewards import declared
-from blip3o_grpo.rewards.suites import ScoredPrompt, Suite, find_suite
+from blip3o_grpo.rewards.scored_prompt import ScoredPrompt
+from blip3o_grpo.rewards.suites import Suite, find_suite
 from blip3o_grpo.rollout import Prompt, RolloutGroup, load_prompts
 from blip3o_grpo.run.folder import RunFolder, policy_folder
 from blip3o_grpo.terminal import show
@@ -196,6 +197,7 @@ def scored_prompts(groups: Sequence[RolloutGroup], name: str) -> list[ScoredProm
             [rollout.image for rollout in group.rollouts],
             [rollout.rewards[name] for rollout in group.rollouts],
             [rollout.explanations[name] for rollout in group.rollouts],
+            group.prompt.id,
         )
         for group in groups
     ]

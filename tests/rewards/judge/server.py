@@ -68,7 +68,7 @@ def judging(reply, *, models=("tiny-judge",), token=None, usage=TOLD, delay_s=0.
         served.most_open = max(served.most_open, open_now[0])
         await asyncio.sleep(delay_s)
         open_now[0] -= 1
-        said = reply(served.questions[-1] if delay_s == 0 else body["messages"][0]["content"][0]["text"], picture(body))
+        said = reply(body["messages"][0]["content"][0]["text"], picture(body))
         if isinstance(said, JSONResponse | dict):
             return said
         choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": finish}

@@ -146,6 +146,8 @@ def suite_config(
         ConfigError, RewardError: unknown suite, policy or setting.
     """
     found = find_suite(suite)
+    if found.benchmark is not None:
+        raise ConfigError(f"suite {suite!r} has official data and a judge; measure it with blip3o_grpo.benchmark")
     default = DEFAULT_RECIPE.parent / found.recipe
     config = measuring_config(suite, policies, recipe, default, prompts, overrides)
     return config.model_copy(update={"rewards": (suite_reward(found, config),)})

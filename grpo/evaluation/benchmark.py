@@ -35,7 +35,7 @@ from blip3o_grpo.evaluation.suites import (
     scored_prompts,
 )
 from blip3o_grpo.progress import activity
-from blip3o_grpo.rewards.benchmarks import Benchmark, BenchmarkData
+from blip3o_grpo.rewards.benchmarks import Benchmark, BenchmarkData, BenchmarkPrompt
 from blip3o_grpo.rewards.judge.client import Judge
 from blip3o_grpo.rewards.judge.options import judge_options, load_judge
 from blip3o_grpo.rewards.judge.usage import Usage, total
@@ -44,6 +44,9 @@ from blip3o_grpo.rewards.suites import Suite, find_suite
 from blip3o_grpo.rollout import Prompt
 from blip3o_grpo.terminal import show
 from blip3o_grpo.validate import check_rewards
+
+RECORDED = (".txt", ".jsonl")
+"""Of answers in a benchmark's own format."""
 
 
 def run_benchmark(
@@ -65,7 +68,8 @@ def run_benchmark(
 
     Args:
         suite: a registered one with official data.
-        policy: `tiny`, a folder in the released layout, a run folder, or a saved result (.json).
+        policy: `tiny`, a folder in the released layout, a run folder, a saved result (.json), or answers that were
+            recorded in the benchmark's own format (.txt, .jsonl).
         other: a second one.
         data: the benchmark's official data; None: what the project ships.
         judge: YAML file that says which judge is asked; None: that of the settings' reward of this kind.
@@ -87,15 +91,23 @@ def run_benchmark(
         raise ConfigError(f"suite {suite!r} has no official data; it measures on prompts of the settings")
     sides = (policy,) if other is None else (policy, other)
     saved = {side: _load(side, suite) for side in sides if side.endswith(SUFFIX)}
+    recorded = {side for side in sides if side.endswith(RECORDED)}
     if len(saved) == len(set(sides)):
         if data or judge or subset or options or recipe or grid or results or overrides:
             raise ConfigError(f"{' and '.join(sides)}: saved results are compared as they are; leave other options out")
         return _report([saved[side] for side in sides])
-    measured_sides = [side for side in sides if side not in saved]
+    measured_sides = [side for side in sides if side not in saved and side not in recorded]
     read = benchmark.read(data, options or {})
     chosen = draw_subset(read.prompts, subset)
+    asked = None if judge is None else load_judge(judge)
+    for side in recorded:
+        saved[side] = _score_recorded(suite, found, side, read, chosen, subset, asked)
+    if not measured_sides:
+        if recipe or grid or results or overrides:
+            raise ConfigError(f"{' and '.join(sides)}: no policy is measured; leave settings and output files out")
+        return _report([saved[side] for side in sides])
     prompts = [Prompt(prompt.id, prompt.text, dict(prompt.metadata)) for prompt in chosen]
-    config = _config(suite, found, measured_sides, read, judge, recipe, overrides, len(prompts))
+    config = _config(suite, found, measured_sides, read, asked, recipe, overrides, len(prompts))
     check_rewards(config)
     for side in saved.values():
         _check_saved(side, suite, config, benchmark, read, subset, prompts)
@@ -120,7 +132,7 @@ def run_benchmark(
                 save_grid(output(grid, index), groups[: config.evaluation.grid_prompts])
             if results is not None:
                 found.results.write(output(results, index), scored)
-            measured[side] = result_of(suite, side, benchmark, read, subset, config, scored)
+            measured[side] = result_of(suite, side, benchmark, read, subset, _identity(config), scored)
     return _report([saved.get(side) or measured[side] for side in sides])
 
 
@@ -130,24 +142,46 @@ def result_of(
     benchmark: Benchmark,
     read: BenchmarkData,
     subset: Subset | None,
-    config: RunConfig,
+    judge: dict[str, str],
     scored: Sequence[ScoredPrompt],
 ) -> BenchmarkResult:
-    """The result of scored and explained prompts."""
+    """The result of scored and explained prompts, each with equally many images."""
     usages = (Usage(**explained["usage"]) for prompt in scored for explained in prompt.explanations)
     return BenchmarkResult(
         suite=suite,
         policy=policy,
-        judge=judge_options(config.rewards[0].options["judge"], "judge").identity,
+        judge=judge,
         data=_data(benchmark, read),
         protocol=dict(read.protocol),
         subset=subset,
-        images_per_prompt=config.evaluation.images_per_prompt,
+        images_per_prompt=len(scored[0].scores),
         prompts=[prompt.id for prompt in scored],
         columns=list(benchmark.columns(scored, read.protocol)),
         usage=total(usages),
         notes=list(read.notes),
     )
+
+
+def _identity(config: RunConfig) -> dict[str, str]:
+    return judge_options(config.rewards[0].options["judge"], "judge").identity
+
+
+def _score_recorded(
+    name: str,
+    suite: Suite,
+    side: str,
+    read: BenchmarkData,
+    chosen: Sequence[BenchmarkPrompt],
+    subset: Subset | None,
+    judge: Mapping[str, Any] | None,
+) -> BenchmarkResult:
+    """The result of answers that somebody recorded in the official format; nobody is asked anything."""
+    if suite.results is None or suite.results.read is None:
+        raise ConfigError(f"{side}: answers that were recorded cannot be read in suite {name!r}")
+    if judge is None:
+        raise ConfigError(f"{side}: who gave these answers? --judge names a YAML file with url, model and version")
+    scored = suite.results.read(Path(side), chosen)
+    return result_of(name, side, suite.benchmark, read, subset, judge_options(judge, "judge").identity, scored)
 
 
 def _data(benchmark: Benchmark, read: BenchmarkData) -> dict[str, Any]:
@@ -164,7 +198,7 @@ def _config(
     suite: Suite,
     policies: Sequence[str],
     read: BenchmarkData,
-    judge: Path | None,
+    judge: Mapping[str, Any] | None,
     recipe: Path | None,
     overrides: Sequence[str],
     num_prompts: int,
@@ -173,7 +207,7 @@ def _config(
     official = f"evaluation.images_per_prompt={suite.benchmark.images_per_prompt}"
     default = DEFAULT_RECIPE.parent / suite.recipe
     config = measuring_config(name, policies, recipe, default, None, [official, *overrides])
-    asked = load_judge(judge) if judge is not None else _judge_of(config, suite)
+    asked = judge if judge is not None else _judge_of(config, suite)
     if asked is None:
         raise ConfigError(f"suite {name!r} needs a judge: --judge names a YAML file with url, model and version")
     reward = RewardSection(name=suite.reward, options={"judge": asked, **read.reward_options})
@@ -211,7 +245,7 @@ def _check_saved(
     planned = BenchmarkResult(
         suite=suite,
         policy="what is measured now",
-        judge=judge_options(config.rewards[0].options["judge"], "judge").identity,
+        judge=_identity(config),
         data=_data(benchmark, read),
         protocol=dict(read.protocol),
         subset=subset,

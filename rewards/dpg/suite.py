@@ -18,7 +18,7 @@ from blip3o_grpo.rewards.benchmarks import (
 )
 from blip3o_grpo.rewards.dpg.published import PUBLISHED
 from blip3o_grpo.rewards.dpg.questions import as_metadata, read_questions
-from blip3o_grpo.rewards.dpg.results import MOST_IMAGES, check_results_path, write_results
+from blip3o_grpo.rewards.dpg.results import MOST_IMAGES, check_results_path, read_results, write_results
 from blip3o_grpo.rewards.dpg.scoring import columns
 from blip3o_grpo.rewards.suites import ResultFormat, Suite
 
@@ -71,6 +71,6 @@ SUITE = Suite(
         "Published rows are their authors' own, with the official judge (mPLUG-large): with another judge this is no "
         "ranking. – not known.",
     ),
-    results=ResultFormat("DPG-Bench's", check_results_path, write_results),
+    results=ResultFormat("DPG-Bench's", check_results_path, write_results, read_results),
     benchmark=Benchmark(1065, 4, read, columns, percent=True, most_images=MOST_IMAGES),
 )

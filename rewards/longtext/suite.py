@@ -10,7 +10,7 @@ from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.configs.shipped import RECIPES
 from blip3o_grpo.rewards.benchmarks import Benchmark, BenchmarkData, check_suite_options, decode, digest, read_data
 from blip3o_grpo.rewards.longtext.records import read_prompts
-from blip3o_grpo.rewards.longtext.results import check_results_path, write_results
+from blip3o_grpo.rewards.longtext.results import check_results_path, read_results, write_results
 from blip3o_grpo.rewards.longtext.scoring import LANGUAGES, columns
 from blip3o_grpo.rewards.suites import ResultFormat, Suite
 
@@ -40,6 +40,6 @@ SUITE = Suite(
     reward="longtext",
     recipe="tiny_ocr.yaml",
     needs="texts to be written: the list `text`",
-    results=ResultFormat("LongText-Bench's", check_results_path, write_results),
+    results=ResultFormat("LongText-Bench's", check_results_path, write_results, read_results),
     benchmark=Benchmark(160, 4, read, columns),
 )

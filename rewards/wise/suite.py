@@ -21,7 +21,13 @@ from blip3o_grpo.rewards.judge.templates import places
 from blip3o_grpo.rewards.suites import ResultFormat, Suite
 from blip3o_grpo.rewards.wise.published import LEGACY, VERIFIED
 from blip3o_grpo.rewards.wise.records import as_metadata, join_records, read_records
-from blip3o_grpo.rewards.wise.results import MOST_IMAGES, check_results_path, write_results
+from blip3o_grpo.rewards.wise.results import (
+    MOST_IMAGES,
+    check_results_path,
+    read_scores,
+    read_verified_scores,
+    write_results,
+)
 from blip3o_grpo.rewards.wise.scoring import legacy_columns, verified_columns
 
 FILES = ("cultural_common_sense.json", "spatio-temporal_reasoning.json", "natural_science.json")
@@ -77,7 +83,7 @@ SUITE = Suite(
     needs="a WISE record: the key `wise`",
     published=LEGACY,
     published_notes=(f"Published rows were judged by GPT-4o-2024-05-13: {_NEVER}",),
-    results=ResultFormat("WISE's", check_results_path, write_results),
+    results=ResultFormat("WISE's", check_results_path, write_results, read_scores),
     benchmark=Benchmark(NUM_PROMPTS, 1, partial(read, suite="wise"), legacy_columns, most_images=MOST_IMAGES),
 )
 VERIFIED_SUITE = Suite(
@@ -86,7 +92,7 @@ VERIFIED_SUITE = Suite(
     needs="a WISE record: the key `wise`",
     published=VERIFIED,
     published_notes=(f"Published rows were judged by Qwen3.5-35B-A3B: {_NEVER}",),
-    results=ResultFormat("WISE_Verified's", check_results_path, write_results),
+    results=ResultFormat("WISE_Verified's", check_results_path, write_results, read_verified_scores),
     benchmark=Benchmark(
         NUM_PROMPTS, 1, partial(read, suite="wise-verified"), verified_columns, most_images=MOST_IMAGES
     ),

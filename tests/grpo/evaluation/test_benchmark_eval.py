@@ -128,6 +128,8 @@ DPG = ["--suite", "dpg", "--data", "dpg.csv", "--judge", "judge.yaml"]
             ["tiny", "--suite", "wise", "--judge", "judge.yaml"],
             "no licence to come along with; --data names WISE's folder",
         ),
+        (["no_detail.txt", *DPG], "no_detail.txt: no such file; --data names the benchmark's data, and recorded"),
+        (["no_detail.txt", *DPG[:4]], "no_detail.txt: who gave these answers\\? --judge names a YAML file"),
         (["tiny", "--suite", "longtext"], "suite 'longtext' needs a judge"),
         (["tiny", "--suite", "longtext", "--judge", "judge.yaml"], "longtext_en.jsonl: .*prompt"),
     ],
@@ -169,6 +171,31 @@ def test_saved_results_are_compared_without_a_model_or_a_judge(files, nothing_lo
     assert {found["mean"] for found in values["difference"].values()} == {0.0}
     assert values["estimates"]["overall"]["mean"] == pytest.approx(0.425)
     assert CliRunner().invoke(app, ["eval", "full.json", "--suite", "dpg"]).exit_code == 0
+
+
+def test_recorded_answers_are_scored_without_a_model_or_a_judge(files, nothing_loads):
+    """Nobody is at the judge's address; its name and version are those of who gave the answers."""
+    lines = [
+        f"images/s{item}.png, (0, 0, 8, 8), {question}, {answer}"
+        for item, colour in enumerate(("red", "blue", "green", "yellow"))
+        for question, answer in (("Is there a star?", "yes" if item else "no"), (f"Is it {colour}?", "yes"))
+    ]
+    Path("a_detail.txt").write_text("\n".join(lines))
+    result = CliRunner().invoke(app, ["eval", "a_detail.txt", *DPG, "--json"])
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    values = json.loads(result.stdout)
+    assert {name: found["mean"] for name, found in values["estimates"].items()} == {
+        "entity": 0.75,
+        "attribute": 1.0,
+        "overall": 0.75,
+    }
+    assert (values["judge"], values["images_per_prompt"]) == ({"model": "tiny-judge", "version": "1"}, 1)
+    Path("first.json").write_text(result.stdout)
+    both = CliRunner().invoke(app, ["eval", "first.json", *DPG, "--compare", "a_detail.txt"])
+    assert both.exit_code == 0, both.output + repr(both.exception)
+    assert "+0.00 =" in both.stdout
+    some = CliRunner().invoke(app, ["eval", "a_detail.txt", *DPG, "--limit", "2"])
+    assert "SUBSET: 2 of 4 prompts, drawn with seed 0" in some.stdout
 
 
 def printed(report, width=100):

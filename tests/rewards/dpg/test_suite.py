@@ -8,10 +8,12 @@ from PIL import Image
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.rewards import RewardBatch, RewardError, check_reward, find_reward, load_reward
-from blip3o_grpo.rewards.dpg.results import check_results_path, write_results
+from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt
+from blip3o_grpo.rewards.dpg.results import check_results_path, read_results, write_results
+from blip3o_grpo.rewards.dpg.scoring import columns
 from blip3o_grpo.rewards.dpg.suite import SUITE, read
 from tests.rewards.dpg.test_questions import CAT, DOG, HEADER
-from tests.rewards.dpg.test_scoring import PROMPTS
+from tests.rewards.dpg.test_scoring import ALL, LAST, PROMPTS
 from tests.rewards.judge.server import block, judging
 
 
@@ -95,3 +97,47 @@ def test_official_files(tmp_path):
     check_results_path(path)
     with pytest.raises(ConfigError, match="are written as .txt, not '.jsonl'"):
         check_results_path(tmp_path / "run.jsonl")
+
+
+def as_asked():
+    return [BenchmarkPrompt(prompt.id, prompt.prompt, prompt.metadata) for prompt in PROMPTS]
+
+
+def test_recorded_answers_score_as_they_did(tmp_path):
+    write_results(tmp_path / "run.txt", PROMPTS)
+    detail = tmp_path / "run_detail.txt"
+    lines = detail.read_text().splitlines()
+    detail.write_text("\n".join(reversed(lines)))  # processes of the official script write in any order
+    found = read_results(detail, as_asked())
+    assert [prompt.scores for prompt in found] == [prompt.scores for prompt in PROMPTS]
+    for counted in (ALL, LAST):
+        assert columns(found, counted) == columns(PROMPTS, counted)
+
+
+def test_any_other_word_than_yes_is_0_in_recorded_answers(tmp_path):
+    file = tmp_path / "a_detail.txt"
+    cat = as_asked()[1:]
+    text = "x/cat.png, (0, 0, 4, 4), Is it a photo?, Yes\nx/cat.png, (0, 0, 4, 4), Is there a cat?, yes\n"
+    file.write_text(text + "x/other.png, (0, 0, 4, 4), Is it?, no\n")
+    assert read_results(file, cat)[0].scores == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: ["nonsense", *lines], ":1: expected `picture, .left, top, right, bottom., question, answer`"),
+        (lambda lines: [*lines, lines[-1]], ":15: item 'cat': the question 'Is there a cat\\?' is answered twice"),
+        (lambda lines: [line.replace("mat?", "rug?") for line in lines], "'Is there a rug\\?' is none of this item's"),
+        (lambda lines: lines[:-1], "item 'cat': no answer to 'Is there a cat\\?' for one of its images"),
+        (lambda lines: lines[:10], "holds no answers for 1 of 2 prompts, first 'cat'"),
+        (lambda lines: lines[:12], "2 images of prompt 'dog', but 1 of 'cat'"),
+        (lambda lines: [], "holds no answers for 2 of 2 prompts"),
+    ],
+)
+def test_damaged_records_are_told(tmp_path, change, message):
+    write_results(tmp_path / "run.txt", PROMPTS)
+    detail = tmp_path / "run_detail.txt"
+    detail.write_text("\n".join(change(detail.read_text().splitlines())))
+    with pytest.raises(ConfigError, match=message) as error:
+        read_results(detail, as_asked())
+    assert "\n" not in str(error.value)

@@ -8,7 +8,7 @@ import pytest
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.rewards import RewardBatch, RewardError, check_reward, find_reward, load_reward
 from blip3o_grpo.rewards.longtext.records import read_prompts, texts_of
-from blip3o_grpo.rewards.longtext.results import check_results_path, write_results
+from blip3o_grpo.rewards.longtext.results import check_results_path, read_results, write_results
 from blip3o_grpo.rewards.longtext.scoring import columns, found_and_wanted, units
 from blip3o_grpo.rewards.longtext.suite import read
 from blip3o_grpo.rewards.scored_prompt import ScoredPrompt
@@ -137,3 +137,22 @@ def test_official_files(tmp_path):
     }
     with pytest.raises(ConfigError, match="exists"):
         check_results_path(path)
+
+
+def test_recorded_readings_are_scored(tmp_path):
+    path = tmp_path / "run.jsonl"
+    prompts = read_prompts(json.dumps({**LINE, "text": ["OPEN", "all day"]}), "t.jsonl", "en")
+    lines = [{"prompt_id": 3, "ocr_gt": ["other"], "ocr_results": reading} for reading in ("open day", "")]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"prompt_id": 9, "ocr_results": "x"}]))
+    (found,) = read_results(path, prompts)
+    assert found.scores == [pytest.approx(2 / 3), 0.0]
+    assert [(e["found"], e["wanted"]) for e in found.explanations] == [(2, 3), (0, 3)]
+    for line, message in (
+        ({"prompt_id": 3}, ":1: lacks the key 'ocr_results'"),
+        ({"ocr_results": "x"}, ":1: lacks the key 'prompt_id'"),
+        ({"prompt_id": 3, "ocr_results": 3}, ":1: ocr_results is no text"),
+        ({"prompt_id": 4, "ocr_results": "x"}, "holds no answers for 1 of 1 prompts, first 'en-3'"),
+    ):
+        path.write_text(json.dumps(line))
+        with pytest.raises(ConfigError, match=message):
+            read_results(path, prompts)

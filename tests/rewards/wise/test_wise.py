@@ -8,6 +8,7 @@ import pytest
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.rewards import RewardBatch, RewardError, check_reward, find_reward, load_reward
+from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt
 from blip3o_grpo.rewards.scored_prompt import ScoredPrompt
 from blip3o_grpo.rewards.wise.published import LEGACY, VERIFIED
 from blip3o_grpo.rewards.wise.records import (
@@ -19,7 +20,7 @@ from blip3o_grpo.rewards.wise.records import (
     join_records,
     read_records,
 )
-from blip3o_grpo.rewards.wise.results import check_results_path, write_results
+from blip3o_grpo.rewards.wise.results import check_results_path, read_scores, read_verified_scores, write_results
 from blip3o_grpo.rewards.wise.scoring import (
     LEGACY_OVERALL,
     VERIFIED_OVERALL,
@@ -247,3 +248,47 @@ def test_official_files(tmp_path):
     assert sorted(file.name for file in (tmp_path / "scores").iterdir()) == ["1.png", "401.png"]
     with pytest.raises(ConfigError, match="exists; give another name"):
         check_results_path(path)
+
+
+def as_asked(*numbers):
+    return [BenchmarkPrompt(p.id, p.prompt, p.metadata) for p in (scored(number, 0.0) for number in numbers)]
+
+
+def test_recorded_numbers_score_as_they_did(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    numbers = {"Consistency": 2, "Realism": 1, "Aesthetic Quality": 0}
+    write_results(path, [scored(401, 0.8, numbers=numbers), scored(1, 0.8, numbers=numbers)])
+    path.write_text(path.read_text().replace(": 2,", ": 2.0,"))  # the official script writes floats
+    found = read_scores(path, as_asked(1, 401))
+    assert [prompt.scores for prompt in found] == [[pytest.approx(0.8)]] * 2
+    assert [prompt.id for prompt in found] == ["1", "401"] and found[0].explanations[0]["numbers"] == numbers
+    verified = tmp_path / "verified.jsonl"
+    write_results(verified, [scored(7, 1.0, numbers={"score": 1})])
+    assert read_verified_scores(verified, as_asked(7))[0].scores == [1.0]
+
+
+GIVEN = {"prompt_id": 1, "Subcategory": "S", "consistency": 2, "realism": 1, "aesthetic_quality": 0}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{**GIVEN, "consistency": 999}], ":1: consistency is 999; it must be a whole number from 0 to 2"),
+        ([{**GIVEN, "realism": 1.5}], ":1: realism is 1.5"),
+        ([{**GIVEN, "realism": True}], ":1: realism is True"),
+        ([{**GIVEN, "realism": None}], ":1: realism is None"),
+        ([GIVEN, GIVEN], ":2: prompt_id 1 appears twice"),
+        ([{"consistency": 2}], ":1: lacks the key 'prompt_id'"),
+        ([[1]], ":1: expected an object, found list"),
+        ([{**GIVEN, "prompt_id": 2}], "holds no answers for 1 of 1 prompts, first '1'"),
+        ([], "holds no answers for 1 of 1 prompts"),
+    ],
+)
+def test_damaged_records_are_told(tmp_path, lines, message):
+    path = tmp_path / "scores.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ConfigError, match=message):
+        read_scores(path, as_asked(1))
+    path.write_text("{")
+    with pytest.raises(ConfigError, match=":1: not valid JSON"):
+        read_scores(path, as_asked(1))

@@ -76,8 +76,10 @@ def judge_options(values: Any, place: str) -> JudgeOptions:
             hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known)}"
             raise RewardError(f"{place}: unknown key {key!r}; {hint}")
     for key in ("url", "model", "version"):
-        if not isinstance(values.get(key), str) or not values[key].strip():
-            raise RewardError(f"{place}: {key} is missing or no text; a judge needs url, model and version")
+        if not values.get(key) or not str(values[key]).strip():
+            raise RewardError(f"{place}: {key} is missing; a judge needs url, model and version")
+        if not isinstance(values[key], str):  # YAML reads 2024-05-13 as a date
+            raise RewardError(f"{place}: {key} is {values[key]} and no text; write it in quotes")
     try:
         check_free_form(dict(values), place)
         options = JudgeOptions(**values)

@@ -327,6 +327,7 @@ def compare_steps(
     policy: str | Path,
     steps: Sequence[int] | None = None,
     *,
+    guidance_interval: tuple[float, float] | None = None,
     recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
     prompts: str | Path | None = None,
@@ -339,6 +340,8 @@ def compare_steps(
     Args:
         policy: as for `evaluate`, like the arguments not named here.
         steps: numbers of diffusion steps; default: those of rollouts and of evaluations.
+        guidance_interval: noise levels between which guidance acts; all numbers of steps with it are compared with the
+            largest under the settings' own.
         images: per prompt; default: the group size.
         console: where progress goes; default: nowhere.
 
@@ -350,6 +353,7 @@ def compare_steps(
     return run_comparison(
         str(policy),
         steps,
+        guidance_interval=guidance_interval,
         recipe=None if recipe is None else find_recipe(recipe),
         prompts=_path(prompts),
         overrides=[*overrides, *_changes({"evaluation.num_prompts": num_prompts, "rollout.group_size": images})],

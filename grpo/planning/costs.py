@@ -72,6 +72,13 @@ def operations_per_image(config: RunConfig, policy: BLIP3oNext) -> dict[str, flo
     forward = forward_operations(policy, policy.image_tokens.num_tokens + TYPICAL_PROMPT)
     logits = 2 * policy.image_tokens.num_tokens * policy.image_tokens.size * policy.config.hidden_size
     once, step = head_operations(policy, guided)
+    if guided:
+        low, high = config.rollout.guidance_interval
+        levels = [
+            1 - number / config.rollout.num_diffusion_steps for number in range(config.rollout.num_diffusion_steps)
+        ]
+        share = sum(low <= level <= high for level in levels) / len(levels)
+        step = share * step + (1 - share) * head_operations(policy, guided=False)[1]
     # The policy's forward and its backward (twice a forward); checkpointing computes the forward once more, and with
     # DeepSpeed the log-probs before the update need one of their own (`ImageGRPOTrainer.one_forward`).
     section = config.trainer

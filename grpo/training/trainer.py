@@ -1,8 +1,9 @@
 """TRL's `GRPOTrainer` on image tokens, joined to our rollouts; the algorithm itself stays TRL's.
 
-One optimiser step, in the order in which it happens, on every rank with its own share of the prompts:
+One optimiser step on a new batch, in the order in which it happens, on every rank with its own share of the prompts:
 
     sync_weights     the weights of the last update go to samplers and decoders
+                     (with `rollout.max_staleness: 1` once the rollouts are there, and before the next ones start)
     rollouts         sample, decode and score: one group of images per prompt (`rollout/pipeline.py`)
     logprobs         the reference policy's, of what was sampled
     (TRL)            scores become advantages, within each group
@@ -10,6 +11,9 @@ One optimiser step, in the order in which it happens, on every rank with its own
     training_step    for each micro-batch the policy's own log-probs, loss and gradient
     check_rollouts   sampler and trainer must agree; this and the guards come before the optimiser runs
     log              the step's metrics, under the project's names
+
+With `trainer.num_iterations` above 1 further steps learn from the same batch: from `training_step` on, without
+`check_rollouts`, since the rollouts are those that agreed. A batch has the number of its first step.
 
 Scores travel with the rollouts as extra fields, and each trained reward is a TRL reward function that picks up its own
 column. TRL never sees rewards of weight 0: their columns would count as "scorable" where no trained reward applies, and
@@ -23,6 +27,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +47,10 @@ from blip3o_grpo.run.metrics import rename
 from blip3o_grpo.run.retention import checkpoint_score
 from blip3o_grpo.run.stopping import StopRequested, interruptible
 from blip3o_grpo.training.advantages import floored_advantages, group_spreads, spread_metrics
+from blip3o_grpo.training.ahead import Ahead
 from blip3o_grpo.training.averaging import FILE as AVERAGED_FILE
 from blip3o_grpo.training.averaging import AveragedWeights
-from blip3o_grpo.training.callbacks import StopAfterStep
+from blip3o_grpo.training.callbacks import StopAfterBatch
 from blip3o_grpo.training.guards import Guards
 from blip3o_grpo.training.lora import merge_adapter, peft_config
 from blip3o_grpo.training.mismatch import (
@@ -58,6 +64,8 @@ from blip3o_grpo.training.mismatch import (
     weight_metrics,
 )
 from blip3o_grpo.training.parallel import prepare_reference
+from blip3o_grpo.training.reference import FILE as REFERENCE_FILE
+from blip3o_grpo.training.reference import MovingReference
 from blip3o_grpo.training.rows import columns, masked_row, reward_column
 from blip3o_grpo.training.schedule import prompt_schedule
 from blip3o_grpo.training.step_metrics import StepClock, batch_metrics, prompt_means
@@ -75,10 +83,10 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
     Args:
         ar: the AR part that learns. `reference` of the KL term is a copy of it as given.
         config: the run.
-        args: TRL arguments (see `blip3o_grpo.rank.make_args`); whole groups per rank, one optimiser step per batch.
+        args: TRL arguments (see `blip3o_grpo.rank.make_args`); whole groups per rank, whole batches per optimiser step.
         encoder: prompt format; its tokenizer is TRL's processing class.
         image_tokens: the action space.
-        prompts: training prompts; `prompt_schedule` says which step sees which.
+        prompts: training prompts; `prompt_schedule` says which batch sees which.
         pipeline: anything with `collect` and `sync_weights` of `rollout.RolloutPipeline`.
         recorder: keeps each group's best and worst image, of all ranks.
         summarise: makes metrics of a step's rewards, prompt by prompt (`step_metrics.prompt_means`).
@@ -118,12 +126,15 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         section = config.trainer
         reference = copy.deepcopy(ar) if section.beta and not section.lora else None
         self.averaged = AveragedWeights(section.ema.decay, self.folder.checkpoints) if section.ema else None
-        schedule = prompt_schedule(len(prompts), config.rollout.prompts_per_step, config.trainer.max_steps, config.seed)
+        self.ahead = Ahead(args.process_index)
+        self.stale = False  # whether the step's rollouts are of older weights than its own
+        num_batches = section.max_steps // section.num_iterations
+        self.schedule = prompt_schedule(len(prompts), config.rollout.prompts_per_step, num_batches, config.seed)
         super().__init__(
             model=ar,
             reward_funcs=[reward_column(reward.name) for reward in config.rewards if reward.weight],
             args=args,
-            train_dataset=Dataset.from_dict({"prompt": [str(place) for place in schedule]}),  # see `rollouts`
+            train_dataset=Dataset.from_dict({"prompt": [str(place) for place in self.schedule]}),  # see `rollouts`
             processing_class=encoder.tokenizer,
             rollout_func=_rollouts,
             peft_config=peft_config(section.lora) if section.lora else None,
@@ -132,7 +143,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
                 *([self.averaged] if self.averaged else []),
                 *callbacks,
                 self.guards,  # after the callback that writes the metrics
-                StopAfterStep(lambda: self.any_rank(self.folder.stop.exists())),
+                StopAfterBatch(section.num_iterations, lambda: self.any_rank(self.folder.stop.exists())),
             ],
         )
         self.remove_callback(PrinterCallback)
@@ -142,6 +153,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             reference.forward = self._image_forward(reference)
             reference = prepare_reference(reference, self.accelerator, config)
         self.set_reference(section.beta, reference)
+        self.moving: MovingReference | None = None
+        if section.sync_ref_model:
+            alpha, every = section.ref_model_mixup_alpha, section.ref_model_sync_steps
+            self.moving = MovingReference(reference, alpha, every, self.folder.checkpoints)
+            self.add_callback(self.moving)
 
     def _image_forward(self, ar: Qwen3ForCausalLM) -> Callable:
         """Forward of a model that is asked for nothing but image-token log-probs (and their entropy).
@@ -168,11 +184,13 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
     # The step, in its order.
 
     def sync_weights(self) -> None:
-        """Publish the current weights to samplers and decoders; TRL calls it before each rollout, on every rank.
+        """Publish the current weights to samplers and decoders; TRL calls it before each batch, on every rank.
 
-        Waits until all of them have the weights: what is sampled next carries this step as its policy version.
+        Waits until all of them have the weights: what is sampled next carries this step as its policy version. While
+        rollouts are being drawn ahead, `collect` does it after them.
         """
-        self._publish(averaged=False)
+        if not self.ahead.holds(self.step):
+            self._sync()
 
     def rollouts(self, places: Sequence[str]) -> dict[str, list]:
         """This rank's rollouts in TRL's form (`rows.columns`).
@@ -197,17 +215,24 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             RolloutError: a stage failed.
         """
         started, step = time.perf_counter(), self.step
-        batch = interruptible(
-            lambda: self.pipeline.collect(prompts, step=step, turn=self.accelerator.process_index),
-            self.folder.stop.exists,
-        )
+        drawn_ahead = self.ahead.holds(step)
+        draw = self.ahead.batch if drawn_ahead else partial(self._draw, step, prompts)
+        batch = interruptible(draw, self.folder.stop.exists)
         if self.any_rank(batch is None):
             raise StopRequested
-        self.guards.batch = batch
-        self.clock.rollout = time.perf_counter() - started
+        if drawn_ahead:
+            self.ahead.taken()
+            self._sync()
+        if self.run.rollout.max_staleness and step < self.run.trainer.max_steps:
+            self.ahead.start(step + 1, partial(self._draw, step + 1, self._prompts_of(step + 1)))
+        self.guards.see_batch(batch)
+        self.clock.rollout = time.perf_counter() - started - (self.clock.sync if drawn_ahead else 0.0)
         versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
-        if versions - {step - 1}:
+        if versions - {step - 1, step - 1 - self.run.rollout.max_staleness}:
             raise RuntimeError(f"rollouts of step {step} come from policy versions {sorted(versions)}")
+        if self.run.rollout.max_staleness:
+            self.stale = self.any_rank(bool(versions - {step - 1}))
+            self.add_metrics({"mismatch/staleness": float(self.stale)})
         self._record(step, batch)
         self.add_metrics(batch_metrics(batch, step, self.run.rewards, self._sum_over_ranks))
         means = gather_object(prompt_means(batch, self.run.rewards))  # of all ranks
@@ -215,9 +240,18 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             self.add_metrics(self.summarise(means))
         return batch
 
+    def _draw(self, step: int, prompts: Sequence[Prompt]) -> RolloutBatch:
+        return self.pipeline.collect(prompts, step=step, turn=self.accelerator.process_index)
+
+    def _prompts_of(self, step: int) -> list[Prompt]:
+        """This rank's prompts of a step: ranks have equal parts of the schedule's, in their order."""
+        share = self.run.rollout.prompts_per_step // self.accelerator.num_processes
+        first = (step - 1) * self.run.rollout.prompts_per_step + self.accelerator.process_index * share
+        return [self.prompts[place] for place in self.schedule[first : first + share]]
+
     def _record(self, step: int, batch: RolloutBatch) -> None:
-        every = self.run.rollout.record_every_steps
-        if self.recorder and every and (step == 1 or step % every == 0):
+        every, last = self.run.rollout.record_every_steps, step + self.run.trainer.num_iterations - 1
+        if self.recorder and every and (step == 1 or last // every > (step - 1) // every):
             picked = gather_object(self.recorder.pick(step, batch))  # rank after rank: the order of the prompts
             if self.accelerator.is_main_process:
                 self.recorder.write(step, picked)
@@ -232,8 +266,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Log-probs `[B, T]` of the image tokens at the sampling temperature, and entropies `[B, T]` if asked for.
 
-        TRL asks for the reference policy's, and in the loss for the policy's; those before the update are the same
-        unless several updates follow a batch (`one_forward`).
+        TRL asks for the reference policy's, and in the loss for the policy's, which before the first update are also
+        those of the policy that drew (`one_forward`).
 
         Args:
             model: policy or reference.
@@ -302,7 +336,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             weights: what the loss makes of their ratio, `[B, T]` or `[B, 1]`.
 
         Raises:
-            MismatchError: they differ by more than `trainer.mismatch_bound`, and `guards.mismatch` is `stop`.
+            MismatchError: they differ by more than `trainer.mismatch_bound`, and `guards.mismatch` is `stop`. Not where
+                the rollouts are of older weights: what an update has changed is no fault of the sampler.
         """
         measured = mismatch(self._sum_over_ranks(mismatch_sums(rollout_logprobs, old_logprobs, mask)))
         measured |= weight_metrics(self.accelerator.gather(counted_weights(weights, mask)))
@@ -310,6 +345,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         measured["mismatch/max_abs"] = self.accelerator.gather(worst).max().item()
         self.add_metrics(measured)
         self.guards.measured = measured
+        if self.stale:
+            return
         step = self.step
         try:
             check_mismatch(measured, self.run.trainer.mismatch_bound, step)
@@ -341,8 +378,14 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
 
     def sync_evaluated_weights(self) -> None:
         """Publish the weights that evaluations measure, averaged or not (`trainer.ema.use`)."""
+        self.ahead.wait()  # what is drawn ahead needs the weights that samplers and decoders have now
         self._publish(averaged=self.averaged is not None and self.run.trainer.ema.use == "averaged")
         self.sync_again()
+
+    def _sync(self) -> None:
+        started = time.perf_counter()
+        self._publish(averaged=False)
+        self.clock.sync = time.perf_counter() - started
 
     def _publish(self, averaged: bool) -> None:
         with self.averaged.applied() if averaged else nullcontext():
@@ -370,11 +413,14 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             with storage_errors(self.folder.checkpoints / f"checkpoint-{step}"):
                 self.wait_for_records()
                 write()
-                averages = self.averaged.full() if self.averaged else {}
+                beside = {AVERAGED_FILE: self.averaged} if self.averaged else {}
+                beside |= {REFERENCE_FILE: self.moving} if self.moving else {}
+                whole = {file: weights.full() for file, weights in beside.items()}
+                self.ahead.save(staging / f"checkpoint-{step}")
                 self.accelerator.wait_for_everyone()
                 if self.accelerator.is_main_process:
-                    if averages:
-                        save_file(averages, staging / f"checkpoint-{step}" / AVERAGED_FILE)
+                    for file, weights in whole.items():
+                        save_file(weights, staging / f"checkpoint-{step}" / file)
                     score = checkpoint_score(self.state.log_history, self.run, step)
                     finish_checkpoint(staging, step, self.run.checkpoint.keep, self.run.checkpoint.keep_best, score)
         except Exception:

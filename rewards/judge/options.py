@@ -125,7 +125,10 @@ def _check_values(options: JudgeOptions, place: str) -> None:
         options.token_env,
         options.proxy,
     )
-    if isinstance(options.concurrency, bool) or not 1 <= options.concurrency <= MAX_CONCURRENCY:
+    for name in ("retries", "concurrency"):
+        if isinstance(getattr(options, name), bool) or not isinstance(getattr(options, name), int):
+            raise RewardError(f"{place}: {name} is {getattr(options, name)!r}; it must be a whole number")
+    if not 1 <= options.concurrency <= MAX_CONCURRENCY:
         raise RewardError(f"{place}: concurrency is {options.concurrency}; it must be 1 to {MAX_CONCURRENCY}")
     for name in ("price_in", "price_out"):
         price = getattr(options, name)

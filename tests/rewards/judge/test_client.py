@@ -233,6 +233,8 @@ GOOD = {"url": "http://host/v1", "model": "m", "version": "1"}
         ({**GOOD, "timeout": "soon"}, "wrong type"),
         ({**GOOD, "timeout": 0}, "timeout is 0"),
         ({**GOOD, "retries": -1}, "retries is -1"),
+        ({**GOOD, "retries": 1.5}, "retries is 1.5; it must be a whole number"),
+        ({**GOOD, "concurrency": True}, "concurrency is True; it must be a whole number"),
         ({**GOOD, "concurrency": 0}, "concurrency is 0; it must be 1 to 1024"),
         ({**GOOD, "price_in": -1}, "price_in is -1"),
         ({**GOOD, "cache": "here"}, "cache is 'here'; give a whole path"),

@@ -270,3 +270,11 @@ def test_a_file_names_a_judge_and_its_cache_beside_it(tmp_path):
         load_judge(Path("nowhere.yaml"))
     with pytest.raises(RewardError, match="cannot be read"):
         load_judge(tmp_path)
+
+
+def test_the_judge_of_the_docs_is_one(tmp_path):
+    page = (Path(__file__).parents[3] / "docs/benchmarks.md").read_text(encoding="utf-8")
+    file = tmp_path / "judge.yaml"
+    file.write_text("url:" + page.split("```text\nurl:")[1].split("```")[0])
+    found = judge_options(load_judge(file), "judge")
+    assert (found.version, found.token_env, found.cache) == ("2025-01", "JUDGE_TOKEN", str(tmp_path / "answers"))

@@ -85,6 +85,8 @@ class BenchmarkData:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     """What two results must have in common to be compared, beside judge, data and prompts."""
     notes: tuple[str, ...] = ()
+    left_out: int = 0
+    """Official prompts that an official habit leaves out: the table is not a subset for that."""
 
 
 @dataclass(frozen=True)

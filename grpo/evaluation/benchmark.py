@@ -188,7 +188,7 @@ def _data(benchmark: Benchmark, read: BenchmarkData) -> dict[str, Any]:
     return {
         "file": str(read.file),
         "digest": read.digest,
-        "prompts": len(read.prompts),
+        "prompts": len(read.prompts) + read.left_out,
         "official": benchmark.num_prompts,
     }
 

@@ -30,6 +30,7 @@ COLUMNS = (
     "tuple",
     "question_natural_language",
 )
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _ID = re.compile(r"[\w-]+")
 KEY = "dpg"
 """Of a prompt's metadata: its questions."""
@@ -170,8 +171,8 @@ def _question(row: Mapping[str, str], line: str) -> DPGQuestion:
 
 
 def _whole(text: str, column: str, line: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigError(f"{line}: {column} is {text!r}; it must be whole numbers")
+    if not _NUMBER.fullmatch(text):
+        raise ConfigError(f"{line}: {column} is {text!r:.60}; it must be whole numbers")
     return int(text)
 
 

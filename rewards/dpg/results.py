@@ -22,7 +22,9 @@ from blip3o_grpo.rewards.result_files import check_complete, check_new, image_fo
 from blip3o_grpo.rewards.scored_prompt import ScoredPrompt
 
 MOST_IMAGES = 4
-_DETAIL = re.compile(r"(?P<picture>.*?), \((?P<crop>\d+, \d+, \d+, \d+)\), (?P<question>.*), (?P<answer>[^,]*)")
+_DETAIL = re.compile(
+    r"(?P<picture>.*?), \((?P<crop>[0-9]{1,9}(, [0-9]{1,9}){3})\), (?P<question>.*), (?P<answer>[^,]*)"
+)
 
 
 def check_results_path(path: Path) -> None:

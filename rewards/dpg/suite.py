@@ -48,6 +48,7 @@ def read(path: Path | None, options: Mapping[str, Any]) -> BenchmarkData:
             "category_images": "last" if chosen["last_image_categories"] else "all",
         },
         notes=_notes(chosen, left_out),
+        left_out=len(left_out),
     )
 
 

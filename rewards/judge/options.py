@@ -76,8 +76,10 @@ def judge_options(values: Any, place: str) -> JudgeOptions:
             hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known)}"
             raise RewardError(f"{place}: unknown key {key!r}; {hint}")
     for key in ("url", "model", "version"):
-        if not isinstance(values.get(key), str) or not values[key].strip():
-            raise RewardError(f"{place}: {key} is missing or no text; a judge needs url, model and version")
+        if not values.get(key) or not str(values[key]).strip():
+            raise RewardError(f"{place}: {key} is missing; a judge needs url, model and version")
+        if not isinstance(values[key], str):  # YAML reads 2024-05-13 as a date
+            raise RewardError(f"{place}: {key} is {values[key]} and no text; write it in quotes")
     try:
         check_free_form(dict(values), place)
         options = JudgeOptions(**values)
@@ -123,7 +125,10 @@ def _check_values(options: JudgeOptions, place: str) -> None:
         options.token_env,
         options.proxy,
     )
-    if isinstance(options.concurrency, bool) or not 1 <= options.concurrency <= MAX_CONCURRENCY:
+    for name in ("retries", "concurrency"):
+        if isinstance(getattr(options, name), bool) or not isinstance(getattr(options, name), int):
+            raise RewardError(f"{place}: {name} is {getattr(options, name)!r}; it must be a whole number")
+    if not 1 <= options.concurrency <= MAX_CONCURRENCY:
         raise RewardError(f"{place}: concurrency is {options.concurrency}; it must be 1 to {MAX_CONCURRENCY}")
     for name in ("price_in", "price_out"):
         price = getattr(options, name)

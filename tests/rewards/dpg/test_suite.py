@@ -66,6 +66,7 @@ def test_the_suite_reads_the_file_or_its_folder(csv):
     official = read(csv, {"skip_first_row": "true", "last_image_categories": "true"})
     assert [prompt.id for prompt in official.prompts] == ["cat-2"]
     assert official.protocol == {"skip_first_row": True, "category_images": "last"}
+    assert (data.left_out, official.left_out) == (0, 1)
     assert "item 'dog1' depends on it and is left out" in official.notes[0]
     with pytest.raises(ConfigError, match="--data names the official dpg_bench.csv, or its folder"):
         read(None, {})

@@ -226,13 +226,15 @@ GOOD = {"url": "http://host/v1", "model": "m", "version": "1"}
         ("gpt", "must be a mapping with url, model and version, found str"),
         ({**GOOD, "modle": 1}, "unknown key 'modle'; did you mean 'model'?"),
         ({**GOOD, "zzz": 1}, "unknown key 'zzz'; it takes: url, model, version"),
-        ({"url": "http://host"}, "model is missing or no text"),
+        ({"url": "http://host"}, "model is missing; a judge needs url, model and version"),
         ({**GOOD, "version": " "}, "version is missing"),
-        ({**GOOD, "version": 2024}, "version is missing or no text"),
+        ({**GOOD, "version": 2024}, "version is 2024 and no text; write it in quotes"),
         ({**GOOD, "url": "host:80"}, "url is .* must look like"),
         ({**GOOD, "timeout": "soon"}, "wrong type"),
         ({**GOOD, "timeout": 0}, "timeout is 0"),
         ({**GOOD, "retries": -1}, "retries is -1"),
+        ({**GOOD, "retries": 1.5}, "retries is 1.5; it must be a whole number"),
+        ({**GOOD, "concurrency": True}, "concurrency is True; it must be a whole number"),
         ({**GOOD, "concurrency": 0}, "concurrency is 0; it must be 1 to 1024"),
         ({**GOOD, "price_in": -1}, "price_in is -1"),
         ({**GOOD, "cache": "here"}, "cache is 'here'; give a whole path"),
@@ -268,3 +270,11 @@ def test_a_file_names_a_judge_and_its_cache_beside_it(tmp_path):
         load_judge(Path("nowhere.yaml"))
     with pytest.raises(RewardError, match="cannot be read"):
         load_judge(tmp_path)
+
+
+def test_the_judge_of_the_docs_is_one(tmp_path):
+    page = (Path(__file__).parents[3] / "docs/benchmarks.md").read_text(encoding="utf-8")
+    file = tmp_path / "judge.yaml"
+    file.write_text("url:" + page.split("```text\nurl:")[1].split("```")[0])
+    found = judge_options(load_judge(file), "judge")
+    assert (found.version, found.token_env, found.cache) == ("2025-01", "JUDGE_TOKEN", str(tmp_path / "answers"))

@@ -116,6 +116,7 @@ def test_groups_dropped_on_one_rank_leave_the_others_gradient_as_it_is(make_conf
     The reference is one rank that never had the dropped prompts, so its mean is over the others only.
     """
     section = {"learning_rate": 1e-4, "beta": 0.1, "max_steps": 1, "max_grad_norm": 1e9, **options}
+    section["adam_epsilon"] = 1e-4  # with Adam's own, rounding decides about the sign of steps where gradients are 0
     places = prompt_schedule(len(prompts), 4, 1, seed=0)
     for left in (places[:2], places[:3]):  # of rank 0 alone; also one of rank 1
         rollout = {"prompts_per_step": len(left), "group_size": 4, "record_every_steps": 0}

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback
 
 from blip3o_grpo.training.averaging import gather_like, local, shard_like
@@ -38,13 +39,21 @@ class MovingReference(TrainerCallback):
             for name, value in self.reference.named_parameters():
                 local(value).copy_(shard_like(saved[name], value))
 
+    def _shard(self) -> None:
+        """Let go of what FSDP2 holds whole after a forward pass that no backward pass follows."""
+        for module in self.reference.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
     def on_step_end(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **_: Any) -> None:
         """Take the step's weights into the reference, if it is due."""
         if state.global_step % self.every_steps:
             return
+        self._shard()
         for value, new in zip(self.reference.parameters(), model.parameters(), strict=True):
             local(value).lerp_(local(new).to(value.dtype), self.alpha)
 
     def full(self) -> dict[str, torch.Tensor]:
         """Whole tensors by parameter name, on the CPU; all ranks must call it."""
+        self._shard()
         return {name: gather_like(local(value), value) for name, value in self.reference.named_parameters()}

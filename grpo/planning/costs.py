@@ -109,11 +109,16 @@ def vae_operations(policy: BLIP3oNext) -> float:
 
 def seconds_to_sample(config: RunConfig, policy: BLIP3oNext, bytes_per_s: float) -> float:
     """Of one image, drawn in chunks of `rollout.prompts_per_chunk` whole groups."""
-    model, num_tokens = policy.config, policy.image_tokens.num_tokens
     groups = min(config.rollout.prompts_per_chunk, config.rollout.prompts_per_step)
-    sequences = groups * config.rollout.group_size
+    call, image = sampling_seconds(policy, bytes_per_s)
+    return call / (groups * config.rollout.group_size) + image
+
+
+def sampling_seconds(policy: BLIP3oNext, bytes_per_s: float) -> tuple[float, float]:
+    """Of an engine call, which reads the weights once per token, and of each image in it, whose cache is read."""
+    model, num_tokens = policy.config, policy.image_tokens.num_tokens
     layers = sum(parameter.numel() for parameter in policy.ar.model.layers.parameters())
     weights = (layers + policy.image_tokens.size * model.hidden_size) * BFLOAT
     cached = 2 * model.num_hidden_layers * model.num_key_value_heads * model.head_dim * BFLOAT
     mean_length = TYPICAL_PROMPT + num_tokens / 2
-    return num_tokens * (weights + sequences * mean_length * cached) / bytes_per_s / sequences
+    return num_tokens * weights / bytes_per_s, num_tokens * mean_length * cached / bytes_per_s

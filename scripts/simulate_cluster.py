@@ -1,0 +1,361 @@
+"""How long would a step take there? A discrete-event simulation of training steps, held against runs that were measured.
+
+    python scripts/simulate_cluster.py compare RUN [RUN ...]            # constants of the first run, predictions for all
+    python scripts/simulate_cluster.py scale blip3o_next_ocr --card h200 --gpus 8,64,1024 [section.key=value ...]
+
+`compare` reads `metrics.jsonl` of finished runs on this kind of machine: what a stage costs is fitted to the busy seconds
+of the first run, and the other runs, with other numbers of workers, are predicted from that alone. `scale` takes computed
+or calibrated times (`grpo/planning`), the placements that `plan --tune` proposes for each number of GPUs, and prints what
+a step takes with separate pools, with separate pools one step off-policy, and with every GPU in every role in turn.
+Nothing but `compare`'s runs is measured: the links between GPUs and nodes are assumed (`cluster_layout.Links`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from blip3o_grpo.api import load_recipe  # noqa: E402
+from blip3o_grpo.configs import ConfigError, RunConfig, load_run_config  # noqa: E402
+from blip3o_grpo.configs.atomic import write_atomically  # noqa: E402
+from blip3o_grpo.planning.cards import card  # noqa: E402
+from blip3o_grpo.planning.costs import computed_times  # noqa: E402
+from blip3o_grpo.planning.plan import check_placement, names_released  # noqa: E402
+from blip3o_grpo.planning.times import WARMUP_STEPS, StageTimes, check_measured  # noqa: E402
+from blip3o_grpo.planning.tune import proposals, with_cluster  # noqa: E402
+from blip3o_grpo.policies import resolve_policy_path  # noqa: E402
+from blip3o_grpo.policies.blip3o_next.released import write_configs  # noqa: E402
+from blip3o_grpo.run.metrics import read_metrics  # noqa: E402
+from scripts.cluster_events import Cluster, Costs, Outcome, Simulation  # noqa: E402
+from scripts.cluster_layout import (  # noqa: E402
+    Links,
+    Shapes,
+    check_co_located,
+    co_located,
+    divide,
+    divide_co_located,
+    on_cores,
+    on_gpus,
+    read_shapes,
+)
+
+GB = 1e9
+ROUNDS, CLOSE = 60, 1e-4
+"""Of fitting constants: at most so many, until all busy seconds are that near."""
+GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Medians over a run's steps, in seconds."""
+
+    run: Path
+    config: RunConfig
+    steps: int
+    busy_s: Mapping[str, float]
+    """As `Outcome.busy_s`, without `train`."""
+    rollout_s: float
+    train_s: float
+    step_s: float
+
+
+def read_run(run: Path) -> Measured:
+    """A run's own times.
+
+    Raises:
+        ConfigError: no run folder, too few steps, or metrics without the seconds of each reward.
+    """
+    check_measured(run)
+    config = load_run_config(run / "config.yaml")
+    lines = read_metrics(run / "metrics.jsonl")[WARMUP_STEPS:]
+    if not lines:
+        raise ConfigError(f"{run}: at least {WARMUP_STEPS + 1} steps are needed to measure anything")
+    stages = ["sample", "decode", *(f"score/{reward.name}" for reward in config.rewards)]
+    if missing := [stage for stage in stages if f"time/{stage}" not in lines[0]]:
+        raise ConfigError(f"{run}/metrics.jsonl: no time/{missing[0]}; the run is of an older version, repeat it")
+
+    def median(name: str) -> float:
+        return statistics.median(line[f"time/{name}"] for line in lines)
+
+    return Measured(
+        run, config, len(lines), {s: median(s) for s in stages}, median("rollout"), median("train"), median("step")
+    )
+
+
+def simulate_cores(config: RunConfig, costs: Costs, cores: int) -> Outcome:
+    """The run on so many cores."""
+    return Simulation(on_cores(config, costs, cores), divide(config)).run()
+
+
+def fit_costs(measured: Measured, cores: int) -> Costs:
+    """Costs with which the simulated run is as busy as the measured one.
+
+    Busy seconds count waiting for a core, so they are no costs; these are found by repeated correction. What a step's
+    rollouts take beyond that counts as time in which no stage works.
+    """
+    config = measured.config
+    images = config.rollout.prompts_per_step * config.rollout.group_size
+    costs = Costs(
+        sample=measured.busy_s["sample"] / images,
+        decode=measured.busy_s["decode"] / images,
+        score={reward.name: measured.busy_s[f"score/{reward.name}"] / images for reward in config.rewards},
+        train=0.0,
+    )
+    for _ in range(ROUNDS):
+        busy = simulate_cores(config, costs, cores).busy_s
+        ratios = {stage: seconds / busy[stage] for stage, seconds in measured.busy_s.items() if busy[stage]}
+        if all(abs(ratio - 1) < CLOSE for ratio in ratios.values()):
+            break
+        costs = replace(
+            costs,
+            sample=costs.sample * ratios["sample"],
+            decode=costs.decode * ratios["decode"],
+            score={name: cost * ratios.get(f"score/{name}", 1.0) for name, cost in costs.score.items()},
+        )
+    rollouts = simulate_cores(config, costs, cores).rollout_s
+    threads = on_cores(config, costs, cores).trainers[0].threads
+    share = images / config.cluster.trainers
+    return replace(
+        costs,
+        collect_s=max(0.0, measured.rollout_s - rollouts),
+        train=measured.train_s * min(threads, cores / config.cluster.trainers) / share,
+    )
+
+
+def compare(runs: Sequence[Path], cores: int) -> list[dict[str, Any]]:
+    """Measured and predicted seconds of every run, with the costs of the first.
+
+    Raises:
+        ConfigError: as `read_run`, or a run of another recipe than the first.
+    """
+    measured = [read_run(run) for run in runs]
+    first = measured[0]
+    for other in measured[1:]:
+        check_comparable(first, other)
+    costs = fit_costs(first, cores)
+    rows = []
+    for run in measured:
+        outcome = simulate_cores(run.config, costs, cores)
+        predicted = {stage: outcome.busy_s[stage] for stage in run.busy_s}
+        predicted |= {"rollout": outcome.rollout_s, "train": outcome.train_s, "step": outcome.step_s}
+        seconds = dict(run.busy_s) | {"rollout": run.rollout_s, "train": run.train_s, "step": run.step_s}
+        cluster = run.config.cluster
+        rows.append(
+            {
+                "run": str(run.run),
+                "steps": run.steps,
+                "workers": {kind: getattr(cluster, kind) for kind in ("trainers", "samplers", "decoders", "rewards")},
+                "fitted": run is first,
+                "seconds": {
+                    name: {"measured": value, "predicted": predicted[name], "difference": predicted[name] / value - 1}
+                    for name, value in seconds.items()
+                },
+            }
+        )
+    return rows
+
+
+def check_comparable(first: Measured, other: Measured) -> None:
+    """Refuse runs whose stages cost something else.
+
+    Raises:
+        ConfigError: names the section that differs.
+    """
+    for section in ("policy", "rollout", "rewards", "trainer"):
+        ours, theirs = getattr(first.config, section), getattr(other.config, section)
+        if section == "trainer":
+            ours, theirs = (part.model_copy(update={"max_steps": 1}) for part in (ours, theirs))
+        if ours != theirs:
+            raise ConfigError(
+                f"{other.run}: its section {section} is not that of {first.run}; only the numbers of workers may differ"
+            )
+
+
+def comparison_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """As Markdown."""
+    lines = ["| run | seconds of a step | measured | predicted | difference |", "|---|---|---|---|---|"]
+    for row in rows:
+        workers = ", ".join(f"{count} {kind}" for kind, count in row["workers"].items())
+        about = f"{workers}; medians of {row['steps']} steps" + ("; constants fitted to it" if row["fitted"] else "")
+        for name, seconds in row["seconds"].items():
+            busy = "" if name in ("rollout", "train", "step") else ", busy"
+            lines.append(
+                f"| {about} | {name}{busy} | {seconds['measured']:.2f} | {seconds['predicted']:.2f} | "
+                f"{seconds['difference']:+.1%} |"
+            )
+            about = ""
+    return lines
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What `scale` simulates."""
+
+    config: RunConfig
+    policy_path: Path
+    card: str
+    links: Links
+    candidates: int
+    """Of the placements that `plan --tune` proposes, the fastest so many are simulated."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One placement of one number of GPUs."""
+
+    gpus: int
+    mode: str
+    placement: str
+    images: int
+    outcome: Outcome
+    busy: Mapping[str, float]
+    """Share of a pool's time by stage, and `GPUs`: of all GPUs."""
+
+    def values(self) -> dict[str, Any]:
+        """For JSON and for the table."""
+        out = self.outcome
+        return {
+            "gpus": self.gpus,
+            "mode": self.mode,
+            "trainers / samplers / decoders": self.placement,
+            "images": self.images,
+            "step_s": out.step_s,
+            "images_per_s": self.images / out.step_s,
+            "busy": dict(self.busy),
+            "sync_s": out.sync_s,
+            "store_out_gb": out.store_out_bytes / GB,
+            "store_in_gb": out.store_in_bytes / GB,
+            "store_gb": out.store_bytes / GB,
+        }
+
+
+def scale(setting: Setting, num_gpus: int) -> Iterator[Row]:
+    """The three ways to run on so many GPUs.
+
+    Raises:
+        ConfigError: no placement fits.
+    """
+    memory = card(setting.card).memory_gb
+    config = with_cluster(setting.config, {"gpu_memory_gb": memory})
+    times = computed_times(config, setting.policy_path, setting.card)
+    shapes = read_shapes(setting.policy_path, times, config, setting.card)
+    found = proposals(config, times, num_gpus, lambda tried: check_placement(tried, setting.policy_path))
+    tried = [with_cluster(config, proposal["cluster"]) for proposal in found[: setting.candidates]]
+    for mode, staleness in (("separate", 0), ("separate, one step off-policy", 1)):
+        rows = [separate(one, times, shapes, setting.links, num_gpus, mode, staleness) for one in tried]
+        yield min(rows, key=lambda row: row.outcome.step_s)
+    ranks = max(n for n in range(1, num_gpus + 1) if config.rollout.prompts_per_step % n == 0)
+    turns = with_cluster(config, {"trainers": ranks, "samplers": ranks, "decoders": ranks, "rewards": 2 * num_gpus})
+    check_co_located(turns, setting.policy_path, memory)
+    cluster = co_located(turns, times, shapes, setting.links, num_gpus)
+    cluster = replace(cluster, trainers=cluster.trainers[:ranks])
+    outcome = Simulation(cluster, divide_co_located(turns)).run()
+    yield make_row(turns, cluster, outcome, num_gpus, "every GPU in every role")
+
+
+def separate(
+    config: RunConfig, times: StageTimes, shapes: Shapes, links: Links, num_gpus: int, mode: str, staleness: int
+) -> Row:
+    """Each GPU with one role."""
+    cluster = on_gpus(config, times, shapes, links)
+    outcome = Simulation(cluster, divide(config), staleness).run()
+    return make_row(config, cluster, outcome, num_gpus, mode)
+
+
+def make_row(config: RunConfig, cluster: Cluster, outcome: Outcome, num_gpus: int, mode: str) -> Row:
+    """With the busy share of every pool."""
+    pools = {"sample": cluster.samplers, "decode": cluster.decoders, "train": cluster.trainers}
+    busy = {stage: outcome.busy_s[stage] / len(pool) / outcome.step_s for stage, pool in pools.items()}
+    first = next(iter(cluster.rewards))
+    busy["score"] = outcome.busy_s[f"score/{first}"] / len(cluster.rewards[first]) / outcome.step_s
+    busy["GPUs"] = sum(outcome.busy_s[stage] for stage in pools) / num_gpus / outcome.step_s
+    placement = " / ".join(str(len(pools[stage])) for stage in ("train", "sample", "decode"))
+    images = config.rollout.prompts_per_step * config.rollout.group_size
+    return Row(num_gpus, mode, placement, images, outcome, busy)
+
+
+def scale_lines(rows: Sequence[Row]) -> list[str]:
+    """As Markdown."""
+    lines = [
+        "| GPUs | way | trainers / samplers / decoders | step (s) | images/s | per GPU, of the first | busy: train / sample "
+        "/ decode / all GPUs | weight sync (s) | store, out of / into busiest node (GB) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    first = rows[0].images / rows[0].outcome.step_s / rows[0].gpus
+    for row in rows:
+        values = row.values()
+        share = values["images_per_s"] / row.gpus / first
+        busy = " / ".join(f"{row.busy[stage]:.0%}" for stage in ("train", "sample", "decode", "GPUs"))
+        lines.append(
+            f"| {row.gpus} | {row.mode} | {row.placement} | {values['step_s']:.1f} | {values['images_per_s']:.1f} | "
+            f"{share:.0%} | {busy} | {values['sync_s']:.1f} | {values['store_out_gb']:.1f} / {values['store_in_gb']:.1f} |"
+        )
+    return lines
+
+
+@contextmanager
+def policy_folder(name: str) -> Iterator[Path]:
+    """The policy's own folder, or one with the configs of the released sizes."""
+    if not names_released(name):
+        yield resolve_policy_path(name)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_configs(Path(folder), 1)
+        yield Path(folder)
+
+
+def grown(config: RunConfig, num_gpus: int, base: int) -> RunConfig:
+    """The recipe with a batch in proportion to the GPUs; what it says holds for `base` of them."""
+    prompts = config.rollout.prompts_per_step * num_gpus // base
+    return config.model_copy(update={"rollout": config.rollout.model_copy(update={"prompts_per_step": prompts})})
+
+
+def main() -> None:
+    """Print Markdown, and write JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    against = commands.add_parser("compare", help="hold the simulation against finished runs")
+    against.add_argument("runs", nargs="+", type=Path, help="run folders; what a stage costs is fitted to the first")
+    against.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="of the machine of these runs")
+    larger = commands.add_parser("scale", help="predict a recipe on other numbers of GPUs")
+    larger.add_argument("recipe")
+    larger.add_argument("overrides", nargs="*", help="section.key=value changes to the recipe")
+    larger.add_argument("--card", default="h200")
+    larger.add_argument("--gpus", default=",".join(map(str, GPUS)), help="numbers of GPUs, with commas")
+    larger.add_argument("--batch", choices=("fixed", "grown"), default="fixed", help="grown: in proportion to the GPUs")
+    larger.add_argument("--base", type=int, default=8, help="GPUs for which the recipe's batch is meant, with --batch grown")
+    larger.add_argument("--candidates", type=int, default=5, help="placements that are simulated of those proposed")
+    for each in (against, larger):
+        each.add_argument("--json", type=Path, help="write the numbers here")
+    args = parser.parse_args()
+    try:
+        if args.command == "compare":
+            found = compare(args.runs, args.cores)
+            lines = comparison_lines(found)
+        else:
+            config = load_recipe(args.recipe, *args.overrides)
+            rows = []
+            with policy_folder(config.policy.path) as folder:
+                for num_gpus in map(int, args.gpus.split(",")):
+                    sized = grown(config, num_gpus, args.base) if args.batch == "grown" else config
+                    rows += scale(Setting(sized, folder, args.card, Links(), args.candidates), num_gpus)
+            found, lines = [row.values() for row in rows], scale_lines(rows)
+    except ConfigError as error:
+        parser.exit(2, f"error: {error}\n")
+    sys.stdout.write("\n".join(lines) + "\n")
+    if args.json:
+        write_atomically(args.json, json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

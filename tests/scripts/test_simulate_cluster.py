@@ -1,0 +1,219 @@
+"""Runs become clusters of the simulation, constants are found again, and measured step times are predicted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from blip3o_grpo.configs import ConfigError, load_run_config
+from blip3o_grpo.planning.times import StageTimes
+from blip3o_grpo.planning.tune import with_cluster
+from blip3o_grpo.run.folder import RunFolder
+from scripts.cluster_events import Costs, Simulation
+from scripts.cluster_layout import (
+    Links,
+    Shapes,
+    check_co_located,
+    co_located,
+    divide,
+    divide_co_located,
+    on_cores,
+    on_gpus,
+)
+from scripts.simulate_cluster import comparison_lines, compare, grown, main, simulate_cores
+
+ROOT = Path(__file__).parents[2]
+WITHIN = 0.15
+TIMES = StageTimes({}, "gpu", "bfloat16", 0.02, 0.01, 0.1, 0.4, 0.05, "made up")
+SHAPES = Shapes(sample_call=1.0, sample=0.0, weights=10**9, num_tokens=729, pixels=1024**2)
+EIGHT = {"trainers": 4, "samplers": 2, "decoders": 2, "gpus_per_node": 8} | {
+    f"gpus_per_{kind}": 1 for kind in ("trainer", "sampler", "decoder")
+}
+
+
+def tiny(*overrides):
+    return load_run_config(ROOT / "configs/tiny_ocr.yaml", overrides)
+
+
+def images_of(ranks):
+    return [[[part.images for part in chunk.parts] for chunk in rank] for rank in ranks]
+
+
+def test_a_step_is_divided_as_the_flow_divides_it():
+    """16 prompts of 8 images: chunks of 4 groups, parts of 2; the workers of a pool are taken in turn."""
+    (rank,) = divide(tiny())
+    assert images_of([rank]) == [[[16, 16]] * 4]
+    assert [chunk.turn for chunk in rank] == [0, 1, 2, 3]
+    assert [part.turn for chunk in rank for part in chunk.parts] == list(range(8))
+    two = divide(tiny("cluster.trainers=2", "rollout.prompts_per_chunk=3"))
+    assert images_of(two) == [[[16, 8], [16, 8], [16]]] * 2
+    assert [[chunk.turn for chunk in rank] for rank in two] == [[0, 1, 2], [1, 2, 3]]
+    many = divide(tiny("cluster.samplers=16"))
+    assert images_of(many) == [[[8]] * 16]  # a chunk is no more than a sampler's share
+
+
+def test_workers_on_cores_have_the_threads_that_a_run_gives_them():
+    crowded = on_cores(tiny(), Costs(1, 1, {}, 1), 2)
+    assert {worker.threads for worker in (*crowded.samplers, *crowded.decoders)} == {1}
+    assert crowded.trainers[0].threads == 2 and len(crowded.rewards["guard"]) == 1
+    roomy = on_cores(tiny("cluster.samplers=1", "rollout.prompts_per_chunk=16"), Costs(1, 1, {}, 1), 8)
+    assert roomy.samplers[0].threads == 8
+
+
+def write_run(folder, config, outcome, steps=4):
+    """A finished run with a simulated one's times."""
+    run = RunFolder(folder)
+    run.prepare(config.model_copy(update={"run_dir": str(folder)}))
+    times = {f"time/{stage}": seconds for stage, seconds in outcome.busy_s.items() if stage != "train"}
+    times |= {"time/rollout": outcome.rollout_s, "time/train": outcome.train_s, "time/step": outcome.step_s}
+    run.metrics.write_text("".join(json.dumps({"step": step, **times}) + "\n" for step in range(1, steps + 1)))
+    return run.path
+
+
+COSTS = Costs(0.03, 0.08, {"ocr": 0.05, "guard": 0.002}, 0.04, collect_s=0.5)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """One and two workers a stage, with the times that two cores would need."""
+    configs = {n: tiny(f"cluster.samplers={n}", f"cluster.decoders={n}", f"cluster.rewards={n}") for n in (1, 2)}
+    return [write_run(tmp_path / f"{n}", config, simulate_cores(config, COSTS, 2)) for n, config in configs.items()]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_costs_fitted_to_one_run_predict_the_other(runs, first):
+    rows = compare([runs[first], runs[1 - first]], cores=2)
+    assert [row["fitted"] for row in rows] == [True, False]
+    for row in rows:
+        for name, seconds in row["seconds"].items():
+            assert seconds["predicted"] == pytest.approx(seconds["measured"], rel=0.01), name
+    lines = comparison_lines(rows)
+    assert "1 trainers, 1 samplers" in lines[2 if first == 0 else 9] and "constants fitted to it" in lines[2]
+
+
+def test_what_cannot_be_compared_is_one_line(runs, tmp_path, capsys, monkeypatch):
+    other = tiny("rollout.num_diffusion_steps=8")
+    steps = write_run(tmp_path / "steps", other, simulate_cores(other, COSTS, 2))
+    with pytest.raises(ConfigError, match="its section rollout is not that of"):
+        compare([runs[0], steps], cores=2)
+    short = write_run(tmp_path / "short", tiny(), simulate_cores(tiny(), COSTS, 2), steps=2)
+    with pytest.raises(ConfigError, match="at least 3 steps are needed"):
+        compare([short], cores=2)
+    old = write_run(tmp_path / "old", tiny(), simulate_cores(tiny(), replace(COSTS, score={"ocr": 0.05}), 2))
+    with pytest.raises(ConfigError, match="no time/score/guard; the run is of an older version"):
+        compare([old], cores=2)
+    monkeypatch.setattr(sys, "argv", ["simulate_cluster.py", "compare", str(tmp_path / "nothing")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def ocr(**cluster):
+    config = load_run_config(ROOT / "configs/blip3o_next_ocr.yaml")
+    return with_cluster(config, EIGHT | cluster)
+
+
+def test_workers_on_gpus_are_where_the_plan_puts_them():
+    """16 GPUs of two nodes: 2 samplers and 6 decoders fill the first, 8 ranks the second."""
+    config = ocr(trainers=8, decoders=6, nodes=2)
+    cluster = on_gpus(config, TIMES, SHAPES, Links())
+    assert {worker.node for worker in (*cluster.samplers, *cluster.decoders)} == {0}
+    assert {worker.node for worker in cluster.trainers} == {1}
+    assert len({worker.device for worker in (*cluster.samplers, *cluster.decoders, *cluster.trainers)}) == 16
+    assert [worker.node for worker in cluster.rewards["ocr"]] == [0, 1] * 4
+    assert cluster.costs.decode == pytest.approx(0.1 + 30 * 0.01)
+    assert cluster.costs.score == {"ocr": 0.4, "guard": 0.0}
+    assert cluster.costs.after_s == pytest.approx(4 * (2 * Links().png_s + 16 * Links().signals_s))
+
+
+def test_weights_take_the_way_of_the_run():
+    """Samplers by NCCL, decoders by the object store in float32; without whole GPUs for samplers all by the store."""
+    links = Links()
+    near = on_gpus(ocr(), TIMES, SHAPES, links).sync
+    assert near.store_bytes == 4e9 and len(near.fetchers) == 2
+    assert near.transfer_s == pytest.approx(2e9 / links.nvlink)
+    far = on_gpus(ocr(trainers=8, decoders=6, nodes=2), TIMES, SHAPES, links).sync
+    assert far.transfer_s == pytest.approx(2e9 / links.network)
+    stored = on_gpus(ocr(weight_sync="object_store"), TIMES, SHAPES, links).sync
+    assert stored.transfer_s == 0 and len(stored.fetchers) == 4
+
+
+def test_co_located_gpus_do_their_own_share_of_every_stage():
+    """4 GPUs: 8 prompts each in one call, 16 images a prompt, in parts of two groups; nothing travels but scores."""
+    config = ocr(trainers=4, samplers=4, decoders=4)
+    cluster = co_located(config, TIMES, SHAPES, Links(), 4)
+    outcome = Simulation(cluster, divide_co_located(config)).run()
+    assert outcome.busy_s["sample"] == pytest.approx(4 * 1.0)
+    assert outcome.busy_s["decode"] == pytest.approx(512 * 0.4)
+    alone = 1.0 + 128 * 0.4 + 128 * 0.05
+    assert alone < outcome.step_s < alone * 1.3
+    with pytest.raises(ConfigError, match="a GPU of 20 GB cannot hold all roles at once: trainer"):
+        check_co_located(config, small_policy(), 20)
+
+
+def small_policy():
+    """Configs of the released sizes."""
+    import tempfile
+
+    from blip3o_grpo.policies.blip3o_next.released import write_configs
+
+    folder = Path(tempfile.mkdtemp())
+    write_configs(folder, 1)
+    return folder
+
+
+def test_a_grown_batch_keeps_the_images_of_a_gpu():
+    assert grown(ocr(), 64, 8).rollout.prompts_per_step == 256
+
+
+def test_the_recipe_is_predicted_in_all_three_ways(tmp_path):
+    """Separate pools never beat what their busiest pool needs; one step off-policy is no slower than in step."""
+    command = [sys.executable, str(ROOT / "scripts/simulate_cluster.py"), "scale", "blip3o_next_ocr", "--gpus", "8"]
+    made = subprocess.run([*command, "--json", str(tmp_path / "rows.json")], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["mode"] for row in rows] == [
+        "separate",
+        "separate, one step off-policy",
+        "every GPU in every role",
+    ]
+    separate, stale, turns = rows
+    assert stale["step_s"] < separate["step_s"] and turns["step_s"] < separate["step_s"]
+    assert all(0 < share <= 1.0001 for row in rows for share in row["busy"].values())
+    assert all(row["images_per_s"] == pytest.approx(512 / row["step_s"]) for row in rows)
+    assert made.stdout.count("\n") == 2 + 3
+
+
+@pytest.mark.slow
+def test_the_step_time_of_the_tiny_recipe_is_predicted(tmp_path):
+    """One and two workers a stage, eight steps each on this machine; either run predicts the other within 15 %."""
+    runs = []
+    for count in (1, 2):
+        folder = tmp_path / f"workers-{count}"
+        settings = {
+            "run_dir": folder,
+            "cluster.samplers": count,
+            "cluster.decoders": count,
+            "cluster.rewards": count,
+            "trainer.max_steps": 8,
+            "evaluation.num_prompts": 2,
+            "evaluation.images_per_prompt": 4,
+            "evaluation.every_steps": 0,
+        }
+        command = [sys.executable, "-m", "blip3o_grpo.cli", "train", "tiny_ocr"]
+        arguments = [f"{key}={value}" for key, value in settings.items()]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        runs.append(folder)
+    cores = len(os.sched_getaffinity(0))
+    for order in (runs, runs[::-1]):
+        rows = compare(order, cores)
+        sys.stdout.write("\n".join(comparison_lines(rows)) + "\n")
+        for row in rows:
+            assert abs(row["seconds"]["step"]["difference"]) < WITHIN, row

@@ -155,6 +155,7 @@ def run_training(
         finally:
             if main:
                 finish(config.report_to)
+            trainer.wait_for_records()
     return trainer
 
 

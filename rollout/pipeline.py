@@ -52,6 +52,7 @@ class RolloutPipeline:
         self._published = Published(board)
         self._path = weight_path(config)
         self._transfer: WeightTransfer | None = None
+        self._dtype: torch.dtype = getattr(torch, config.policy.dtype)
 
     @classmethod
     def launch(cls, config: RunConfig, policy_path: Path) -> RolloutPipeline:
@@ -82,9 +83,7 @@ class RolloutPipeline:
         if self._path != "object_store":
             from blip3o_grpo.rollout.weights.transfer import WeightTransfer  # imports vLLM
 
-            self._transfer = WeightTransfer(
-                self._path, self._pools["sample"], getattr(torch, self._config.policy.dtype)
-            )
+            self._transfer = WeightTransfer(self._path, self._pools["sample"], self._dtype)
 
     def sync_weights(self, state_dict: Mapping[str, torch.Tensor], version: int) -> None:
         """Give the AR part's weights to all samplers and decoders and wait until every one of them has them.
@@ -100,7 +99,7 @@ class RolloutPipeline:
         """
         if self._tied:
             state_dict = shared_once(state_dict)
-        snapshot = self._published.publish(POLICY, version, pack_weights(state_dict))
+        snapshot = self._published.publish(POLICY, version, pack_weights(state_dict, self._dtype))
         fetching = submit_to_all({"decode": self._pools["decode"]}, "use", snapshot)
         if self._transfer is not None:
             self._transfer.send(state_dict, snapshot)  # samplers that got it have nothing to fetch

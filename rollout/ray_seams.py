@@ -70,11 +70,12 @@ def own_settings() -> dict[str, Any]:
     """`ray.init(_system_config=...)` for a cluster of our own.
 
     Ray warns in the terminal from four times as many workers as it starts at once, by default one per core. Ours are
-    few and large, take turns, and reserve no cores; the warning itself cannot be switched off.
+    few and large, take turns, and reserve no cores; the warning itself cannot be switched off. Ray also starts workers
+    at niceness 15, so that any other program on the machine takes the cores away from a run.
     https://github.com/ray-project/ray/issues/63800, https://github.com/ray-project/ray/pull/39253;
     test_ray_takes_our_settings
     """
-    return {"worker_maximum_startup_concurrency": 4 * (os.cpu_count() or 1)}
+    return {"worker_maximum_startup_concurrency": 4 * (os.cpu_count() or 1), "worker_niceness": 0}
 
 
 SESSION = "/ray/session_2026-11-28_21-22-32_942516_1234567/sockets/plasma_store"

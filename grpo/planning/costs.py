@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.configs.training import DeepSpeedSection
 from blip3o_grpo.planning.cards import OCR_S_PER_MEGAPIXEL, SHARE_OF_BANDWIDTH, SHARE_OF_FLOPS, card
 from blip3o_grpo.planning.footprint import BFLOAT
 from blip3o_grpo.planning.times import StageTimes, device_of, policy_shape
@@ -65,8 +66,11 @@ def operations_per_image(config: RunConfig, policy: BLIP3oNext) -> dict[str, flo
     forward = forward_operations(policy, policy.image_tokens.num_tokens + TYPICAL_PROMPT)
     logits = 2 * policy.image_tokens.num_tokens * policy.image_tokens.size * policy.config.hidden_size
     once, step = head_operations(policy, guided)
-    # The old log-probs, the policy's forward and its backward (twice a forward); checkpointing computes it once more.
-    passes = 4 + config.trainer.gradient_checkpointing + (config.trainer.beta > 0)
+    # The policy's forward and its backward (twice a forward); checkpointing computes the forward once more, and with
+    # DeepSpeed the log-probs before the update need one of their own (`ImageGRPOTrainer.one_forward`).
+    section = config.trainer
+    twice = isinstance(section.parallel, DeepSpeedSection)
+    passes = 3 + section.gradient_checkpointing + (section.beta > 0) + twice
     return {
         "decode once": forward + once + vae_operations(policy),
         "decode per step": step,

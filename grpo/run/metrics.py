@@ -21,15 +21,13 @@ RENAMED = {
     "reward": "reward/mean",
     "reward_std": "reward/std",
     "kl": "kl/reference",
-    "sampling/sampling_logp_difference/max": "mismatch/max_abs",
 }
 DROPPED = (
     "completions/",
     "num_tokens",
     "step_time",
     "frac_reward_zero_std",  # not of groups, with some options: `groups/without_spread` is ours
-    "sampling/sampling_logp_difference/mean",
-    "sampling/importance_sampling_ratio/",  # a rank without any rollout counts as 0: `mismatch/weight_...` are ours
+    "sampling/",  # where TRL computes them: `mismatch/...` are ours, also where it does not
 )
 
 

@@ -1,7 +1,8 @@
 """How far sampler and trainer disagree about the very tokens just drawn, and where a run stops because of it.
 
-`mismatch/mean_abs` is mean |log p_sampler - log p_trainer| per token (nats); `kl/mismatch` estimates
-KL(sampler || trainer) per token without bias as E[r - 1 - log r], r = p_trainer / p_sampler (Schulman's k3).
+`mismatch/mean_abs` is mean |log p_sampler - log p_trainer| per token (nats), `mismatch/max_abs` the largest;
+`kl/mismatch` estimates KL(sampler || trainer) per token without bias as E[r - 1 - log r], r = p_trainer / p_sampler
+(Schulman's k3).
 
 The loss counts tokens, or whole images, with cut ratios r (`trainer.vllm_importance_sampling_mode`). Of these weights
 w, `mismatch/weight_min`, `_mean` and `_max` are logged, and `mismatch/effective_sample_size`, (sum w)^2 / (n sum w^2):
@@ -19,6 +20,34 @@ class MismatchError(ValueError):
     """Sampler and trainer disagree about log-probabilities by more than the configured bound."""
 
 
+def importance_weights(
+    rollout_logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    mode: str,
+    low: float | None,
+    high: float,
+) -> torch.Tensor:
+    """By what the loss weighs each token `[B, T]` or image `[B, 1]`: the ratio trainer / sampler, bounded; as TRL's.
+
+    TRL computes it before the update, which takes a forward pass of its own; here it comes from that of the update.
+
+    Args:
+        rollout_logprobs: `[B, T]`, of the sampler; NaN where it has none, which weighs 1.
+        old_logprobs: `[B, T]`, of the trainer before the update.
+        mask: `[B, T]`, 1 where a token counts.
+        mode: `trainer.vllm_importance_sampling_mode`.
+        low: smallest ratio that counts in full; None: no bound.
+        high: the largest.
+    """
+    difference = ((old_logprobs - rollout_logprobs) * mask).nan_to_num(nan=0.0)
+    ratio = (difference.sum(1, keepdim=True) if mode.startswith("sequence") else difference).exp()
+    if mode.endswith("truncate"):
+        return ratio.clamp(min=low, max=high)
+    return ratio.masked_fill((ratio > high) | (ratio < (low or 0.0)), 0.0)
+
+
 def mismatch_sums(rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> list[float]:
     """Sums over a rank's tokens that count: |difference|, the KL estimate, and how many they are.
 
@@ -29,6 +58,11 @@ def mismatch_sums(rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, ma
     """
     delta = (old_logprobs - rollout_logprobs).double() * mask
     return [delta.abs().sum().item(), (delta.expm1() - delta).sum().item(), mask.sum().item()]
+
+
+def largest_difference(rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Largest |difference| of a rank's tokens that count, `[1]`; 0 where none does."""
+    return ((old_logprobs - rollout_logprobs).abs() * mask).max().reshape(1)
 
 
 def mismatch(sums: Sequence[float]) -> dict[str, float]:

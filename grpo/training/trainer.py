@@ -4,11 +4,11 @@ One optimiser step, in the order in which it happens, on every rank with its own
 
     sync_weights     the weights of the last update go to samplers and decoders
     rollouts         sample, decode and score: one group of images per prompt (`rollout/pipeline.py`)
-    logprobs         the trainer's own log-probs of what was sampled, and the reference policy's
+    logprobs         the reference policy's, of what was sampled
     (TRL)            scores become advantages, within each group
     see_rewards      advantages of groups that hardly differ shrink (`advantages.py`)
-    check_rollouts   sampler and trainer must agree before anything is learnt from it
-    training_step    loss and gradient; the guards look at both before the optimiser runs
+    training_step    for each micro-batch the policy's own log-probs, loss and gradient
+    check_rollouts   sampler and trainer must agree; this and the guards come before the optimiser runs
     log              the step's metrics, under the project's names
 
 Scores travel with the rollouts as extra fields, and each trained reward is a TRL reward function that picks up its own
@@ -34,7 +34,7 @@ from transformers import PrinterCallback, Qwen3ForCausalLM, TrainerCallback
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import storage_errors
-from blip3o_grpo.configs.training import DeepSpeedSection
+from blip3o_grpo.configs.training import DDPSection, DeepSpeedSection
 from blip3o_grpo.policies import ImageTokens, PromptEncoder, image_logprobs
 from blip3o_grpo.rollout import Prompt, RolloutBatch
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
@@ -51,6 +51,8 @@ from blip3o_grpo.training.mismatch import (
     MismatchError,
     check_mismatch,
     counted_weights,
+    importance_weights,
+    largest_difference,
     mismatch,
     mismatch_sums,
     weight_metrics,
@@ -147,8 +149,14 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         It replaces the model's own, so that calls still go through the wrapped module, and DDP sees them.
         """
 
+        section = self.run.trainer
+        # Checkpointing keeps no keys and values; sharded weights are gathered once a forward pass, not once a call.
+        share = isinstance(section.parallel, DDPSection) and not section.gradient_checkpointing
+
         def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor, entropy: bool = False) -> tuple:
-            return image_logprobs(ar, input_ids, attention_mask, self.action_space, self.temperature, entropy)
+            return image_logprobs(
+                ar, input_ids, attention_mask, self.action_space, self.temperature, entropy, share_prompts=share
+            )
 
         return forward
 
@@ -224,7 +232,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Log-probs `[B, T]` of the image tokens at the sampling temperature, and entropies `[B, T]` if asked for.
 
-        TRL asks for those of the rollouts before the update, for the reference policy's, and again in the loss.
+        TRL asks for the reference policy's, and in the loss for the policy's; those before the update are the same
+        unless several updates follow a batch (`one_forward`).
 
         Args:
             model: policy or reference.
@@ -241,6 +250,22 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
                 outputs.append(model(ids[rows], mask[rows], entropy=entropy))
         logprobs = torch.cat([output[0] for output in outputs])
         return logprobs, torch.cat([output[1] for output in outputs]) if entropy else None
+
+    def one_forward(self) -> bool:
+        """As the seam's, but DeepSpeed runs the optimiser inside the last backward pass: too early for the guards."""
+        return super().one_forward() and not isinstance(self.run.trainer.parallel, DeepSpeedSection)
+
+    def weigh(self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Importance weights of one micro-batch, as the recipe bounds them."""
+        section = self.run.trainer
+        return importance_weights(
+            rollout_logprobs,
+            old_logprobs,
+            mask,
+            mode=section.vllm_importance_sampling_mode,
+            low=section.vllm_importance_sampling_clip_min,
+            high=section.vllm_importance_sampling_clip_max,
+        )
 
     def see_rewards(self, rewards: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
         """TRL's advantages `[B]` of this rank with the floor `trainer.min_group_std`, and what the rewards say of it.
@@ -268,7 +293,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
     def check_rollouts(
         self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
     ) -> None:
-        """Compare the log-probs of sampler and trainer `[B, T]`, once TRL has the advantages and before any update.
+        """Compare the log-probs of sampler and trainer `[B, T]` before the optimiser runs.
 
         Args:
             rollout_logprobs: of the sampler.
@@ -281,6 +306,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         """
         measured = mismatch(self._sum_over_ranks(mismatch_sums(rollout_logprobs, old_logprobs, mask)))
         measured |= weight_metrics(self.accelerator.gather(counted_weights(weights, mask)))
+        worst = largest_difference(rollout_logprobs, old_logprobs, mask)
+        measured["mismatch/max_abs"] = self.accelerator.gather(worst).max().item()
         self.add_metrics(measured)
         self.guards.measured = measured
         step = self.step
@@ -341,6 +368,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         staging, step = Path(self.args.output_dir), self.state.global_step
         try:
             with storage_errors(self.folder.checkpoints / f"checkpoint-{step}"):
+                self.wait_for_records()
                 write()
                 averages = self.averaged.full() if self.averaged else {}
                 self.accelerator.wait_for_everyone()
@@ -353,6 +381,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             shutil.rmtree(staging, ignore_errors=True)
             raise
         self.accelerator.wait_for_everyone()
+
+    def wait_for_records(self) -> None:
+        """Until the recorded rollouts of all steps so far are on disk."""
+        if self.recorder:
+            self.recorder.wait()
 
     def any_rank(self, value: bool) -> bool:
         """Whether it is so on any rank; all ranks must ask."""

@@ -36,6 +36,7 @@ import_utils.is_vllm_available = no_vllm
 import torch  # noqa: E402
 from trl import GRPOTrainer  # noqa: E402
 from trl.models import prepare_deepspeed as prepare_deepspeed  # noqa: E402
+from trl.trainer.utils import split_tensor_dict  # noqa: E402
 
 # `prepare_deepspeed` shards a frozen reference as the policy is; DeepSpeed's own entry point wants an optimiser.
 # https://github.com/huggingface/trl/pull/5877; test_trl_prepares_a_reference_for_deepspeed
@@ -66,6 +67,8 @@ class SeamedGRPOTrainer(GRPOTrainer):
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
+        self._learnt: dict[str, Any] | None = None  # what a loss is being computed of
+        self._seen: list[tuple[torch.Tensor, ...]] = []  # of the step's micro-batches so far
         self._sync_before_rollouts()
 
     def _sync_before_rollouts(self) -> None:
@@ -98,6 +101,16 @@ class SeamedGRPOTrainer(GRPOTrainer):
         if reference is not None:
             self.ref_model = reference
 
+    def one_forward(self) -> bool:
+        """Whether the log-probs before the update are those of the update's own forward pass: one update follows a
+        batch, so no weight has changed in between. TRL asks the same without vLLM, and with vLLM computes them twice.
+        """
+        return self.args.gradient_accumulation_steps % (self.args.steps_per_generation * self.num_iterations) == 0
+
+    @abstractmethod
+    def weigh(self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Importance weights of tokens `[B, T]` or images `[B, 1]`, in the place of TRL's, with `one_forward`."""
+
     @abstractmethod
     def logprobs(
         self, model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, batch_size: int | None, entropy: bool
@@ -120,7 +133,21 @@ class SeamedGRPOTrainer(GRPOTrainer):
         the logits it takes was disputed (https://github.com/huggingface/trl/issues/3681): the test compares our numbers
         with those of the plain model. test_log_probs_are_asked_for_by_these_names
         """
-        return *self.logprobs(model, input_ids, attention_mask, batch_size, compute_entropy), None
+        logprobs, entropies = self.logprobs(model, input_ids, attention_mask, batch_size, compute_entropy)
+        if self._learnt is not None and "importance_sampling_ratio" not in self._learnt:
+            self._weigh(self._learnt, logprobs.detach())
+        return logprobs, entropies, None
+
+    def _weigh(self, inputs: dict[str, Any], logprobs: torch.Tensor) -> None:
+        """`importance_sampling_ratio`: fill in what TRL left out (`_generate_and_score_completions`); after the last
+        micro-batch all of the step's log-probs are known, and looked at."""
+        mask = inputs["completion_mask"] * inputs["tool_mask"]
+        weights = self.weigh(inputs["sampling_per_token_logps"], logprobs, mask)
+        inputs["importance_sampling_ratio"] = weights
+        self._seen.append((inputs["sampling_per_token_logps"], logprobs, mask, weights))
+        if self.accelerator.sync_gradients:
+            seen, self._seen = self._seen, []
+            self.check_rollouts(*map(torch.cat, zip(*seen, strict=True)))
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Overridden to keep what TRL makes advantages of: rewards `[N, R]` of all ranks, NaN where there is none.
@@ -143,26 +170,46 @@ class SeamedGRPOTrainer(GRPOTrainer):
     def check_rollouts(
         self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
     ) -> None:
-        """Look at a step's rollouts before the update: log-probs `[B, T]` of sampler and trainer, what counts, and the
-        importance weights `[B, T]` of tokens or `[B, 1]` of images."""
+        """Look at a step's rollouts before the optimiser runs: log-probs `[B, T]` of sampler and trainer, what counts,
+        and the importance weights `[B, T]` of tokens or `[B, 1]` of images."""
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Overridden to see the batch that TRL makes of rollouts, with its advantages, before any update uses it.
 
         TRL logs the difference of the log-probs but stops nowhere, and has no floor for a group's standard deviation;
-        the keys of the batch are its own. https://github.com/huggingface/trl/issues/5119;
-        test_the_batch_holds_both_log_probs, test_advantages_are_replaced_in_the_batch
+        the keys of the batch are its own. Where the update's own forward pass tells the log-probs (`one_forward`), TRL
+        believes for as long that nothing is to be corrected, and computes none.
+        https://github.com/huggingface/trl/issues/5119; test_the_losses_inputs_hold_both_log_probs,
+        test_advantages_are_replaced_in_the_batch, test_one_forward_gives_the_numbers_of_two
         """
-        batch = super()._generate_and_score_completions(inputs)
-        mask = batch["completion_mask"] * batch["tool_mask"]  # `tool_mask` is the rows' `env_mask`
+        self.vllm_importance_sampling_correction = not self.one_forward()
+        try:
+            batch = super()._generate_and_score_completions(inputs)
+        finally:
+            self.vllm_importance_sampling_correction = True
         batch["advantages"] = self.see_rewards(self.gathered_rewards, batch["advantages"])
-        self.check_rollouts(
-            batch["sampling_per_token_logps"],
-            batch["old_per_token_logps"],
-            mask,
-            batch["importance_sampling_ratio"],
-        )
+        if not self.one_forward():
+            self.check_rollouts(
+                batch["sampling_per_token_logps"],
+                batch["old_per_token_logps"],
+                batch["completion_mask"] * batch["tool_mask"],  # `tool_mask` is the rows' `env_mask`
+                batch["importance_sampling_ratio"],
+            )
+        self._in_order = batch
         return batch
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """Overridden: TRL shuffles a batch before it cuts it into micro-batches, for the sake of several updates.
+
+        Of one update only the sum counts, and siblings side by side share the reading of their prompt.
+        https://github.com/huggingface/trl/pull/3283; test_micro_batches_hold_whole_groups
+        """
+        self._in_order = None
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._in_order is None or not self.one_forward():
+            return inputs
+        self._buffered_inputs = split_tensor_dict(self._in_order, self.args.steps_per_generation)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Overridden, for batches with dropped groups only: their rows, which are masked, count in TRL's means.
@@ -172,6 +219,13 @@ class SeamedGRPOTrainer(GRPOTrainer):
         https://github.com/huggingface/trl/issues/6369 (`dapo` is right);
         test_a_dropped_group_changes_nothing_for_the_others
         """
+        self._learnt = inputs
+        try:
+            return self._loss_of_kept(model, inputs, *args, **kwargs)
+        finally:
+            self._learnt = None
+
+    def _loss_of_kept(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         mask = inputs["completion_mask"] * inputs["tool_mask"]
         micro_batches = self.args.gradient_accumulation_steps * self.accelerator.num_processes
         kept = inputs["num_items_in_batch"].item() / (mask.numel() * micro_batches)

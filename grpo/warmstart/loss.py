@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from blip3o_grpo.configs.schema import WarmstartConfig
-from blip3o_grpo.policies.blip3o_next.logprobs import position_ids
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.positions import position_ids
 from blip3o_grpo.warmstart.anchor import anchor_loss
 from blip3o_grpo.warmstart.encoded import EncodedPictures
 

@@ -16,14 +16,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from blip3o_grpo.policies.blip3o_next.config import ImageTokens
+from blip3o_grpo.policies.blip3o_next.positions import position_ids
+from blip3o_grpo.policies.blip3o_next.prefill import completions_of_rows
 
 LOGITS_AT_ONCE = 2**26
 """Values of one chunk's logits: 256 MiB in float32, 1,024 tokens of the released model's 65,536 image tokens."""
-
-
-def position_ids(mask: torch.Tensor) -> torch.Tensor:
-    """Positions `[B, L]` that count real tokens only, so left padding changes nothing."""
-    return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
 def image_logprobs(
@@ -33,6 +30,7 @@ def image_logprobs(
     image_tokens: ImageTokens,
     temperature: float = 1.0,
     entropy: bool = False,
+    share_prompts: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Log-probability (nats) of the last `T = image_tokens.num_tokens` ids of each row, given what precedes them.
 
@@ -42,14 +40,18 @@ def image_logprobs(
         mask: `[B, L + T]`, 1 = real token.
         temperature: divides the logits, as in the sampler.
         entropy: also return the policy's entropy at each position.
+        share_prompts: read a prompt that neighbouring rows have in common once, where that pays (`prefill.py`).
 
     Returns:
         Log-probabilities `[B, T]` in float32 and entropies `[B, T]` (or None).
     """
     length = image_tokens.num_tokens
-    hidden = ar.model(
-        input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
-    ).last_hidden_state[:, -length - 1 : -1]
+    if share_prompts:
+        hidden = completions_of_rows(ar, ids[:, :-1], mask[:, :-1], length - 1)
+    else:
+        hidden = ar.model(
+            input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
+        ).last_hidden_state[:, -length - 1 : -1]
     head, image = ar.lm_head, slice(image_tokens.start, image_tokens.stop)
     # The head is called as a module, with our computation in the place of its own, because FSDP and DeepSpeed gather
     # a module's sharded weights when it is called.

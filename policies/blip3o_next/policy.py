@@ -29,7 +29,7 @@ from blip3o_grpo.policies.blip3o_next.config import (
 )
 from blip3o_grpo.policies.blip3o_next.hub import DIFFUSION_CONFIGS, diffusion_folder, read_diffusion_configs
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
-from blip3o_grpo.policies.blip3o_next.logprobs import position_ids
+from blip3o_grpo.policies.blip3o_next.positions import position_ids
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptEncoder
 from blip3o_grpo.policies.blip3o_next.ta_tok import load_ta_tok, named_file
 from blip3o_grpo.policies.blip3o_next.tied import TIE, is_tied

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-from blip3o_grpo.policies.blip3o_next.logprobs import position_ids
-from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.positions import position_ids
+
+if TYPE_CHECKING:
+    from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 
 SHARED_FROM = 0.25
 """Share of an image's tokens from which on a prompt is read once per group."""
@@ -62,6 +65,28 @@ def group_hidden_states(
         use_cache=True,
     )
     return torch.cat([prompts.last_hidden_state[owners, -1:], completions.last_hidden_state], dim=1)
+
+
+def completions_of_rows(ar: nn.Module, ids: torch.Tensor, mask: torch.Tensor, length: int) -> torch.Tensor:
+    """Last hidden states of the last `length` tokens of each row and of the one before them, `[B, length + 1, D]`.
+
+    Neighbouring rows with the same prompt share its reading where that pays; gradients flow through it.
+
+    Args:
+        ar: Qwen3ForCausalLM.
+        ids: `[B, L + length]` prompts, left-padded, and image tokens.
+        mask: `[B, L + length]`, 1 = real token.
+        length: image tokens of a row.
+    """
+    padding = int((mask.sum(0) == 0).sum())  # columns that are padding in every row
+    ids, mask = ids[:, padding:], mask[:, padding:]
+    prompts = torch.cat([ids[:, :-length], mask[:, :-length]], 1)  # the id of the padding may also stand for itself
+    sizes = torch.unique_consecutive(prompts, dim=0, return_counts=True)[1]
+    first = sizes.cumsum(0) - sizes
+    if len(first) == len(ids) or ids.shape[1] - length < SHARED_FROM * length:
+        states = ar.model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False)
+        return states.last_hidden_state[:, -length - 1 :]
+    return group_hidden_states(ar, ids[first, :-length], mask[first, :-length], ids[:, -length:], sizes.tolist())
 
 
 def completion_hidden_states(

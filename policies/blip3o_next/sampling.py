@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from blip3o_grpo.policies.blip3o_next.logprobs import position_ids
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.positions import position_ids
 
 
 @torch.no_grad()

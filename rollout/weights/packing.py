@@ -14,15 +14,19 @@ import torch
 POLICY = "policy"
 
 
-def pack_weights(state_dict: Mapping[str, torch.Tensor]) -> dict[str, tuple[np.ndarray, str]]:
-    """Tensors as raw bytes and a dtype name: Ray shares numpy arrays between processes without copying them."""
-    return {
-        name: (
-            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().reshape(*tensor.shape, -1),
-            str(tensor.dtype),
-        )
-        for name, tensor in state_dict.items()
-    }
+def pack_weights(state_dict: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, tuple[np.ndarray, str]]:
+    """Tensors as raw bytes and a dtype name: Ray shares numpy arrays between processes without copying them.
+
+    Args:
+        state_dict: the trainer's weights, often in float32.
+        dtype: in which samplers and decoders compute; they would round on arrival what is not rounded here.
+    """
+    return {name: (_raw(tensor.detach().to(dtype)), str(dtype)) for name, tensor in state_dict.items()}
+
+
+def _raw(tensor: torch.Tensor) -> np.ndarray:
+    """`[..., itemsize]` uint8."""
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().reshape(*tensor.shape, -1)
 
 
 def unpack_weights(packed: Mapping[str, tuple[np.ndarray, str]]) -> Iterator[tuple[str, torch.Tensor]]:

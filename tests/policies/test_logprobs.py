@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from blip3o_grpo.policies import image_logprobs
-from blip3o_grpo.policies.blip3o_next.logprobs import LOGITS_AT_ONCE, position_ids, token_logprobs
+from blip3o_grpo.policies.blip3o_next.logprobs import LOGITS_AT_ONCE, token_logprobs
+from blip3o_grpo.policies.blip3o_next.positions import position_ids
 
 
 def plain(hidden, rows, targets, temperature):
@@ -140,6 +141,35 @@ def test_image_logprobs_are_those_of_the_whole_model_over_the_image_tokens_alone
         torch.testing.assert_close(entropy, expected.entropy(), atol=1e-5, rtol=0)
     else:
         assert entropy is None
+
+
+@pytest.mark.parametrize("sizes", [[3, 1, 2], [1, 1, 1], [4]], ids=str)
+def test_siblings_that_share_their_prompt_have_the_numbers_and_gradients_of_rows_alone(policy, sizes, monkeypatch):
+    """Left-padded prompts of different lengths, also padded more than these rows need."""
+    monkeypatch.setattr("blip3o_grpo.policies.blip3o_next.prefill.SHARED_FROM", 0.1)
+    space, generator = policy.image_tokens, torch.Generator().manual_seed(0)
+    prompts = ["a sign", 'a red sign that says "TAXI"', "a photo of two blue circles and a long afterthought"]
+    rows = [policy.prompts.encode(text) for text, size in zip(prompts, sizes, strict=False) for _ in range(size)]
+    ids, mask = policy.prompts.pad(rows)
+    drawn = torch.randint(space.start, space.stop, (len(rows), space.num_tokens), generator=generator)
+    padding = torch.zeros(len(rows), 3, dtype=ids.dtype)
+    ids, mask = torch.cat([padding, ids, drawn], 1), torch.cat([padding, mask, torch.ones_like(drawn)], 1)
+    calls = []
+    hook = policy.ar.model.register_forward_pre_hook(lambda *_: calls.append(1))
+
+    def computed(share):
+        calls.clear()
+        logprobs, entropy = image_logprobs(policy.ar, ids, mask, space, entropy=True, share_prompts=share)
+        parameters = [value for value in policy.ar.parameters() if value.requires_grad]
+        return logprobs, entropy, torch.autograd.grad((logprobs.sum(1) ** 2).sum() + entropy.sum(), parameters)
+
+    expected, shared = computed(False), computed(True)
+    assert len(calls) == (1 if len(sizes) == len(rows) else 2)
+    hook.remove()
+    torch.testing.assert_close(shared[0], expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(shared[1], expected[1], atol=1e-5, rtol=0)
+    for found, wanted in zip(shared[2], expected[2], strict=True):
+        assert (found - wanted).norm() <= 1e-5 * wanted.norm() + 1e-6
 
 
 def test_only_image_rows_of_the_head_learn_and_the_head_stays_a_linear_layer(policy, written):

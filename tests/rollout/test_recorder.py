@@ -1,9 +1,13 @@
 """The recorder writes each group's best and worst image, and a repeated step replaces what it wrote before."""
 
+import threading
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, RolloutRecorder, read_rollouts
+from blip3o_grpo.rollout import recorder as recorder_module
 
 
 def make_batch(*groups):
@@ -78,3 +82,30 @@ def test_all_images_can_be_kept(tmp_path):
     assert first["worst"] == {"member": 2, "image": first["images"][2]}
     assert len(second["images"]) == 2
     assert len(list((tmp_path / "rollouts/step-000000").glob("*.png"))) == 5  # none twice
+
+
+def test_the_step_goes_on_while_its_pictures_are_encoded_and_nothing_is_lost(tmp_path, monkeypatch):
+    """One step is being written at most: the next one waits for it, and `wait` for the last."""
+    may_go_on, encode = threading.Event(), recorder_module._png
+
+    def slow(image):
+        assert may_go_on.wait(20)
+        return encode(image)
+
+    monkeypatch.setattr(recorder_module, "_png", slow)
+    recorder = RolloutRecorder(tmp_path)
+    recorder.write(1, recorder.pick(1, make_batch(("a", [{"r": 0.0}, {"r": 1.0}]))))
+    assert not list(tmp_path.glob("rollouts/step-*"))
+    threading.Timer(0.2, may_go_on.set).start()
+    recorder.write(2, recorder.pick(2, make_batch(("b", [{"r": 0.0}]))))
+    assert (tmp_path / "rollouts" / "step-000001" / "000-best.png").is_file()
+    assert recorder.wait() == tmp_path / "rollouts" / "step-000002" and recorder.wait() is None
+    assert [record["step"] for record in read_rollouts(tmp_path)] == [1, 2]
+
+
+def test_what_could_not_be_written_is_said_when_it_is_waited_for(tmp_path):
+    recorder = RolloutRecorder(tmp_path)
+    (tmp_path / "rollouts").write_text("no folder")
+    recorder.write(1, recorder.pick(1, make_batch(("a", [{"r": 0.0}]))))
+    with pytest.raises(OSError):
+        recorder.wait()

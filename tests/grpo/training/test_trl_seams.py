@@ -7,6 +7,7 @@ import sys
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -97,11 +98,10 @@ def test_trl_syncs_weights_before_each_rollout(noted):
     step = [
         "sync_weights",
         "rollouts",
-        "logprobs of the policy",
         "logprobs of the reference",
         "see_rewards",
-        "check_rollouts",
         "logprobs of the policy with entropy",
+        "check_rollouts",
         "see_gradient_norm",
         "optimizer",
     ]
@@ -126,13 +126,79 @@ def test_log_probs_are_asked_for_by_these_names():
     assert names[: len(wanted)] == wanted
 
 
-def test_the_batch_holds_both_log_probs(noted):
+def test_the_losses_inputs_hold_both_log_probs(noted):
     rollout_logprobs, old_logprobs, mask, weights = noted.trainer.compared
     wanted = (8, noted.trainer.action_space.num_tokens)
     assert rollout_logprobs.shape == old_logprobs.shape == mask.shape == weights.shape == wanted
     assert mask.all()
     torch.testing.assert_close(rollout_logprobs, old_logprobs, atol=1e-4, rtol=0)
     assert rollout_logprobs is not old_logprobs and (rollout_logprobs < 0).all()
+
+
+MODES = [
+    {"vllm_importance_sampling_mode": f"{level}_{kind}", "vllm_importance_sampling_clip_max": high}
+    for level, kind, high in (("token", "truncate", 1.05), ("token", "mask", 1.05))
+] + [
+    {"vllm_importance_sampling_mode": f"sequence_{kind}", "vllm_importance_sampling_clip_max": 1.5, **low}
+    for kind, low in (("truncate", {}), ("mask", {"vllm_importance_sampling_clip_min": 0.7}))
+]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode["vllm_importance_sampling_mode"])
+def test_one_forward_gives_the_numbers_of_two(make_config, run_toy, mode):
+    """Of a sampler that disagrees a little: weights, loss, metrics and the policy after two steps are TRL's own."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (4, 49))
+    section = {"max_steps": 2, "beta": 0.1, "mismatch_bound": 1.0, "micro_batch_size": 4, "learning_rate": 1e-4, **mode}
+
+    def run(one_forward):
+        weights, computed = [], ImageGRPOTrainer._compute_loss
+
+        def compute(self, model, inputs):
+            loss = computed(self, model, inputs)
+            weights.append(inputs["importance_sampling_ratio"])
+            assert ("old_per_token_logps" in inputs) is not one_forward
+            return loss
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ImageGRPOTrainer, "one_forward", lambda _: one_forward)
+            patch.setattr(ImageGRPOTrainer, "_compute_loss", compute)
+            trainer, _, metrics = run_toy(make_config(trainer=section), shift=noise)
+        return torch.cat(weights), trainer.model.state_dict(), metrics
+
+    (weights, policy, metrics), (their_weights, their_policy, their_metrics) = run(True), run(False)
+    # TRL shuffles its own rows between the micro-batches of a step
+    torch.testing.assert_close(weights.flatten().sort()[0], their_weights.flatten().sort()[0], atol=1e-5, rtol=0)
+    assert weights.unique().numel() > 4
+    for name, tensor in their_policy.items():
+        torch.testing.assert_close(policy[name], tensor, atol=2e-5, rtol=0, msg=name)
+    for line, theirs in zip(metrics, their_metrics, strict=True):
+        assert line.keys() == theirs.keys()
+        for name in ("loss", "grad_norm", "kl/reference", "mismatch/mean_abs", "mismatch/max_abs", "reward/mean"):
+            assert line[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-6), name
+
+
+def test_several_updates_of_a_batch_need_the_log_probs_before_the_first(noted):
+    trainer = noted.trainer
+    assert trainer.one_forward()
+    trainer.num_iterations = 2
+    assert not trainer.one_forward()
+    trainer.num_iterations = 1
+
+
+def test_micro_batches_hold_whole_groups(make_config, run_toy):
+    """So that a prompt is read once for its siblings."""
+    seen, computed = [], ImageGRPOTrainer._compute_loss
+
+    def compute(self, model, inputs):
+        seen.append(inputs["prompt_ids"])
+        return computed(self, model, inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageGRPOTrainer, "_compute_loss", compute)
+        run_toy(make_config(trainer={"max_steps": 3, "micro_batch_size": 4}))
+    assert len(seen) == 6
+    for prompts in seen:
+        assert len(prompts.unique(dim=0)) == 1
 
 
 def test_the_rewards_of_all_ranks_are_kept(noted):

@@ -76,7 +76,8 @@ def test_the_engine_follows_the_weights_it_is_given(sampler, released):
     with torch.no_grad():
         policy.ar.lm_head.weight.mul_(3)
     weights = policy.ar.state_dict()
-    ray.get(sampler.load.remote(pack_weights(shared_once(weights) if policy.config.tie_word_embeddings else weights)))
+    weights = shared_once(weights) if policy.config.tie_word_embeddings else weights
+    ray.get(sampler.load.remote(pack_weights(weights, torch.float32)))
     found, _, expected = drawn_and_expected(sampler, policy)
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
 

@@ -72,7 +72,7 @@ class RolloutBatch:
 
     groups: tuple[RolloutGroup, ...]
     seconds: dict[str, float]
-    """Busy seconds per stage (`sample`, `decode`, `score` and of each reward `score/NAME`, each summed over its workers)
+    """Busy seconds per stage (`sample`, `decode`, `score`, of each reward `score/NAME`; each summed over all workers),
     and `wall`."""
     skipped_groups: int = 0
     """Groups dropped because a reward with `on_error: skip` failed on them."""

@@ -1,8 +1,8 @@
 """Training steps as discrete events: calls queue at workers, workers share devices, results travel between nodes.
 
-What `rollout/flow.py` submits and Ray carries out, without a model behind it: a chunk is sampled, its parts are decoded,
-every part is scored by every reward, each trainer rank gathers its own groups in order, all ranks learn, and the new
-weights go to the workers. Time stands still between events, so 1,024 GPUs take seconds.
+What `rollout/flow.py` submits and Ray carries out, without a model behind it: a chunk is sampled, its parts are
+decoded, every part is scored by every reward, each trainer rank gathers its own groups in order, all ranks learn, and
+the new weights go to the workers. Time jumps from event to event, so 1,024 GPUs take seconds.
 
     device     so many cores, or one GPU (capacity 1); whatever runs on it shares it evenly, thread by thread
     worker     one call at a time, and each caller's calls in the order in which they were submitted, as Ray's actors
@@ -43,7 +43,9 @@ class Part:
 
     images: int
     turn: int
-    """Which worker of a pool decodes it, and which one scores it, counted round and round."""
+    """Which decoder has it, counted round and round."""
+    scoring_turn: int
+    """Likewise, of every reward's workers."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,11 @@ class Costs:
     collect_s: float = 0.0
     """Of a step's rollouts, in which no device works."""
     after_s: float = 0.0
-    """Between a step's rollouts and its training, in which no GPU works: pictures are recorded and measured."""
+    """Between a step's rollouts and its training, in which no GPU works: pictures are measured."""
     join_s: float = 0.0
     """Of the ranks' gradients, once all ranks have theirs."""
+    record_s: float = 0.0
+    """Of writing a step's pictures beside the next step; the one after that waits for it."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class Outcome:
     train_s: float
     """From the end of the rollouts to the end of the update."""
     busy_s: Mapping[str, float]
-    """`sample`, `decode`, `score/NAME`, `train`: seconds in which a worker had a call, summed over the pool's workers."""
+    """`sample`, `decode`, `score/NAME`, `train`: seconds in which a worker had a call, summed over its pool."""
     store_out_bytes: float
     """Out of the node that sends most."""
     store_in_bytes: float
@@ -306,10 +310,12 @@ class Simulation:
 
     def _updates(self, total: int) -> Generator:
         yield self.env.process(self._publish(0))
-        costs = self.cluster.costs
+        costs, recorded = self.cluster.costs, self.env.timeout(0)
         for step in range(total):
             yield self.collected[step]
             started = self.env.now
+            yield recorded
+            recorded = self.env.timeout(costs.record_s)
             yield self.env.timeout(costs.after_s)
             learning = zip(self.actors["train"], self.work, strict=True)
             yield self.env.all_of(
@@ -354,7 +360,7 @@ class Simulation:
                 pictures = Result(decoder.worker.node, part.images * cluster.picture_bytes, decoding)
                 scores = []
                 for name, cost in costs.score.items():
-                    scorer = self._actor(f"score/{name}", part.turn)
+                    scorer = self._actor(f"score/{name}", part.scoring_turn)
                     needs = self._fetch(pictures, scorer.worker.node)
                     scores.append(scorer.submit(rank, needs, part.images * cost))
                 gathered.append((pictures, scores))

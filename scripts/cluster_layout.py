@@ -1,4 +1,4 @@
-"""A run as `cluster_events.py` needs it: its workers on the cores of a machine or on the GPUs of a cluster, their costs.
+"""A run as `cluster_events.py` needs it: its workers on a machine's cores or on the GPUs of a cluster, and their costs.
 
 Constants of stages come from `grpo/planning`. What lies between GPUs and nodes is assumed (`Links`), not measured.
 """
@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blip3o_grpo.configs import ConfigError, RunConfig
-from blip3o_grpo.planning.cards import card
-from blip3o_grpo.planning.costs import MEGAPIXEL, policy_of_shapes, sampling_seconds
+from blip3o_grpo.planning.costs import MEGAPIXEL, policy_of_shapes
 from blip3o_grpo.planning.footprint import BFLOAT, FLOAT, footprints
 from blip3o_grpo.planning.times import StageTimes
-from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.rollout.placement.gpus import num_workers, place
 from blip3o_grpo.rollout.placement.resources import num_replicas, plan_resources
 from blip3o_grpo.rollout.requests import groups_per_chunk, groups_per_part
@@ -26,6 +24,8 @@ RESIDENT_TRIPS = 2
 """A sampler that sleeps takes its weights to host memory and back."""
 TOKEN_BYTES = 8
 """Id and log-prob."""
+PNG_THREADS = 4
+"""Of rank 0, which writes the recorded pictures of all ranks (`rollout/recorder.py`)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Links:
     """Between a GPU and pageable host memory, and one core's copies inside that."""
     pinned: float = 25e9
     """Between a GPU and pinned host memory."""
-    png_s: float = 0.28
+    png_s: float = 0.074
     """To write a picture of 1,024 x 1,024 px as PNG (`docs/scaling.md` has the command)."""
     signals_s: float = 0.0011
     """To measure a picture (`grpo/run/image_signals.py`), likewise."""
@@ -64,7 +64,7 @@ def divide(config: RunConfig) -> list[list[Chunk]]:
                 min(per_part, per_chunk - first, groups - start - first)
                 for first in range(0, min(per_chunk, groups - start), per_part)
             ]
-            parts = [Part(count * size, number) for number, count in enumerate(sizes, start=turn * len(sizes))]
+            parts = [Part(count * size, number, number) for number, count in enumerate(sizes, start=turn * len(sizes))]
             chunks.append(Chunk(turn, tuple(parts)))
         ranks.append(chunks)
     return ranks
@@ -95,30 +95,22 @@ def on_cores(config: RunConfig, costs: Costs, cores: int) -> Cluster:
 class Shapes:
     """What a policy's shapes say beyond its stage times."""
 
-    sample_call: float
-    """Share of `StageTimes.sample` that an engine call takes whatever it draws, seconds."""
     sample: float
-    """And of each image."""
+    """Seconds of an image, without its share of an engine call."""
     weights: int
     """Values of the AR part."""
     num_tokens: int
     pixels: int
     """Of a picture."""
 
-    @classmethod
-    def of(cls, policy: BLIP3oNext, times: StageTimes, config: RunConfig, card_name: str) -> Shapes:
-        """The computed shares of calls and images, scaled so that the recipe's own chunk takes what `times` says."""
-        call, image = sampling_seconds(policy, card(card_name).bytes_per_s)
-        drawn = min(config.rollout.prompts_per_chunk, config.rollout.prompts_per_step) * config.rollout.group_size
-        scale = times.sample / (call / drawn + image)
-        side = policy.sana.config.sample_size * policy.vae.spatial_compression_ratio
-        weights = sum(parameter.numel() for parameter in policy.ar.parameters())
-        return cls(call * scale, image * scale, weights, policy.image_tokens.num_tokens, side**2)
 
-
-def read_shapes(policy_path: Path, times: StageTimes, config: RunConfig, card_name: str) -> Shapes:
-    """Of the policy in a folder; nothing is loaded."""
-    return Shapes.of(policy_of_shapes(policy_path), times, config, card_name)
+def read_shapes(policy_path: Path, times: StageTimes, config: RunConfig) -> Shapes:
+    """Of the policy in a folder, and of `times`, which hold for this recipe's chunks; nothing is loaded."""
+    policy = policy_of_shapes(policy_path)
+    drawn = min(config.rollout.prompts_per_chunk, config.rollout.prompts_per_step) * config.rollout.group_size
+    side = policy.sana.config.sample_size * policy.vae.spatial_compression_ratio
+    weights = sum(parameter.numel() for parameter in policy.ar.parameters())
+    return Shapes(times.sample - times.sample_call / drawn, weights, policy.image_tokens.num_tokens, side**2)
 
 
 def on_gpus(config: RunConfig, times: StageTimes, shapes: Shapes, links: Links) -> Cluster:
@@ -158,10 +150,8 @@ def co_located(config: RunConfig, times: StageTimes, shapes: Shapes, links: Link
     The trained weights are on every GPU already, and are copied there; the sampler's sleep in host memory meanwhile.
     """
     nodes = -(-num_gpus // links.gpus_per_node)
-    workers = tuple(
-        Worker(f"GPU {index % links.gpus_per_node} of node {index // links.gpus_per_node}", index // links.gpus_per_node)
-        for index in range(num_gpus)
-    )
+    places = [divmod(index, links.gpus_per_node) for index in range(num_gpus)]
+    workers = tuple(Worker(f"GPU {gpu} of node {node}", node) for node, gpu in places)
     rewards, cores = reward_workers(config, nodes, links)
     woken = RESIDENT_TRIPS * shapes.weights * BFLOAT / links.pinned
     return Cluster(
@@ -176,13 +166,15 @@ def co_located(config: RunConfig, times: StageTimes, shapes: Shapes, links: Link
     )
 
 
-def divide_co_located(config: RunConfig) -> list[list[Chunk]]:
-    """Every rank's groups in one engine call of its own sampler, decoded by its own decoder."""
-    size, groups = config.rollout.group_size, config.rollout.prompts_per_step // config.cluster.trainers
-    per_part = groups_per_part(config, size)
+def divide_co_located(config: RunConfig, replicas: int) -> list[list[Chunk]]:
+    """Every rank's groups in one engine call of its own sampler, decoded by its own decoder, and scored in turn by the
+    reward workers of its node that are its own, of `replicas` in all."""
+    size, ranks = config.rollout.group_size, config.cluster.trainers
+    groups, per_part, own = config.rollout.prompts_per_step // ranks, groups_per_part(config, size), replicas // ranks
     counts = [min(per_part, groups - first) for first in range(0, groups, per_part)]
     return [
-        [Chunk(rank, tuple(Part(count * size, rank) for count in counts))] for rank in range(config.cluster.trainers)
+        [Chunk(rank, tuple(Part(n * size, rank, rank * own + number % own) for number, n in enumerate(counts)))]
+        for rank in range(ranks)
     ]
 
 
@@ -203,36 +195,32 @@ def reward_workers(
 ) -> tuple[dict[str, tuple[Worker, ...]], dict[str, float]]:
     """Reward replicas spread over the nodes, and the nodes' cores."""
     cores = {f"cores of node {node}": float(links.cores_per_node) for node in range(nodes)}
-    pools = {
-        reward.name: tuple(
-            Worker(f"cores of node {index % nodes}", index % nodes) for index in range(num_replicas(config, reward))
-        )
-        for reward in config.rewards
-    }
-    return pools, cores
+
+    def pool(count: int) -> tuple[Worker, ...]:
+        places = [index * nodes // count for index in range(count)]
+        return tuple(Worker(f"cores of node {node}", node) for node in places)
+
+    return {reward.name: pool(num_replicas(config, reward)) for reward in config.rewards}, cores
 
 
 def stage_costs(config: RunConfig, times: StageTimes, shapes: Shapes, links: Links) -> Costs:
-    """Of the stages, and of what a rank's CPU does between rollouts and training.
+    """Of the stages, and of what the ranks' CPUs do between rollouts and training and beside them.
 
     `times.score` is of all rewards together and counts as the first one's.
     """
     rollout, names = config.rollout, [reward.name for reward in config.rewards]
     groups = rollout.prompts_per_step // config.cluster.trainers
     kept = rollout.group_size if rollout.record_images == "all" else 2
-    recorded = kept * links.png_s * shapes.pixels / MEGAPIXEL / rollout.record_every_steps if _records(config) else 0.0
+    written = rollout.prompts_per_step * kept / rollout.record_every_steps if rollout.record_every_steps else 0
     return Costs(
         sample=shapes.sample,
-        sample_call=shapes.sample_call,
+        sample_call=times.sample_call,
         decode=times.decode_once + times.decode_per_step * rollout.num_diffusion_steps,
         score=dict.fromkeys(names, 0.0) | {names[0]: times.score},
         train=times.train,
-        after_s=groups * (recorded + rollout.group_size * links.signals_s),
+        after_s=groups * rollout.group_size * links.signals_s,
+        record_s=written * links.png_s * shapes.pixels / MEGAPIXEL / PNG_THREADS,
     )
-
-
-def _records(config: RunConfig) -> bool:
-    return bool(config.rollout.record_every_steps)
 
 
 def join_seconds(trainers: tuple[Worker, ...], shapes: Shapes, links: Links) -> float:
@@ -251,7 +239,7 @@ def _per_node(workers: tuple[Worker, ...]) -> Mapping[int, int]:
 
 def sync_of(config: RunConfig, pools: Mapping[str, list[Worker]], shapes: Shapes, links: Links) -> Sync:
     """As `rollout/weights/` does it: decoders read the object store, samplers too where there is no other way."""
-    path, stored = weight_path(config), shapes.weights * FLOAT
+    path, stored = weight_path(config), shapes.weights * (BFLOAT if config.policy.dtype == "bfloat16" else FLOAT)
     home = pools["trainer"][0].node
     far = any(worker.node != home for worker in pools["sampler"])
     fetchers = pools["decoder"] + (pools["sampler"] if path == "object_store" else [])

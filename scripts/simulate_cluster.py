@@ -1,13 +1,13 @@
-"""How long would a step take there? A discrete-event simulation of training steps, held against runs that were measured.
+"""How long would a step take there? A discrete-event simulation of steps, held against runs that were measured.
 
-    python scripts/simulate_cluster.py compare RUN [RUN ...]            # constants of the first run, predictions for all
+    python scripts/simulate_cluster.py compare RUN [RUN ...]       # constants of the first run, predictions for all
     python scripts/simulate_cluster.py scale blip3o_next_ocr --card h200 --gpus 8,64,1024 [section.key=value ...]
 
-`compare` reads `metrics.jsonl` of finished runs on this kind of machine: what a stage costs is fitted to the busy seconds
-of the first run, and the other runs, with other numbers of workers, are predicted from that alone. `scale` takes computed
-or calibrated times (`grpo/planning`), the placements that `plan --tune` proposes for each number of GPUs, and prints what
-a step takes with separate pools, with separate pools one step off-policy, and with every GPU in every role in turn.
-Nothing but `compare`'s runs is measured: the links between GPUs and nodes are assumed (`cluster_layout.Links`).
+`compare` reads `metrics.jsonl` of finished runs on this kind of machine: what a stage costs is fitted to the busy
+seconds of the first run, and the other runs, with other numbers of workers, are predicted from that alone. `scale`
+takes computed times (`grpo/planning`), the placements that `plan --tune` proposes for each number of GPUs, and prints
+what a step takes with separate pools, with separate pools one step off-policy, and with every GPU in every role in
+turn. Nothing but `compare`'s runs is measured: the links between GPUs and nodes are assumed (`cluster_layout.Links`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from blip3o_grpo.api import load_recipe  # noqa: E402
 from blip3o_grpo.configs import ConfigError, RunConfig, load_run_config  # noqa: E402
 from blip3o_grpo.configs.atomic import write_atomically  # noqa: E402
+from blip3o_grpo.planning.calibration import calibrated_card, calibrated_times  # noqa: E402
 from blip3o_grpo.planning.cards import card  # noqa: E402
 from blip3o_grpo.planning.costs import computed_times  # noqa: E402
 from blip3o_grpo.planning.plan import check_placement, names_released  # noqa: E402
@@ -52,6 +53,10 @@ from scripts.cluster_layout import (  # noqa: E402
 GB = 1e9
 ROUNDS, CLOSE = 60, 1e-4
 """Of fitting constants: at most so many, until all busy seconds are that near."""
+DEFAULT_CARD = "h200"
+REPLICAS_OF_A_GPU = 2
+"""Of every reward, beside a GPU that has every role."""
+SEPARATE, STALE, IN_TURNS = "separate", "separate, one step off-policy", "every GPU in every role"
 GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -87,9 +92,10 @@ def read_run(run: Path) -> Measured:
     def median(name: str) -> float:
         return statistics.median(line[f"time/{name}"] for line in lines)
 
-    return Measured(
-        run, config, len(lines), {s: median(s) for s in stages}, median("rollout"), median("train"), median("step")
-    )
+    rollout_s, step_s = median("rollout"), median("step")
+    # Medians do not add up, and a step is its rollouts and its training.
+    busy_s = {stage: median(stage) for stage in stages}
+    return Measured(run, config, len(lines), busy_s, rollout_s, step_s - rollout_s, step_s)
 
 
 def simulate_cores(config: RunConfig, costs: Costs, cores: int) -> Outcome:
@@ -204,9 +210,12 @@ class Setting:
     config: RunConfig
     policy_path: Path
     card: str
+    calibration: Path | None
     links: Links
     candidates: int
     """Of the placements that `plan --tune` proposes, the fastest so many are simulated."""
+    fit: bool
+    """Whether smaller chunks and parts than the recipe's are tried too."""
 
 
 @dataclass(frozen=True)
@@ -215,52 +224,85 @@ class Row:
 
     gpus: int
     mode: str
-    placement: str
-    images: int
+    config: RunConfig
     outcome: Outcome
     busy: Mapping[str, float]
     """Share of a pool's time by stage, and `GPUs`: of all GPUs."""
 
+    @property
+    def images_per_s(self) -> float:
+        """Of a step."""
+        rollout = self.config.rollout
+        return rollout.prompts_per_step * rollout.group_size / self.outcome.step_s
+
+    @property
+    def placement(self) -> str:
+        """Trainers, samplers and decoders."""
+        cluster = self.config.cluster
+        return f"{cluster.trainers} / {cluster.samplers} / {cluster.decoders}"
+
+    @property
+    def calls(self) -> str:
+        """Groups of an engine call, and images of a decoder's."""
+        return f"{self.config.rollout.prompts_per_chunk} / {self.config.rollout.images_per_decode}"
+
     def values(self) -> dict[str, Any]:
-        """For JSON and for the table."""
-        out = self.outcome
+        """For JSON."""
+        out, rollout = self.outcome, self.config.rollout
         return {
             "gpus": self.gpus,
             "mode": self.mode,
             "trainers / samplers / decoders": self.placement,
-            "images": self.images,
-            "step_s": out.step_s,
-            "images_per_s": self.images / out.step_s,
+            "prompts_per_chunk / images_per_decode": self.calls,
+            "rewards": self.config.cluster.rewards,
+            "images": rollout.prompts_per_step * rollout.group_size,
+            "images_per_s": self.images_per_s,
             "busy": dict(self.busy),
-            "sync_s": out.sync_s,
-            "store_out_gb": out.store_out_bytes / GB,
-            "store_in_gb": out.store_in_bytes / GB,
-            "store_gb": out.store_bytes / GB,
+            **{key: getattr(out, key) for key in ("step_s", "rollout_s", "sync_s", "train_s")},
+            **{key: getattr(out, key) for key in ("store_out_bytes", "store_in_bytes", "store_bytes")},
         }
 
 
 def scale(setting: Setting, num_gpus: int) -> Iterator[Row]:
-    """The three ways to run on so many GPUs.
+    """The three ways to run on so many GPUs, each the fastest of what is tried.
 
     Raises:
         ConfigError: no placement fits.
     """
-    memory = card(setting.card).memory_gb
-    config = with_cluster(setting.config, {"gpu_memory_gb": memory})
-    times = computed_times(config, setting.policy_path, setting.card)
-    shapes = read_shapes(setting.policy_path, times, config, setting.card)
+    config = with_cluster(setting.config, {"gpu_memory_gb": card(setting.card).memory_gb})
+    if setting.calibration:
+        times = calibrated_times(config, setting.policy_path, setting.calibration)
+    else:
+        times = computed_times(config, setting.policy_path, setting.card)
+    shapes = read_shapes(setting.policy_path, times, config)
     found = proposals(config, times, num_gpus, lambda tried: check_placement(tried, setting.policy_path))
-    tried = [with_cluster(config, proposal["cluster"]) for proposal in found[: setting.candidates]]
-    for mode, staleness in (("separate", 0), ("separate, one step off-policy", 1)):
-        rows = [separate(one, times, shapes, setting.links, num_gpus, mode, staleness) for one in tried]
+    placed = [with_cluster(config, proposal["cluster"]) for proposal in found[: setting.candidates]]
+    for mode, staleness in ((SEPARATE, 0), (STALE, 1)):
+        rows = [
+            separate(tried, times, shapes, setting.links, num_gpus, mode, staleness)
+            for one in placed
+            for tried in smaller_calls(one, setting.fit)
+        ]
         yield min(rows, key=lambda row: row.outcome.step_s)
-    ranks = max(n for n in range(1, num_gpus + 1) if config.rollout.prompts_per_step % n == 0)
-    turns = with_cluster(config, {"trainers": ranks, "samplers": ranks, "decoders": ranks, "rewards": 2 * num_gpus})
-    check_co_located(turns, setting.policy_path, memory)
-    cluster = co_located(turns, times, shapes, setting.links, num_gpus)
-    cluster = replace(cluster, trainers=cluster.trainers[:ranks])
-    outcome = Simulation(cluster, divide_co_located(turns)).run()
-    yield make_row(turns, cluster, outcome, num_gpus, "every GPU in every role")
+    check_co_located(config, setting.policy_path, card(setting.card).memory_gb)
+    rows = [in_turns(tried, times, shapes, setting.links, num_gpus) for tried in smaller_calls(config, setting.fit)]
+    yield min(rows, key=lambda row: row.outcome.step_s)
+
+
+def smaller_calls(config: RunConfig, fit: bool) -> list[RunConfig]:
+    """The recipe, and with `fit` its chunks and parts in halves down to one group."""
+    rollout, found = config.rollout, []
+    groups = max(1, rollout.images_per_decode // rollout.group_size)
+    for per_chunk in halves(rollout.prompts_per_chunk) if fit else [rollout.prompts_per_chunk]:
+        for per_part in halves(groups) if fit else [groups]:
+            changes = {"prompts_per_chunk": per_chunk, "images_per_decode": per_part * rollout.group_size}
+            found.append(config.model_copy(update={"rollout": rollout.model_copy(update=changes)}))
+    return found
+
+
+def halves(number: int) -> list[int]:
+    """Down to 1."""
+    return [number, *halves(number // 2)] if number > 1 else [1]
 
 
 def separate(
@@ -272,6 +314,18 @@ def separate(
     return make_row(config, cluster, outcome, num_gpus, mode)
 
 
+def in_turns(config: RunConfig, times: StageTimes, shapes: Shapes, links: Links, num_gpus: int) -> Row:
+    """Each GPU in every role; of GPUs over which the prompts do not divide, the largest number over which they do."""
+    ranks = max(n for n in range(1, num_gpus + 1) if config.rollout.prompts_per_step % n == 0)
+    replicas = ranks * REPLICAS_OF_A_GPU
+    turns = with_cluster(config, {"trainers": ranks, "samplers": ranks, "decoders": ranks, "rewards": replicas})
+    whole = turns.rollout.model_copy(update={"prompts_per_chunk": turns.rollout.prompts_per_step // ranks})
+    turns = turns.model_copy(update={"rollout": whole})
+    cluster = co_located(turns, times, shapes, links, ranks)
+    outcome = Simulation(cluster, divide_co_located(turns, replicas)).run()
+    return make_row(turns, cluster, outcome, num_gpus, IN_TURNS)
+
+
 def make_row(config: RunConfig, cluster: Cluster, outcome: Outcome, num_gpus: int, mode: str) -> Row:
     """With the busy share of every pool."""
     pools = {"sample": cluster.samplers, "decode": cluster.decoders, "train": cluster.trainers}
@@ -279,28 +333,32 @@ def make_row(config: RunConfig, cluster: Cluster, outcome: Outcome, num_gpus: in
     first = next(iter(cluster.rewards))
     busy["score"] = outcome.busy_s[f"score/{first}"] / len(cluster.rewards[first]) / outcome.step_s
     busy["GPUs"] = sum(outcome.busy_s[stage] for stage in pools) / num_gpus / outcome.step_s
-    placement = " / ".join(str(len(pools[stage])) for stage in ("train", "sample", "decode"))
-    images = config.rollout.prompts_per_step * config.rollout.group_size
-    return Row(num_gpus, mode, placement, images, outcome, busy)
+    return Row(num_gpus, mode, config, outcome, busy)
+
+
+COLUMNS = {
+    "GPUs": lambda row, first: f"{row.gpus}",
+    "way": lambda row, first: row.mode,
+    "trainers / samplers / decoders": lambda row, first: row.placement,
+    "groups a chunk / images a part": lambda row, first: row.calls,
+    "step (s)": lambda row, first: f"{row.outcome.step_s:.1f}",
+    "images/s": lambda row, first: f"{row.images_per_s:.1f}",
+    "a GPU's, of the first row's": lambda row, first: f"{row.images_per_s / row.gpus / first:.0%}",
+    "busy: trainers / samplers / decoders / all GPUs": lambda row, first: " / ".join(
+        f"{row.busy[stage]:.0%}" for stage in ("train", "sample", "decode", "GPUs")
+    ),
+    "weight sync (s)": lambda row, first: f"{row.outcome.sync_s:.1f}",
+    "object store out of / into the busiest node (GB)": lambda row, first: " / ".join(
+        f"{size / GB:.1f}" for size in (row.outcome.store_out_bytes, row.outcome.store_in_bytes)
+    ),
+}
 
 
 def scale_lines(rows: Sequence[Row]) -> list[str]:
     """As Markdown."""
-    lines = [
-        "| GPUs | way | trainers / samplers / decoders | step (s) | images/s | per GPU, of the first | busy: train / sample "
-        "/ decode / all GPUs | weight sync (s) | store, out of / into busiest node (GB) |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    first = rows[0].images / rows[0].outcome.step_s / rows[0].gpus
-    for row in rows:
-        values = row.values()
-        share = values["images_per_s"] / row.gpus / first
-        busy = " / ".join(f"{row.busy[stage]:.0%}" for stage in ("train", "sample", "decode", "GPUs"))
-        lines.append(
-            f"| {row.gpus} | {row.mode} | {row.placement} | {values['step_s']:.1f} | {values['images_per_s']:.1f} | "
-            f"{share:.0%} | {busy} | {values['sync_s']:.1f} | {values['store_out_gb']:.1f} / {values['store_in_gb']:.1f} |"
-        )
-    return lines
+    first = rows[0].images_per_s / rows[0].gpus
+    cells = [list(COLUMNS), ["---"] * len(COLUMNS)] + [[cell(row, first) for cell in COLUMNS.values()] for row in rows]
+    return [f"| {' | '.join(line)} |" for line in cells]
 
 
 @contextmanager
@@ -320,6 +378,18 @@ def grown(config: RunConfig, num_gpus: int, base: int) -> RunConfig:
     return config.model_copy(update={"rollout": config.rollout.model_copy(update={"prompts_per_step": prompts})})
 
 
+def card_of(args: argparse.Namespace) -> str:
+    """Name of the card.
+
+    Raises:
+        ConfigError: not known, or the calibration is of another one.
+    """
+    if args.calibration:
+        return calibrated_card(args.calibration, args.card)
+    card(args.card or DEFAULT_CARD)
+    return args.card or DEFAULT_CARD
+
+
 def main() -> None:
     """Print Markdown, and write JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -330,11 +400,13 @@ def main() -> None:
     larger = commands.add_parser("scale", help="predict a recipe on other numbers of GPUs")
     larger.add_argument("recipe")
     larger.add_argument("overrides", nargs="*", help="section.key=value changes to the recipe")
-    larger.add_argument("--card", default="h200")
+    larger.add_argument("--card", help=f"a100, h100, h200; default: the calibration's, else {DEFAULT_CARD}")
+    larger.add_argument("--calibration", type=Path, help="file of scripts/bench_gpu.py; else times are computed")
     larger.add_argument("--gpus", default=",".join(map(str, GPUS)), help="numbers of GPUs, with commas")
     larger.add_argument("--batch", choices=("fixed", "grown"), default="fixed", help="grown: in proportion to the GPUs")
-    larger.add_argument("--base", type=int, default=8, help="GPUs for which the recipe's batch is meant, with --batch grown")
+    larger.add_argument("--base", type=int, default=8, help="with --batch grown: GPUs that the recipe's batch is for")
     larger.add_argument("--candidates", type=int, default=5, help="placements that are simulated of those proposed")
+    larger.add_argument("--fit", action="store_true", help="try smaller chunks and parts than the recipe's too")
     for each in (against, larger):
         each.add_argument("--json", type=Path, help="write the numbers here")
     args = parser.parse_args()
@@ -344,11 +416,12 @@ def main() -> None:
             lines = comparison_lines(found)
         else:
             config = load_recipe(args.recipe, *args.overrides)
-            rows = []
+            name, rows = card_of(args), []
             with policy_folder(config.policy.path) as folder:
+                setting = Setting(config, folder, name, args.calibration, Links(), args.candidates, args.fit)
                 for num_gpus in map(int, args.gpus.split(",")):
                     sized = grown(config, num_gpus, args.base) if args.batch == "grown" else config
-                    rows += scale(Setting(sized, folder, args.card, Links(), args.candidates), num_gpus)
+                    rows += scale(replace(setting, config=sized), num_gpus)
             found, lines = [row.values() for row in rows], scale_lines(rows)
     except ConfigError as error:
         parser.exit(2, f"error: {error}\n")

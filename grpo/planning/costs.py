@@ -38,11 +38,14 @@ def computed_times(config: RunConfig, policy_path: Path, name: str) -> StageTime
     operations = operations_per_image(config, policy)
     per_second = ceilings.flops * SHARE_OF_FLOPS
     pixels = (policy.sana.config.sample_size * policy.vae.spatial_compression_ratio) ** 2
+    call, image = sampling_seconds(policy, ceilings.bytes_per_s * SHARE_OF_BANDWIDTH)
+    drawn = min(config.rollout.prompts_per_chunk, config.rollout.prompts_per_step) * config.rollout.group_size
     return StageTimes(
         policy=policy_shape(policy_path),
         device=device_of(config),
         dtype=config.policy.dtype,
-        sample=seconds_to_sample(config, policy, ceilings.bytes_per_s * SHARE_OF_BANDWIDTH),
+        sample=call / drawn + image,
+        sample_call=call,
         decode_once=operations["decode once"] / per_second,
         decode_per_step=operations["decode per step"] / per_second,
         score=OCR_S_PER_MEGAPIXEL * pixels / MEGAPIXEL,
@@ -50,6 +53,7 @@ def computed_times(config: RunConfig, policy_path: Path, name: str) -> StageTime
         source=f"computed for {name}: {SHARE_OF_FLOPS:.0%} of {ceilings.flops / TERA:.0f} TFLOP/s, "
         f"{SHARE_OF_BANDWIDTH:.0%} of {ceilings.bytes_per_s / TERA:.2f} TB/s, text read at {OCR_S_PER_MEGAPIXEL} s per "
         "megapixel and core; no GPU run was made",
+        computed=("sample", "decode", "score", "train"),
     )
 
 
@@ -66,16 +70,22 @@ def operations_per_image(config: RunConfig, policy: BLIP3oNext) -> dict[str, flo
     forward = forward_operations(policy, policy.image_tokens.num_tokens + TYPICAL_PROMPT)
     logits = 2 * policy.image_tokens.num_tokens * policy.image_tokens.size * policy.config.hidden_size
     once, step = head_operations(policy, guided)
-    # The policy's forward and its backward (twice a forward); checkpointing computes the forward once more, and with
-    # DeepSpeed the log-probs before the update need one of their own (`ImageGRPOTrainer.one_forward`).
-    section = config.trainer
-    twice = isinstance(section.parallel, DeepSpeedSection)
-    passes = 3 + section.gradient_checkpointing + (section.beta > 0) + twice
     return {
         "decode once": forward + once + vae_operations(policy),
         "decode per step": step,
-        "train": passes * (forward + logits),
+        "train": training_passes(config) * (forward + logits),
     }
+
+
+def training_passes(config: RunConfig) -> int:
+    """Forward passes that a training step costs: the policy's, and its backward pass, which is two of them.
+
+    Checkpointing computes the forward pass once more, the reference policy has one, and with DeepSpeed the log-probs
+    before the update need one of their own (`ImageGRPOTrainer.one_forward`).
+    """
+    section = config.trainer
+    twice = isinstance(section.parallel, DeepSpeedSection)
+    return 3 + section.gradient_checkpointing + (section.beta > 0) + twice
 
 
 def forward_operations(policy: BLIP3oNext, length: int) -> float:
@@ -109,13 +119,6 @@ def vae_operations(policy: BLIP3oNext) -> float:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         policy.vae.decode(torch.zeros(1, head.in_channels, head.sample_size, head.sample_size))
     return counter.get_total_flops()
-
-
-def seconds_to_sample(config: RunConfig, policy: BLIP3oNext, bytes_per_s: float) -> float:
-    """Of one image, drawn in chunks of `rollout.prompts_per_chunk` whole groups."""
-    groups = min(config.rollout.prompts_per_chunk, config.rollout.prompts_per_step)
-    call, image = sampling_seconds(policy, bytes_per_s)
-    return call / (groups * config.rollout.group_size) + image
 
 
 def sampling_seconds(policy: BLIP3oNext, bytes_per_s: float) -> tuple[float, float]:

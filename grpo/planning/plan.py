@@ -125,12 +125,18 @@ class Plan(TypedDict):
     """Stage to seconds of a step; None: nothing like it was measured."""
     source: str | None
     """Where the times were measured, or what they were computed from."""
+    computed: list[str]
+    """Stages whose times nobody measured."""
     proposals: list[Proposal] | None
     """With `tune`: placements that fit, the fastest first; the rest of the plan is of that one."""
 
 
 def make_plan(
-    config: RunConfig, measured: Path | None = None, card: str | None = None, tune: int | None = None
+    config: RunConfig,
+    measured: Path | None = None,
+    card: str | None = None,
+    tune: int | None = None,
+    calibration: Path | None = None,
 ) -> Plan:
     """Everything `show_plan` prints, as plain values.
 
@@ -139,14 +145,20 @@ def make_plan(
         measured: run folder to take times from.
         card: name in `cards.CARDS` to compute times for, instead.
         tune: propose placements on so many GPUs.
+        calibration: file of times that were measured on this card (`scripts/bench_gpu.py --calibration`).
 
     Raises:
         ConfigError, CheckpointError: the run cannot be placed, or does not fit.
     """
+    if measured is not None and (card or calibration):
+        other = "--card" if card else "--calibration"
+        raise ConfigError(f"--measured and {other} both give times; give one of them")
     if card is not None:
-        if measured is not None:
-            raise ConfigError("--measured and --card both give times; give one of them")
         cards.card(card)
+    if calibration is not None:
+        from blip3o_grpo.planning.calibration import calibrated_card
+
+        card = calibrated_card(calibration, card)
     if tune is None:
         check_layout(config)
     if measured is not None:
@@ -156,9 +168,9 @@ def make_plan(
 
         with tempfile.TemporaryDirectory() as folder:
             write_configs(Path(folder), 1)
-            plan = _plan_of(config, Path(folder), measured, card, tune)
+            plan = _plan_of(config, Path(folder), measured, card, tune, calibration)
     else:
-        plan = _plan_of(config, resolve_policy_path(config.policy.path), measured, card, tune)
+        plan = _plan_of(config, resolve_policy_path(config.policy.path), measured, card, tune, calibration)
     return {"policy": BUILT_IN.format(name=config.policy.path) if built_in else config.policy.path, **plan}
 
 
@@ -168,12 +180,21 @@ def names_released(name: str) -> bool:
 
 
 def _plan_of(
-    config: RunConfig, policy_path: Path, measured: Path | None, card: str | None, tune: int | None
+    config: RunConfig,
+    policy_path: Path,
+    measured: Path | None,
+    card: str | None,
+    tune: int | None,
+    calibration: Path | None,
 ) -> dict[str, Any]:
     from blip3o_grpo.planning.footprint import footprints
 
     read_config(policy_path)
-    if card is not None:
+    if calibration is not None:
+        from blip3o_grpo.planning.calibration import calibrated_times
+
+        times = calibrated_times(config, policy_path, calibration)
+    elif card is not None:
         from blip3o_grpo.planning.costs import computed_times
 
         times = computed_times(config, policy_path, card)
@@ -197,8 +218,18 @@ def _plan_of(
         "gpu_memory_bytes": [[memory_of_gpu(config, gpu, sizes) for gpu in node] for node in placement.nodes],
         "seconds": predict(config, times) if times else None,
         "source": times.source if times else None,
+        "computed": list(times.computed) if times else [],
         "proposals": found,
     }
+
+
+def origin(name: str, plan: Plan) -> str:
+    """Of a row of the predicted times: a stage, or a whole step, which follows from all of them."""
+    stages = [stage for stage in plan["seconds"] if not stage.startswith("step")]
+    computed = [stage for stage in ([name] if name in stages else stages) if stage in plan["computed"]]
+    if not computed:
+        return "measured"
+    return "computed" if name in stages or len(computed) == len(stages) else f"measured; {', '.join(computed)} computed"
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -226,9 +257,9 @@ def show_plan(plan: Plan, console: Console) -> None:
             "give --measured RUN, the folder of a run of a few steps, or --card NAME to compute them"
         )
         return
-    times = Table("stage", "seconds per step", title="predicted times")
+    times = Table("stage", "seconds per step", "from", title="predicted times")
     for name, seconds in plan["seconds"].items():
-        times.add_row(name, f"{seconds:.1f}")
+        times.add_row(name, f"{seconds:.1f}", origin(name, plan))
     console.print(times)
     show(console, f"times: {plan['source']}")
     if plan["proposals"]:

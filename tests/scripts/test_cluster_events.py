@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scripts.cluster_events import Chunk, Cluster, Costs, Device, Part, Simulation, Sync, Worker
 
 COSTS = Costs(sample=1.0, decode=2.0, score={"ocr": 1.0}, train=0.5)
-TWO_CHUNKS = [[Chunk(0, (Part(4, 0),)), Chunk(1, (Part(4, 1),))]]
+TWO_CHUNKS = [[Chunk(0, (Part(4, 0, 0),)), Chunk(1, (Part(4, 1, 1),))]]
 
 
 def cluster(samplers=1, decoders=1, rewards=1, trainers=1, cores=100.0, costs=COSTS, **others):
@@ -91,7 +91,7 @@ def test_waits_of_a_step_add_up():
 def test_a_caller_s_calls_run_in_the_order_of_their_submission():
     """Ray holds back a call whose arguments are there while an earlier one of the same caller still waits for its own.
     Two samplers: the second chunk is there first, and the decoder still begins with the first one."""
-    work = [[Chunk(0, (Part(8, 0),)), Chunk(1, (Part(1, 0),))]]
+    work = [[Chunk(0, (Part(8, 0, 0),)), Chunk(1, (Part(1, 0, 0),))]]
     outcome = Simulation(cluster(samplers=2), work).run()
     assert outcome.rollout_s == 8 + 16 + 8 + 1  # sampled, decoded, scored; the second one's turn comes last
     ranks = cluster(samplers=2, trainers=2)
@@ -110,7 +110,7 @@ def test_results_travel_once_to_every_other_node():
         completion_bytes=10.0,
         picture_bytes=20.0,
     )
-    outcome = Simulation(spread, [[Chunk(0, (Part(1, 0),))]]).run()
+    outcome = Simulation(spread, [[Chunk(0, (Part(1, 0, 0),))]]).run()
     assert outcome.rollout_s == 1 + 1 + 2 + 2 + 2  # sampled, sent, decoded, sent for scoring, sent to the trainer
     assert (outcome.store_bytes, outcome.store_out_bytes, outcome.store_in_bytes) == (50, 40, 20)
 
@@ -134,7 +134,9 @@ def steps(draw):
     for _ in range(ranks):
         chunks = []
         for sizes in draw(st.lists(parts, min_size=1, max_size=3)):
-            chunks.append(Chunk(turn, tuple(Part(size, turn + number) for number, size in enumerate(sizes))))
+            chunks.append(
+                Chunk(turn, tuple(Part(size, turn + number, turn + number) for number, size in enumerate(sizes)))
+            )
             turn += 1
         work.append(chunks)
     counts = [draw(st.integers(1, 4)) for _ in range(3)]
@@ -144,8 +146,8 @@ def steps(draw):
 @settings(max_examples=60, deadline=None)
 @given(steps(), st.sampled_from([0, 1]))
 def test_work_is_conserved_and_no_step_beats_its_bounds(step, staleness):
-    """Nothing is done twice or left out; a step takes no less than its work on all cores, than the busiest pool, or than
-    the longest chain of one part, and no more than everything after everything else."""
+    """Nothing is done twice or left out. A step takes no less than its work on all cores, than the busiest pool, or
+    than the longest chain of one part, and no more than everything after everything else."""
     made, work = step
     outcome = Simulation(made, work, staleness).run()
     images = sum(chunk.images for rank in work for chunk in rank)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from blip3o_grpo.configs import ConfigError, load_run_config
 from blip3o_grpo.planning.times import StageTimes
 from blip3o_grpo.planning.tune import with_cluster
+from blip3o_grpo.policies.blip3o_next.released import write_configs
 from blip3o_grpo.run.folder import RunFolder
 from scripts.cluster_events import Costs, Simulation
 from scripts.cluster_layout import (
@@ -26,12 +26,12 @@ from scripts.cluster_layout import (
     on_cores,
     on_gpus,
 )
-from scripts.simulate_cluster import comparison_lines, compare, grown, main, simulate_cores
+from scripts.simulate_cluster import compare, comparison_lines, grown, halves, main, simulate_cores, smaller_calls
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 0.15
-TIMES = StageTimes({}, "gpu", "bfloat16", 0.02, 0.01, 0.1, 0.4, 0.05, "made up")
-SHAPES = Shapes(sample_call=1.0, sample=0.0, weights=10**9, num_tokens=729, pixels=1024**2)
+TIMES = StageTimes({}, "gpu", "bfloat16", 0.02, 0.01, 0.1, 0.4, 0.05, "made up", sample_call=64 * 0.02)
+SHAPES = Shapes(sample=0.0, weights=10**9, num_tokens=729, pixels=1024**2)
 EIGHT = {"trainers": 4, "samplers": 2, "decoders": 2, "gpus_per_node": 8} | {
     f"gpus_per_{kind}": 1 for kind in ("trainer", "sampler", "decoder")
 }
@@ -105,7 +105,9 @@ def test_what_cannot_be_compared_is_one_line(runs, tmp_path, capsys, monkeypatch
     short = write_run(tmp_path / "short", tiny(), simulate_cores(tiny(), COSTS, 2), steps=2)
     with pytest.raises(ConfigError, match="at least 3 steps are needed"):
         compare([short], cores=2)
-    old = write_run(tmp_path / "old", tiny(), simulate_cores(tiny(), replace(COSTS, score={"ocr": 0.05}), 2))
+    old = write_run(tmp_path / "old", tiny(), simulate_cores(tiny(), COSTS, 2))
+    metrics = old / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("time/score/guard", "time/other"))
     with pytest.raises(ConfigError, match="no time/score/guard; the run is of an older version"):
         compare([old], cores=2)
     monkeypatch.setattr(sys, "argv", ["simulate_cluster.py", "compare", str(tmp_path / "nothing")])
@@ -126,7 +128,7 @@ def test_workers_on_gpus_are_where_the_plan_puts_them():
     assert {worker.node for worker in (*cluster.samplers, *cluster.decoders)} == {0}
     assert {worker.node for worker in cluster.trainers} == {1}
     assert len({worker.device for worker in (*cluster.samplers, *cluster.decoders, *cluster.trainers)}) == 16
-    assert [worker.node for worker in cluster.rewards["ocr"]] == [0, 1] * 4
+    assert [worker.node for worker in cluster.rewards["ocr"]] == [0] * 4 + [1] * 4
     assert cluster.costs.decode == pytest.approx(0.1 + 30 * 0.01)
     assert cluster.costs.score == {"ocr": 0.4, "guard": 0.0}
     assert cluster.costs.after_s == pytest.approx(4 * (2 * Links().png_s + 16 * Links().signals_s))
@@ -145,27 +147,24 @@ def test_weights_take_the_way_of_the_run():
 
 
 def test_co_located_gpus_do_their_own_share_of_every_stage():
-    """4 GPUs: 8 prompts each in one call, 16 images a prompt, in parts of two groups; nothing travels but scores."""
-    config = ocr(trainers=4, samplers=4, decoders=4)
-    cluster = co_located(config, TIMES, SHAPES, Links(), 4)
-    outcome = Simulation(cluster, divide_co_located(config)).run()
-    assert outcome.busy_s["sample"] == pytest.approx(4 * 1.0)
+    """16 GPUs of two nodes: 2 prompts of 16 images each in one call and one part; nothing leaves its node."""
+    config = ocr(trainers=16, samplers=16, decoders=16, rewards=32)
+    cluster = co_located(config, TIMES, SHAPES, Links(), 16)
+    work = divide_co_located(config, replicas=32)
+    assert images_of(work) == [[[32]]] * 16
+    outcome = Simulation(cluster, work).run()
+    assert outcome.store_bytes == 0
+    assert outcome.busy_s["sample"] == pytest.approx(16 * TIMES.sample_call)
     assert outcome.busy_s["decode"] == pytest.approx(512 * 0.4)
-    alone = 1.0 + 128 * 0.4 + 128 * 0.05
-    assert alone < outcome.step_s < alone * 1.3
+    chain = TIMES.sample_call + 32 * (0.4 + 0.4 + 0.05)  # drawn, decoded, read, learnt from
+    assert outcome.step_s == pytest.approx(chain + outcome.sync_s, rel=0.05)
+
+
+def test_roles_that_one_gpu_cannot_hold_are_refused(tmp_path):
+    write_configs(tmp_path, 1)
+    check_co_located(ocr(), tmp_path, 141)
     with pytest.raises(ConfigError, match="a GPU of 20 GB cannot hold all roles at once: trainer"):
-        check_co_located(config, small_policy(), 20)
-
-
-def small_policy():
-    """Configs of the released sizes."""
-    import tempfile
-
-    from blip3o_grpo.policies.blip3o_next.released import write_configs
-
-    folder = Path(tempfile.mkdtemp())
-    write_configs(folder, 1)
-    return folder
+        check_co_located(ocr(), tmp_path, 20)
 
 
 def test_a_grown_batch_keeps_the_images_of_a_gpu():
@@ -188,6 +187,14 @@ def test_the_recipe_is_predicted_in_all_three_ways(tmp_path):
     assert all(0 < share <= 1.0001 for row in rows for share in row["busy"].values())
     assert all(row["images_per_s"] == pytest.approx(512 / row["step_s"]) for row in rows)
     assert made.stdout.count("\n") == 2 + 3
+
+
+def test_smaller_calls_are_tried_down_to_one_group():
+    """The recipe has chunks of 4 groups, and parts of 32 images, which are two."""
+    assert halves(6) == [6, 3, 1]
+    tried = [(c.rollout.prompts_per_chunk, c.rollout.images_per_decode) for c in smaller_calls(ocr(), True)]
+    assert tried == [(4, 32), (4, 16), (2, 32), (2, 16), (1, 32), (1, 16)]
+    assert [c.rollout for c in smaller_calls(ocr(), False)] == [ocr().rollout]
 
 
 @pytest.mark.slow

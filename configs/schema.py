@@ -66,6 +66,10 @@ class RolloutSection(Section):
     enforce_eager: bool = True
     """Run the sampler's model as it is. False compiles it: faster sampling, a longer start (on CPU it needs a C++
     compiler). vLLM's name."""
+    max_staleness: int = Field(default=0, ge=0, le=1)
+    """Updates that rollouts may be behind the policy that learns from them. 1: the next step's are drawn while this one
+    trains, and the loss corrects for the difference, token by token; it pays where samplers and decoders have GPUs that
+    the trainer does not use. 0: every rollout is of the newest weights."""
     record_every_steps: int = Field(default=1, ge=0)
     """Write each group's best and worst image of step 1 and of every so many steps (0: never)."""
     record_images: Literal["extremes", "all"] = "extremes"
@@ -272,6 +276,13 @@ class RunConfig(Section):
             raise ValueError(
                 f"rollout.prompts_per_step={self.rollout.prompts_per_step} does not divide over "
                 f"cluster.trainers={self.cluster.trainers}"
+            )
+        mode = self.trainer.vllm_importance_sampling_mode
+        if self.rollout.max_staleness and not mode.startswith("token"):
+            raise ValueError(
+                f"rollout.max_staleness=1 needs a loss that corrects token by token; over a whole image "
+                f"(trainer.vllm_importance_sampling_mode={mode}) an update's small changes add up and few images are "
+                "left; use token_truncate"
             )
         share = self.rollout.prompts_per_step * self.rollout.group_size // self.cluster.trainers
         micro = self.trainer.micro_batch_size

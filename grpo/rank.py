@@ -148,6 +148,8 @@ def run_training(
                     tell=queue.put if queue is not None else lambda message: None,
                 )
             )
+        if resume:
+            trainer.ahead.load(resume)
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         except StopRequested:

@@ -100,7 +100,7 @@ def read_run(run: Path) -> Measured:
 
 def simulate_cores(config: RunConfig, costs: Costs, cores: int) -> Outcome:
     """The run on so many cores."""
-    return Simulation(on_cores(config, costs, cores), divide(config)).run()
+    return Simulation(on_cores(config, costs, cores), divide(config), config.rollout.max_staleness).run()
 
 
 def fit_costs(measured: Measured, cores: int) -> Costs:
@@ -275,13 +275,13 @@ def scale(setting: Setting, num_gpus: int) -> Iterator[Row]:
     else:
         times = computed_times(config, setting.policy_path, setting.card)
     shapes = read_shapes(setting.policy_path, times, config)
-    found = proposals(config, times, num_gpus, lambda tried: check_placement(tried, setting.policy_path))
-    placed = [with_cluster(config, proposal["cluster"]) for proposal in found[: setting.candidates]]
     for mode, staleness in ((SEPARATE, 0), (STALE, 1)):
+        ahead = config.model_copy(update={"rollout": config.rollout.model_copy(update={"max_staleness": staleness})})
+        found = proposals(ahead, times, num_gpus, lambda tried: check_placement(tried, setting.policy_path))
         rows = [
-            separate(tried, times, shapes, setting.links, num_gpus, mode, staleness)
-            for one in placed
-            for tried in smaller_calls(one, setting.fit)
+            separate(tried, times, shapes, setting.links, num_gpus, mode)
+            for proposal in found[: setting.candidates]
+            for tried in smaller_calls(with_cluster(ahead, proposal["cluster"]), setting.fit)
         ]
         yield min(rows, key=lambda row: row.outcome.step_s)
     check_co_located(config, setting.policy_path, card(setting.card).memory_gb)
@@ -305,12 +305,10 @@ def halves(number: int) -> list[int]:
     return [number, *halves(number // 2)] if number > 1 else [1]
 
 
-def separate(
-    config: RunConfig, times: StageTimes, shapes: Shapes, links: Links, num_gpus: int, mode: str, staleness: int
-) -> Row:
+def separate(config: RunConfig, times: StageTimes, shapes: Shapes, links: Links, num_gpus: int, mode: str) -> Row:
     """Each GPU with one role."""
     cluster = on_gpus(config, times, shapes, links)
-    outcome = Simulation(cluster, divide(config), staleness).run()
+    outcome = Simulation(cluster, divide(config), config.rollout.max_staleness).run()
     return make_row(config, cluster, outcome, num_gpus, mode)
 
 

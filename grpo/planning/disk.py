@@ -10,7 +10,8 @@ from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import require_room
 from blip3o_grpo.configs.training import DeepSpeedSection, FSDP2Section
 from blip3o_grpo.planning.footprint import num_adapter_values
-from blip3o_grpo.policies import BLIP3oNext, load_config
+from blip3o_grpo.planning.pictures import BYTES_PER_PIXEL
+from blip3o_grpo.policies import BLIP3oNext, image_side, load_config
 from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder
 from blip3o_grpo.run.folder import RunFolder
 
@@ -20,7 +21,8 @@ MOMENTS = 2
 
 
 def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
-    """Bytes of one checkpoint: what learns, its optimiser state, its average. Small files are not counted."""
+    """Bytes of one checkpoint: what learns, its optimiser state, its average, pictures drawn ahead. Small files
+    are not counted."""
     model_config = load_config(policy_path)
     diffusion = diffusion_folder(policy_path, model_config.diffusion_name_or_path)
     with torch.device("meta"):
@@ -32,7 +34,8 @@ def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
     values = 1 + MOMENTS + bool(section.ema)
     if isinstance(section.parallel, FSDP2Section | DeepSpeedSection):
         values += 1  # their own copy of the weights, beside model.safetensors
-    return learning * values * FLOAT
+    ahead = config.rollout.max_staleness * config.rollout.prompts_per_step * config.rollout.group_size
+    return learning * values * FLOAT + ahead * image_side(policy_path) ** 2 * BYTES_PER_PIXEL
 
 
 def check_room(config: RunConfig, folder: RunFolder, policy_path: Path) -> None:

@@ -22,7 +22,9 @@ def check_pictures(config: RunConfig, policy: Path, heldout: Sequence[Prompt]) -
     """
     rollout, evaluation = config.rollout, config.evaluation
     side = image_side(policy)
-    require_memory(rollout.prompts_per_step * rollout.group_size, side, "rollout.prompts_per_step x rollout.group_size")
+    steps = 1 + rollout.max_staleness
+    what = "rollout.prompts_per_step x rollout.group_size" + (" of two steps" if steps > 1 else "")
+    require_memory(steps * rollout.prompts_per_step * rollout.group_size, side, what)
     measured = min(evaluation.num_prompts, len(heldout))
     require_memory(measured * evaluation.images_per_prompt, side, "prompts x evaluation.images_per_prompt")
 

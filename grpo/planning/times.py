@@ -131,6 +131,7 @@ def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
     """Seconds per step: each stage on its workers alone, and the bounds of a whole step.
 
     Stages of one step overlap; at best the rollout takes as long as its longest stage, at worst as long as all of them.
+    With `rollout.max_staleness: 1` training overlaps with them too.
     """
     cluster, rollout = config.cluster, config.rollout
     images = rollout.prompts_per_step * rollout.group_size
@@ -141,10 +142,11 @@ def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
         "score": images * times.score / replicas,
     }
     train = images * times.train / cluster.trainers
+    longest = max(stages.values())
     return {
         **stages,
         "train": train,
-        "step at best": max(stages.values()) + train,
+        "step at best": max(longest, train) if rollout.max_staleness else longest + train,
         "step at worst": sum(stages.values()) + train,
     }
 

@@ -1,8 +1,8 @@
 """`blip3o-grpo plan --tune N`: the placements on N GPUs that fit, the fastest first, by computed or measured times.
 
 Tried are whole GPUs for trainers, samplers and decoders in every division; on two GPUs sampler and decoder share one,
-on one all share it, and there stages add up. Reward replicas, which run on CPUs, are as many as keep up with the GPUs.
-Other keys stay as the recipe has them.
+on one all share it, and there stages add up. Rewards keep the GPUs that the recipe gives them; their replicas are as
+many as keep up with samplers and decoders. Other keys stay as the recipe has them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from rich.table import Table
 from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.configs.schema import ClusterSection
 from blip3o_grpo.planning.times import StageTimes, gpu_seconds, predict
+from blip3o_grpo.rollout.placement.gpus import EPSILON
+from blip3o_grpo.rollout.placement.resources import num_reward_workers
 from blip3o_grpo.terminal import show
 
 Cluster = dict[str, float]
@@ -82,11 +84,12 @@ def divisions(config: RunConfig, num_gpus: int) -> Iterator[Cluster]:
         yield {"trainers": 1, "samplers": 1, "decoders": 1, **ONE_GPU}
     if num_gpus == 2:
         yield {"trainers": 1, "samplers": 1, "decoders": 1, **TWO_GPUS}
-    for trainers in range(1, num_gpus - 1):
+    left = num_gpus - math.ceil(num_reward_workers(config) * config.cluster.gpus_per_reward - EPSILON)
+    for trainers in range(1, left - 1):
         if config.rollout.prompts_per_step % trainers:
             continue  # every rank has the same number of prompts
-        for samplers in range(1, num_gpus - trainers):
-            decoders = num_gpus - trainers - samplers
+        for samplers in range(1, left - trainers):
+            decoders = left - trainers - samplers
             yield {"trainers": trainers, "samplers": samplers, "decoders": decoders, **dict.fromkeys(ONE_GPU, 1)}
 
 

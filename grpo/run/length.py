@@ -28,6 +28,8 @@ def other_length(known: RunConfig, asked: RunConfig, done: int) -> str | None:
         )
     if not done:
         return "the checkpoints of its steps are gone; give another run_dir"
+    if asked.rollout.max_staleness and done == before:
+        return "with rollout.max_staleness=1 its last step would have drawn the next one's; give another run_dir"
     if asked.trainer.max_steps < done:
         return f"{done} steps are done; give {done} or more"
     return None

@@ -3,6 +3,7 @@
 One optimiser step, in the order in which it happens, on every rank with its own share of the prompts:
 
     sync_weights     the weights of the last update go to samplers and decoders
+                     (with `rollout.max_staleness: 1` once the rollouts are there, and before the next ones start)
     rollouts         sample, decode and score: one group of images per prompt (`rollout/pipeline.py`)
     logprobs         the reference policy's, of what was sampled
     (TRL)            scores become advantages, within each group
@@ -23,6 +24,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,7 @@ from blip3o_grpo.run.metrics import rename
 from blip3o_grpo.run.retention import checkpoint_score
 from blip3o_grpo.run.stopping import StopRequested, interruptible
 from blip3o_grpo.training.advantages import floored_advantages, group_spreads, spread_metrics
+from blip3o_grpo.training.ahead import Ahead
 from blip3o_grpo.training.averaging import FILE as AVERAGED_FILE
 from blip3o_grpo.training.averaging import AveragedWeights
 from blip3o_grpo.training.callbacks import StopAfterStep
@@ -118,12 +121,15 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         section = config.trainer
         reference = copy.deepcopy(ar) if section.beta and not section.lora else None
         self.averaged = AveragedWeights(section.ema.decay, self.folder.checkpoints) if section.ema else None
-        schedule = prompt_schedule(len(prompts), config.rollout.prompts_per_step, config.trainer.max_steps, config.seed)
+        self.ahead = Ahead(args.process_index)
+        self.stale = False  # whether the step's rollouts are of older weights than its own
+        rollout = config.rollout
+        self.schedule = prompt_schedule(len(prompts), rollout.prompts_per_step, section.max_steps, config.seed)
         super().__init__(
             model=ar,
             reward_funcs=[reward_column(reward.name) for reward in config.rewards if reward.weight],
             args=args,
-            train_dataset=Dataset.from_dict({"prompt": [str(place) for place in schedule]}),  # see `rollouts`
+            train_dataset=Dataset.from_dict({"prompt": [str(place) for place in self.schedule]}),  # see `rollouts`
             processing_class=encoder.tokenizer,
             rollout_func=_rollouts,
             peft_config=peft_config(section.lora) if section.lora else None,
@@ -170,9 +176,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
     def sync_weights(self) -> None:
         """Publish the current weights to samplers and decoders; TRL calls it before each rollout, on every rank.
 
-        Waits until all of them have the weights: what is sampled next carries this step as its policy version.
+        Waits until all of them have the weights: what is sampled next carries this step as its policy version. While
+        rollouts are being drawn ahead, `collect` does it after them.
         """
-        self._publish(averaged=False)
+        if not self.ahead.holds(self.step):
+            self._publish(averaged=False)
 
     def rollouts(self, places: Sequence[str]) -> dict[str, list]:
         """This rank's rollouts in TRL's form (`rows.columns`).
@@ -197,23 +205,39 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             RolloutError: a stage failed.
         """
         started, step = time.perf_counter(), self.step
-        batch = interruptible(
-            lambda: self.pipeline.collect(prompts, step=step, turn=self.accelerator.process_index),
-            self.folder.stop.exists,
-        )
+        drawn_ahead = self.ahead.holds(step)
+        draw = self.ahead.batch if drawn_ahead else partial(self._draw, step, prompts)
+        batch = interruptible(draw, self.folder.stop.exists)
         if self.any_rank(batch is None):
             raise StopRequested
+        if drawn_ahead:
+            self.ahead.taken()
+            self._publish(averaged=False)
+        if self.run.rollout.max_staleness and step < self.run.trainer.max_steps:
+            self.ahead.start(step + 1, partial(self._draw, step + 1, self._prompts_of(step + 1)))
         self.guards.batch = batch
         self.clock.rollout = time.perf_counter() - started
         versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
-        if versions - {step - 1}:
+        if versions - {step - 1, step - 1 - self.run.rollout.max_staleness}:
             raise RuntimeError(f"rollouts of step {step} come from policy versions {sorted(versions)}")
+        if self.run.rollout.max_staleness:
+            self.stale = self.any_rank(bool(versions - {step - 1}))
+            self.add_metrics({"mismatch/staleness": float(self.stale)})
         self._record(step, batch)
         self.add_metrics(batch_metrics(batch, step, self.run.rewards, self._sum_over_ranks))
         means = gather_object(prompt_means(batch, self.run.rewards))  # of all ranks
         if self.summarise is not None:
             self.add_metrics(self.summarise(means))
         return batch
+
+    def _draw(self, step: int, prompts: Sequence[Prompt]) -> RolloutBatch:
+        return self.pipeline.collect(prompts, step=step, turn=self.accelerator.process_index)
+
+    def _prompts_of(self, step: int) -> list[Prompt]:
+        """This rank's prompts of a step: ranks have equal parts of the schedule's, in their order."""
+        share = self.run.rollout.prompts_per_step // self.accelerator.num_processes
+        first = (step - 1) * self.run.rollout.prompts_per_step + self.accelerator.process_index * share
+        return [self.prompts[place] for place in self.schedule[first : first + share]]
 
     def _record(self, step: int, batch: RolloutBatch) -> None:
         every = self.run.rollout.record_every_steps
@@ -302,7 +326,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             weights: what the loss makes of their ratio, `[B, T]` or `[B, 1]`.
 
         Raises:
-            MismatchError: they differ by more than `trainer.mismatch_bound`, and `guards.mismatch` is `stop`.
+            MismatchError: they differ by more than `trainer.mismatch_bound`, and `guards.mismatch` is `stop`. Not where
+                the rollouts are of older weights: what an update has changed is no fault of the sampler.
         """
         measured = mismatch(self._sum_over_ranks(mismatch_sums(rollout_logprobs, old_logprobs, mask)))
         measured |= weight_metrics(self.accelerator.gather(counted_weights(weights, mask)))
@@ -310,6 +335,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         measured["mismatch/max_abs"] = self.accelerator.gather(worst).max().item()
         self.add_metrics(measured)
         self.guards.measured = measured
+        if self.stale:
+            return
         step = self.step
         try:
             check_mismatch(measured, self.run.trainer.mismatch_bound, step)
@@ -341,6 +368,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
 
     def sync_evaluated_weights(self) -> None:
         """Publish the weights that evaluations measure, averaged or not (`trainer.ema.use`)."""
+        self.ahead.wait()  # what is drawn ahead needs the weights that samplers and decoders have now
         self._publish(averaged=self.averaged is not None and self.run.trainer.ema.use == "averaged")
         self.sync_again()
 
@@ -371,6 +399,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
                 self.wait_for_records()
                 write()
                 averages = self.averaged.full() if self.averaged else {}
+                self.ahead.save(staging / f"checkpoint-{step}")
                 self.accelerator.wait_for_everyone()
                 if self.accelerator.is_main_process:
                     if averages:

@@ -2,7 +2,7 @@
 
 One class for the tiny and the released size. During RL only `ar` learns; the head, the decoder and the VQ tokenizer
 stay frozen. Left out on purpose: sampling (vLLM does it, see `rollout/`) and the loss (see `grpo/warmstart/`
-and TRL).
+and TRL). diffusers, half of the import time, is imported where a head is built or used: trainer ranks have none.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaTransformer2DModel
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once, distinct_rows
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, check_parts, load_part, save_parts, stored_parts
 from blip3o_grpo.policies.blip3o_next.config import (
     image_tokens,
@@ -70,6 +68,8 @@ class BLIP3oNext(nn.Module):
         self.ar = Qwen3ForCausalLM(config) if "ar" in parts else None
         self.connector = self.sana = self.vae = self.scheduler = None
         if "head" in parts:
+            from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaTransformer2DModel
+
             self.sana = SanaTransformer2DModel.from_config(self.diffusion_configs[DIFFUSION_CONFIGS[0]])
             self.vae = AutoencoderDC.from_config(self.diffusion_configs[DIFFUSION_CONFIGS[1]])
             self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.diffusion_configs[DIFFUSION_CONFIGS[2]])
@@ -207,7 +207,9 @@ class BLIP3oNext(nn.Module):
         dtype; latents, guidance and Euler steps stay in the noise's float32, so a bfloat16 head does not round the
         latents in every step.
         """
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
+        from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once, distinct_rows
+
+        scheduler = self.scheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist(), device=noise.device)
         guided = guidance_scale != 1
         nothing = self.connector(torch.zeros_like(hidden[:1, :1])) if guided else None

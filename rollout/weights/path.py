@@ -53,6 +53,8 @@ def _against_ipc(config: RunConfig) -> str | None:
         return "no sampler shares a GPU with the trainer (shares below 1 that fit on one GPU would)"
     if shared[0]["sampler"] < config.cluster.samplers:
         return "some samplers are on other GPUs than the trainer"
+    if config.rollout.max_staleness:
+        return "the samplers sleep while the trainer trains, and rollout.max_staleness=1 has them draw then"
     return None
 
 

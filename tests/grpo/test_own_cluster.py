@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from blip3o_grpo import own_cluster
 from blip3o_grpo.own_cluster import (
     EVIDENCE_BYTES,
     HANG,
@@ -99,6 +100,33 @@ def test_sessions_of_killed_owners_are_removed_and_no_others(tmp_path):
     held.wait()
     left = {path.name.removeprefix("session_") for path in tmp_path.iterdir() if not path.is_symlink()}
     assert left == {"alive", "held", "odd", "another's"}
+
+
+def test_a_head_that_is_stopped_for_too_long_counts_as_lost_and_one_that_goes_on_does_not(tmp_path, monkeypatch):
+    head = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setattr(own_cluster, "head_processes", lambda: {"gcs_server": head})
+    monkeypatch.setattr(own_cluster, "session_folder", lambda: tmp_path)
+    monkeypatch.setattr(own_cluster, "STOPPED_S", 0.5)
+    cluster = own_cluster.OwnCluster(tmp_path / "evidence")
+
+    def lost_within(seconds):
+        until = time.monotonic() + seconds
+        while (lost := cluster._loss()) is None and time.monotonic() < until:
+            time.sleep(0.01)
+        return lost
+
+    try:
+        for _ in range(2):  # two short stops do not add up
+            head.send_signal(signal.SIGSTOP)
+            assert lost_within(0.3) is None
+            head.send_signal(signal.SIGCONT)
+            assert lost_within(0.3) is None
+        head.send_signal(signal.SIGSTOP)
+        assert lost_within(60) == "gcs_server was stopped for more than 0.5 s"
+    finally:
+        head.kill()
+        head.wait()
+    assert cluster._loss() == "gcs_server was killed by SIGKILL"
 
 
 @pytest.fixture

@@ -91,6 +91,22 @@ def test_the_fastest_placement_that_fits_comes_first(ocr):
     assert best["busy_share"] == pytest.approx(work / (8 * best["step_seconds"]))
 
 
+def test_rewards_keep_the_gpus_that_the_recipe_gives_them(ocr):
+    """Three rewards of .3 GPU take one of eight; the others are divided."""
+    cluster = ocr.cluster.model_copy(update={"gpus_per_reward": 0.3, "rewards": 1})
+    rewards = (*ocr.rewards, ocr.rewards[0].model_copy(update={"name": "third"}))
+    given = ocr.model_copy(update={"cluster": cluster, "rewards": rewards})
+    assert {sum(d[kind] for kind in ("trainers", "samplers", "decoders")) for d in divisions(given, 8)} == {7}
+    assert {sum(d[kind] for kind in ("trainers", "samplers", "decoders")) for d in divisions(ocr, 8)} == {8}
+
+
+def test_a_detector_on_a_gpu_takes_no_core_seconds(ocr, released):
+    cluster = ocr.cluster.model_copy(update={"gpus_per_reward": 0.3})
+    on_gpu = computed_times(ocr.model_copy(update={"cluster": cluster}), released, "h200")
+    assert on_gpu.score == pytest.approx(313e9 / (989e12 * SHARE_OF_FLOPS))
+    assert "text read" not in on_gpu.source and "text read" in computed_times(ocr, released, "h200").source
+
+
 def test_reward_replicas_keep_up(ocr):
     slow = StageTimes({}, "gpu", "bfloat16", 0.01, 0.01, 0.04, 3.0, 0.02, "made up")
     best = proposals(ocr, slow, 8, lambda config: None)[0]

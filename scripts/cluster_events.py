@@ -38,14 +38,23 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Images of one call of a reward."""
+
+    images: int
+    turn: int
+    """Which of the reward's workers has it, counted round and round."""
+
+
+@dataclass(frozen=True)
 class Part:
     """Images of one decoder call."""
 
     images: int
     turn: int
     """Which decoder has it, counted round and round."""
-    scoring_turn: int
-    """Likewise, of every reward's workers."""
+    pieces: tuple[Piece, ...]
+    """In which every reward scores it."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +254,7 @@ class Simulation:
     Args:
         cluster: what there is.
         work: per trainer rank, the chunks of its groups; the same in every step.
-        staleness: 0: a step's rollouts wait for the update before; 1: for the one before that.
+        staleness: 0: a step's rollouts wait for the update before; 1: they are drawn while that step is learnt from.
     """
 
     def __init__(self, cluster: Cluster, work: Sequence[Sequence[Chunk]], staleness: int = 0):
@@ -266,21 +275,16 @@ class Simulation:
 
     def run(self, steps: int = 4) -> Outcome:
         """Simulate `WARM_UP_STEPS` and so many more."""
-        total = WARM_UP_STEPS + steps
-        # Rollouts go on to the end, and one step further: the last update must not have the machine to itself.
-        self.published: list[Event] = [self.env.event() for _ in range(total + 1)]
-        self.collected: list[Event] = [self.env.event() for _ in range(total + self.staleness)]
-        self.updated: list[Event] = [self.env.event() for _ in range(total)]
-        self.env.process(self._rollouts())
-        updates = self.env.process(self._updates(total))
+        self.updated: list[Event] = [self.env.event() for _ in range(WARM_UP_STEPS + steps)]
+        self.env.process(self._steps())
         self.env.run(self.updated[WARM_UP_STEPS - 1])
         before = self._so_far()
-        self.env.run(updates)
+        self.env.run(self.updated[-1])
         passed = {name: (value - before.get(name, 0.0)) / steps for name, value in self._so_far().items()}
         return Outcome(
             step_s=passed["now"],
             rollout_s=passed["rollout"],
-            sync_s=self.cluster.sync.pack_s + passed["sync"],
+            sync_s=passed["sync"],
             train_s=passed["train"],
             busy_s={stage: passed[f"busy/{stage}"] for stage in self.actors},
             store_out_bytes=max(passed[f"out/{node}"] for node in self.nodes),
@@ -295,24 +299,18 @@ class Simulation:
         counted |= {f"out/{node}": self.sent[node] for node in self.nodes}
         return counted | {f"in/{node}": self.received[node] for node in self.nodes}
 
-    # The two loops of a run; without staleness they wait for each other.
-
-    def _rollouts(self) -> Generator:
-        for step, collected in enumerate(self.collected):
-            weights: Result = yield self.published[max(0, step - self.staleness)]
-            started = self.env.now
-            yield self.env.process(self._sync(weights))
-            self.walls["sync"] += self.env.now - started
-            started = self.env.now
-            yield self.env.all_of([self.env.process(self._collect(rank)) for rank in range(len(self.work))])
-            self.walls["rollout"] += self.env.now - started
-            collected.succeed()
-
-    def _updates(self, total: int) -> Generator:
-        yield self.env.process(self._publish(0))
-        costs, recorded = self.cluster.costs, self.env.timeout(0)
-        for step in range(total):
-            yield self.collected[step]
+    def _steps(self) -> Generator:
+        """What the trainer does, step after step (`ImageGRPOTrainer.collect`)."""
+        costs, recorded, ahead = self.cluster.costs, self.env.timeout(0), None
+        for updated in self.updated:
+            if ahead is None:
+                yield self.env.process(self._sync())
+                yield self.env.process(self._rollouts())
+            else:
+                yield ahead
+                yield self.env.process(self._sync())
+            if self.staleness:
+                ahead = self.env.process(self._rollouts())
             started = self.env.now
             yield recorded
             recorded = self.env.timeout(costs.record_s)
@@ -323,20 +321,22 @@ class Simulation:
             )
             yield self.env.timeout(costs.join_s)
             self.walls["train"] += self.env.now - started
-            yield self.env.process(self._publish(step + 1))
-            self.updated[step].succeed()
+            updated.succeed()
 
-    def _publish(self, version: int) -> Generator:
-        """Rank 0 packs the weights of a version."""
-        yield self.env.timeout(self.cluster.sync.pack_s)
-        there = self.env.event().succeed()
-        self.published[version].succeed(Result(self.cluster.trainers[0].node, self.cluster.sync.store_bytes, there))
+    def _rollouts(self) -> Generator:
+        """All ranks' rollouts of a step."""
+        started = self.env.now
+        yield self.env.all_of([self.env.process(self._collect(rank)) for rank in range(len(self.work))])
+        self.walls["rollout"] += self.env.now - started
 
-    def _sync(self, weights: Result) -> Generator:
-        """All workers take over published weights."""
-        sync = self.cluster.sync
+    def _sync(self) -> Generator:
+        """Rank 0 publishes the newest weights, and all workers take them over."""
+        sync, started = self.cluster.sync, self.env.now
+        yield self.env.timeout(sync.pack_s)
+        weights = Result(self.cluster.trainers[0].node, sync.store_bytes, self.env.event().succeed())
         loads = [self.env.process(self._load(weights, worker)) for worker in sync.fetchers]
         yield self.env.all_of([*loads, self.env.timeout(sync.transfer_s)])
+        self.walls["sync"] += self.env.now - started
 
     def _load(self, weights: Result, worker: Worker) -> Generator:
         yield self._fetch(weights, worker.node)
@@ -359,10 +359,11 @@ class Simulation:
                 decoding = decoder.submit(rank, self._fetch(tokens, decoder.worker.node), part.images * costs.decode)
                 pictures = Result(decoder.worker.node, part.images * cluster.picture_bytes, decoding)
                 scores = []
-                for name, cost in costs.score.items():
-                    scorer = self._actor(f"score/{name}", part.scoring_turn)
-                    needs = self._fetch(pictures, scorer.worker.node)
-                    scores.append(scorer.submit(rank, needs, part.images * cost))
+                for piece in part.pieces:
+                    for name, cost in costs.score.items():
+                        scorer = self._actor(f"score/{name}", piece.turn)
+                        needs = self._fetch(pictures, scorer.worker.node)
+                        scores.append(scorer.submit(rank, needs, piece.images * cost))
                 gathered.append((pictures, scores))
         for pictures, scores in gathered:
             yield self._fetch(pictures, home)

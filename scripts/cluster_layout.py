@@ -17,7 +17,7 @@ from blip3o_grpo.rollout.placement.gpus import num_workers, place
 from blip3o_grpo.rollout.placement.resources import num_replicas, plan_resources
 from blip3o_grpo.rollout.requests import groups_per_chunk, groups_per_part
 from blip3o_grpo.rollout.weights.path import weight_path
-from scripts.cluster_events import Chunk, Cluster, Costs, Part, Sync, Worker
+from scripts.cluster_events import Chunk, Cluster, Costs, Part, Piece, Sync, Worker
 
 GB = 1e9
 RESIDENT_TRIPS = 2
@@ -51,23 +51,40 @@ class Links:
     gpus_per_node: int = 8
 
 
-def divide(config: RunConfig) -> list[list[Chunk]]:
-    """A step's images per trainer rank, in the calls that `rollout/flow.py` makes of them."""
+def divide(config: RunConfig, images_per_score: int | None = None) -> list[list[Chunk]]:
+    """A step's images per trainer rank, in the calls that `rollout/flow.py` makes of them.
+
+    `images_per_score` is what no run can do yet: parts are scored in pieces of so many images, each by another worker.
+    """
     rollout, size = config.rollout, config.rollout.group_size
     groups = rollout.prompts_per_step // config.cluster.trainers
     per_chunk, per_part = groups_per_chunk(config, groups, size), groups_per_part(config, size)
+    starts = range(0, groups, per_chunk)
     ranks = []
     for rank in range(config.cluster.trainers):
         chunks = []
-        for turn, start in enumerate(range(0, groups, per_chunk), start=rank):
-            sizes = [
-                min(per_part, per_chunk - first, groups - start - first)
-                for first in range(0, min(per_chunk, groups - start), per_part)
+        for turn, start in enumerate(starts, start=rank * len(starts)):
+            counts = pieces_of(min(per_chunk, groups - start), per_part)
+            numbers = range(turn * len(counts), (turn + 1) * len(counts))
+            parts = [
+                part_of(count * size, number, number, images_per_score)
+                for count, number in zip(counts, numbers, strict=True)
             ]
-            parts = [Part(count * size, number, number) for number, count in enumerate(sizes, start=turn * len(sizes))]
             chunks.append(Chunk(turn, tuple(parts)))
         ranks.append(chunks)
     return ranks
+
+
+def pieces_of(whole: int, most: int) -> list[int]:
+    """The whole in pieces of `most`; the last one is what is left."""
+    return [min(most, whole - first) for first in range(0, whole, most)]
+
+
+def part_of(images: int, turn: int, scoring_turn: int, images_per_score: int | None) -> Part:
+    """A part that is scored whole, or in pieces."""
+    counts = pieces_of(images, images_per_score or images)
+    pieces = [Piece(count, scoring_turn * len(counts) + number) for number, count in enumerate(counts)]
+    return Part(images, turn, tuple(pieces))
 
 
 def on_cores(config: RunConfig, costs: Costs, cores: int) -> Cluster:
@@ -113,8 +130,10 @@ def read_shapes(policy_path: Path, times: StageTimes, config: RunConfig) -> Shap
     return Shapes(times.sample - times.sample_call / drawn, weights, policy.image_tokens.num_tokens, side**2)
 
 
-def on_gpus(config: RunConfig, times: StageTimes, shapes: Shapes, links: Links) -> Cluster:
+def on_gpus(config: RunConfig, times: StageTimes, shapes: Shapes, links: Links, decoders_join: bool = False) -> Cluster:
     """A run's own placement: every worker on its GPU, reward workers spread over the nodes' cores.
+
+    `decoders_join`: see `sync_of`.
 
     Raises:
         ConfigError: the placement cannot be, or the trainer has no GPU.
@@ -139,7 +158,7 @@ def on_gpus(config: RunConfig, times: StageTimes, shapes: Shapes, links: Links) 
         rewards=rewards,
         trainers=trainers,
         costs=replace(stage_costs(config, times, shapes, links), join_s=join_seconds(trainers, shapes, links)),
-        sync=sync_of(config, pools, shapes, links),
+        sync=sync_of(config, pools, shapes, links, decoders_join),
         **result_sizes(shapes, links),
     )
 
@@ -166,16 +185,21 @@ def co_located(config: RunConfig, times: StageTimes, shapes: Shapes, links: Link
     )
 
 
-def divide_co_located(config: RunConfig, replicas: int) -> list[list[Chunk]]:
+def divide_co_located(config: RunConfig, replicas: int, images_per_score: int | None = None) -> list[list[Chunk]]:
     """Every rank's groups in one engine call of its own sampler, decoded by its own decoder, and scored in turn by the
     reward workers of its node that are its own, of `replicas` in all."""
     size, ranks = config.rollout.group_size, config.cluster.trainers
-    groups, per_part, own = config.rollout.prompts_per_step // ranks, groups_per_part(config, size), replicas // ranks
-    counts = [min(per_part, groups - first) for first in range(0, groups, per_part)]
-    return [
-        [Chunk(rank, tuple(Part(n * size, rank, rank * own + number % own) for number, n in enumerate(counts)))]
-        for rank in range(ranks)
-    ]
+    own = replicas // ranks
+    found = []
+    for rank in range(ranks):
+        counts = pieces_of(config.rollout.prompts_per_step // ranks, groups_per_part(config, size))
+        parts = [part_of(count * size, rank, number, images_per_score) for number, count in enumerate(counts)]
+        at_home = [
+            replace(part, pieces=tuple(replace(piece, turn=rank * own + piece.turn % own) for piece in part.pieces))
+            for part in parts
+        ]
+        found.append([Chunk(rank, tuple(at_home))])
+    return found
 
 
 def check_co_located(config: RunConfig, policy_path: Path, memory_gb: float) -> None:
@@ -237,19 +261,25 @@ def _per_node(workers: tuple[Worker, ...]) -> Mapping[int, int]:
     return {node: nodes.count(node) for node in set(nodes)}
 
 
-def sync_of(config: RunConfig, pools: Mapping[str, list[Worker]], shapes: Shapes, links: Links) -> Sync:
-    """As `rollout/weights/` does it: decoders read the object store, samplers too where there is no other way."""
+def sync_of(
+    config: RunConfig, pools: Mapping[str, list[Worker]], shapes: Shapes, links: Links, decoders_join: bool = False
+) -> Sync:
+    """As `rollout/weights/` does it: decoders read the object store, samplers too where there is no other way.
+
+    With `decoders_join`, which no run can do yet, decoders take part in the transfer from GPU to GPU.
+    """
     path, stored = weight_path(config), shapes.weights * (BFLOAT if config.policy.dtype == "bfloat16" else FLOAT)
     home = pools["trainer"][0].node
-    far = any(worker.node != home for worker in pools["sampler"])
-    fetchers = pools["decoder"] + (pools["sampler"] if path == "object_store" else [])
+    joining = pools["sampler"] + (pools["decoder"] if decoders_join else [])
+    far = any(worker.node != home for worker in joining)
+    fetchers = [] if decoders_join else pools["decoder"] + (pools["sampler"] if path == "object_store" else [])
     moved = shapes.weights * BFLOAT / (links.network if far else links.nvlink)
     return Sync(
         pack_s=2 * stored / links.host,  # to host memory, and from there into the object store
         store_bytes=stored,
         fetchers=tuple(fetchers),
         load_s=2 * stored / links.host,
-        transfer_s=0.0 if path == "object_store" else moved,
+        transfer_s=0.0 if path == "object_store" and not decoders_join else moved,
     )
 
 

@@ -5,9 +5,10 @@
 
 `compare` reads `metrics.jsonl` of finished runs on this kind of machine: what a stage costs is fitted to the busy
 seconds of the first run, and the other runs, with other numbers of workers, are predicted from that alone. `scale`
-takes computed times (`grpo/planning`), the placements that `plan --tune` proposes for each number of GPUs, and prints
-what a step takes with separate pools, with separate pools one step off-policy, and with every GPU in every role in
-turn. Nothing but `compare`'s runs is measured: the links between GPUs and nodes are assumed (`cluster_layout.Links`).
+takes computed or calibrated times (`grpo/planning`), simulates the placements that `plan --tune` proposes for each
+number of GPUs, and prints of the fastest what a step takes: with separate pools, with separate pools one step
+off-policy, and with every GPU in every role in turn. Nothing but `compare`'s runs is measured: the links between GPUs
+and nodes are assumed (`cluster_layout.Links`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from blip3o_grpo.planning.calibration import calibrated_card, calibrated_times  
 from blip3o_grpo.planning.cards import card  # noqa: E402
 from blip3o_grpo.planning.costs import computed_times  # noqa: E402
 from blip3o_grpo.planning.plan import check_placement, names_released  # noqa: E402
+from blip3o_grpo.planning.sizes import Footprint  # noqa: E402
 from blip3o_grpo.planning.times import WARMUP_STEPS, StageTimes, check_measured  # noqa: E402
 from blip3o_grpo.planning.tune import proposals, with_cluster  # noqa: E402
 from blip3o_grpo.policies import resolve_policy_path  # noqa: E402
@@ -57,6 +60,8 @@ DEFAULT_CARD = "h200"
 REPLICAS_OF_A_GPU = 2
 """Of every reward, beside a GPU that has every role."""
 SEPARATE, STALE, IN_TURNS = "separate", "separate, one step off-policy", "every GPU in every role"
+LEAST_GPUS = 3
+"""One for each role."""
 GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -212,10 +217,12 @@ class Setting:
     card: str
     calibration: Path | None
     links: Links
-    candidates: int
-    """Of the placements that `plan --tune` proposes, the fastest so many are simulated."""
     fit: bool
     """Whether smaller chunks and parts than the recipe's are tried too."""
+    decoders_join: bool = False
+    """Whether decoders get weights as samplers do; no run can do that yet."""
+    images_per_score: int | None = None
+    """Images of a reward's call; None: those of a decoder's. No run can do anything else yet."""
 
 
 @dataclass(frozen=True)
@@ -263,30 +270,45 @@ class Row:
         }
 
 
-def scale(setting: Setting, num_gpus: int) -> Iterator[Row]:
+def scale(setting: Setting, num_gpus: int, known: dict[int, dict[str, Footprint]]) -> Iterator[Row]:
     """The three ways to run on so many GPUs, each the fastest of what is tried.
+
+    Args:
+        setting: what is simulated.
+        num_gpus: 3 or more.
+        known: footprints of this recipe by number of ranks, filled here.
 
     Raises:
         ConfigError: no placement fits.
     """
+    policy = setting.policy_path
     config = with_cluster(setting.config, {"gpu_memory_gb": card(setting.card).memory_gb})
     if setting.calibration:
-        times = calibrated_times(config, setting.policy_path, setting.calibration)
+        times = calibrated_times(config, policy, setting.calibration)
     else:
-        times = computed_times(config, setting.policy_path, setting.card)
-    shapes = read_shapes(setting.policy_path, times, config)
-    for mode, staleness in ((SEPARATE, 0), (STALE, 1)):
-        ahead = config.model_copy(update={"rollout": config.rollout.model_copy(update={"max_staleness": staleness})})
-        found = proposals(ahead, times, num_gpus, lambda tried: check_placement(tried, setting.policy_path))
+        times = computed_times(config, policy, setting.card)
+    shapes = read_shapes(policy, times, config)
+    both = [with_staleness(config, staleness) for staleness in (0, 1)]
+    found = []
+    for one in both:
+        check = partial(check_placement, policy_path=policy, known=known)
+        found += [p["cluster"] for p in proposals(one, times, num_gpus, check) if p["cluster"] not in found]
+    for mode, one in zip((SEPARATE, STALE), both, strict=True):
         rows = [
-            separate(tried, times, shapes, setting.links, num_gpus, mode)
-            for proposal in found[: setting.candidates]
-            for tried in smaller_calls(with_cluster(ahead, proposal["cluster"]), setting.fit)
+            separate(setting, tried, times, shapes, num_gpus, mode)
+            for cluster in found
+            for tried in smaller_calls(with_cluster(one, cluster), setting.fit)
         ]
         yield min(rows, key=lambda row: row.outcome.step_s)
-    check_co_located(config, setting.policy_path, card(setting.card).memory_gb)
-    rows = [in_turns(tried, times, shapes, setting.links, num_gpus) for tried in smaller_calls(config, setting.fit)]
+    check_co_located(config, policy, card(setting.card).memory_gb)
+    rows = [in_turns(setting, tried, times, shapes, num_gpus) for tried in smaller_calls(config, setting.fit)]
     yield min(rows, key=lambda row: row.outcome.step_s)
+
+
+def with_staleness(config: RunConfig, staleness: int) -> RunConfig:
+    """The recipe in step, or one step off-policy."""
+    rollout = config.rollout.model_copy(update={"max_staleness": staleness})
+    return config.model_copy(update={"rollout": rollout})
 
 
 def smaller_calls(config: RunConfig, fit: bool) -> list[RunConfig]:
@@ -305,22 +327,23 @@ def halves(number: int) -> list[int]:
     return [number, *halves(number // 2)] if number > 1 else [1]
 
 
-def separate(config: RunConfig, times: StageTimes, shapes: Shapes, links: Links, num_gpus: int, mode: str) -> Row:
+def separate(setting: Setting, config: RunConfig, times: StageTimes, shapes: Shapes, num_gpus: int, mode: str) -> Row:
     """Each GPU with one role."""
-    cluster = on_gpus(config, times, shapes, links)
-    outcome = Simulation(cluster, divide(config), config.rollout.max_staleness).run()
+    cluster = on_gpus(config, times, shapes, setting.links, setting.decoders_join)
+    work = divide(config, setting.images_per_score)
+    outcome = Simulation(cluster, work, config.rollout.max_staleness).run()
     return make_row(config, cluster, outcome, num_gpus, mode)
 
 
-def in_turns(config: RunConfig, times: StageTimes, shapes: Shapes, links: Links, num_gpus: int) -> Row:
+def in_turns(setting: Setting, config: RunConfig, times: StageTimes, shapes: Shapes, num_gpus: int) -> Row:
     """Each GPU in every role; of GPUs over which the prompts do not divide, the largest number over which they do."""
     ranks = max(n for n in range(1, num_gpus + 1) if config.rollout.prompts_per_step % n == 0)
     replicas = ranks * REPLICAS_OF_A_GPU
     turns = with_cluster(config, {"trainers": ranks, "samplers": ranks, "decoders": ranks, "rewards": replicas})
     whole = turns.rollout.model_copy(update={"prompts_per_chunk": turns.rollout.prompts_per_step // ranks})
     turns = turns.model_copy(update={"rollout": whole})
-    cluster = co_located(turns, times, shapes, links, ranks)
-    outcome = Simulation(cluster, divide_co_located(turns, replicas)).run()
+    cluster = co_located(turns, times, shapes, setting.links, ranks)
+    outcome = Simulation(cluster, divide_co_located(turns, replicas, setting.images_per_score)).run()
     return make_row(turns, cluster, outcome, num_gpus, IN_TURNS)
 
 
@@ -376,6 +399,18 @@ def grown(config: RunConfig, num_gpus: int, base: int) -> RunConfig:
     return config.model_copy(update={"rollout": config.rollout.model_copy(update={"prompts_per_step": prompts})})
 
 
+def numbers_of_gpus(text: str) -> list[int]:
+    """Of `8,64`.
+
+    Raises:
+        ConfigError: not numbers, or too few GPUs for three roles.
+    """
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if min(numbers) < LEAST_GPUS:
+        raise ConfigError(f"--gpus {text}: give numbers of GPUs with commas, each {LEAST_GPUS} or more, as 8,64")
+    return numbers
+
+
 def card_of(args: argparse.Namespace) -> str:
     """Name of the card.
 
@@ -403,8 +438,9 @@ def main() -> None:
     larger.add_argument("--gpus", default=",".join(map(str, GPUS)), help="numbers of GPUs, with commas")
     larger.add_argument("--batch", choices=("fixed", "grown"), default="fixed", help="grown: in proportion to the GPUs")
     larger.add_argument("--base", type=int, default=8, help="with --batch grown: GPUs that the recipe's batch is for")
-    larger.add_argument("--candidates", type=int, default=5, help="placements that are simulated of those proposed")
     larger.add_argument("--fit", action="store_true", help="try smaller chunks and parts than the recipe's too")
+    larger.add_argument("--decoders-join", action="store_true", help="as if decoders got weights as samplers do")
+    larger.add_argument("--images-per-score", type=int, help="as if rewards took so many images a call")
     for each in (against, larger):
         each.add_argument("--json", type=Path, help="write the numbers here")
     args = parser.parse_args()
@@ -416,10 +452,21 @@ def main() -> None:
             config = load_recipe(args.recipe, *args.overrides)
             name, rows = card_of(args), []
             with policy_folder(config.policy.path) as folder:
-                setting = Setting(config, folder, name, args.calibration, Links(), args.candidates, args.fit)
-                for num_gpus in map(int, args.gpus.split(",")):
-                    sized = grown(config, num_gpus, args.base) if args.batch == "grown" else config
-                    rows += scale(replace(setting, config=sized), num_gpus)
+                setting = Setting(
+                    config,
+                    folder,
+                    name,
+                    args.calibration,
+                    Links(),
+                    args.fit,
+                    args.decoders_join,
+                    args.images_per_score,
+                )
+                known: dict[int, dict[str, Footprint]] = {}
+                for num_gpus in numbers_of_gpus(args.gpus):
+                    if args.batch == "grown":
+                        setting, known = replace(setting, config=grown(config, num_gpus, args.base)), {}
+                    rows += scale(setting, num_gpus, known)
             found, lines = [row.values() for row in rows], scale_lines(rows)
     except ConfigError as error:
         parser.exit(2, f"error: {error}\n")

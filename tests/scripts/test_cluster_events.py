@@ -9,10 +9,16 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scripts.cluster_events import Chunk, Cluster, Costs, Device, Part, Simulation, Sync, Worker
+from scripts.cluster_events import Chunk, Cluster, Costs, Device, Part, Piece, Simulation, Sync, Worker
+
+
+def part(images, turn):
+    """That one worker of each pool decodes and scores."""
+    return Part(images, turn, (Piece(images, turn),))
+
 
 COSTS = Costs(sample=1.0, decode=2.0, score={"ocr": 1.0}, train=0.5)
-TWO_CHUNKS = [[Chunk(0, (Part(4, 0, 0),)), Chunk(1, (Part(4, 1, 1),))]]
+TWO_CHUNKS = [[Chunk(0, (part(4, 0),)), Chunk(1, (part(4, 1),))]]
 
 
 def cluster(samplers=1, decoders=1, rewards=1, trainers=1, cores=100.0, costs=COSTS, **others):
@@ -68,11 +74,20 @@ def test_two_workers_a_stage_work_side_by_side():
     assert Simulation(four_at_once, TWO_CHUNKS).run().rollout_s == 16
 
 
+def test_a_part_that_is_scored_in_pieces_is_scored_side_by_side():
+    """Eight images, sampled at 8 and decoded at 24, by two workers at once."""
+    halves = tuple(Piece(4, turn) for turn in (0, 1))
+    assert Simulation(cluster(rewards=2), [[Chunk(0, (Part(8, 0, halves),))]]).run().rollout_s == 24 + 4
+
+
 def test_one_step_off_policy_the_longer_half_decides():
     assert Simulation(cluster(), TWO_CHUNKS, staleness=1).run().step_s == pytest.approx(24)
     slow = cluster(costs=replace(COSTS, train=5.0))
     assert Simulation(slow, TWO_CHUNKS, staleness=1).run().step_s == pytest.approx(40)
     assert Simulation(slow, TWO_CHUNKS).run().step_s == pytest.approx(64)
+    # Weights are handed out between the two halves, and neither goes on meanwhile.
+    synced = cluster(sync=Sync(transfer_s=5.0))
+    assert Simulation(synced, TWO_CHUNKS, staleness=1).run().step_s == pytest.approx(24 + 5)
 
 
 def test_an_engine_call_costs_whatever_it_draws():
@@ -91,7 +106,7 @@ def test_waits_of_a_step_add_up():
 def test_a_caller_s_calls_run_in_the_order_of_their_submission():
     """Ray holds back a call whose arguments are there while an earlier one of the same caller still waits for its own.
     Two samplers: the second chunk is there first, and the decoder still begins with the first one."""
-    work = [[Chunk(0, (Part(8, 0, 0),)), Chunk(1, (Part(1, 0, 0),))]]
+    work = [[Chunk(0, (part(8, 0),)), Chunk(1, (part(1, 0),))]]
     outcome = Simulation(cluster(samplers=2), work).run()
     assert outcome.rollout_s == 8 + 16 + 8 + 1  # sampled, decoded, scored; the second one's turn comes last
     ranks = cluster(samplers=2, trainers=2)
@@ -110,7 +125,7 @@ def test_results_travel_once_to_every_other_node():
         completion_bytes=10.0,
         picture_bytes=20.0,
     )
-    outcome = Simulation(spread, [[Chunk(0, (Part(1, 0, 0),))]]).run()
+    outcome = Simulation(spread, [[Chunk(0, (part(1, 0),))]]).run()
     assert outcome.rollout_s == 1 + 1 + 2 + 2 + 2  # sampled, sent, decoded, sent for scoring, sent to the trainer
     assert (outcome.store_bytes, outcome.store_out_bytes, outcome.store_in_bytes) == (50, 40, 20)
 
@@ -134,9 +149,7 @@ def steps(draw):
     for _ in range(ranks):
         chunks = []
         for sizes in draw(st.lists(parts, min_size=1, max_size=3)):
-            chunks.append(
-                Chunk(turn, tuple(Part(size, turn + number, turn + number) for number, size in enumerate(sizes)))
-            )
+            chunks.append(Chunk(turn, tuple(part(size, turn + number) for number, size in enumerate(sizes))))
             turn += 1
         work.append(chunks)
     counts = [draw(st.integers(1, 4)) for _ in range(3)]

@@ -53,7 +53,7 @@ def test_a_step_is_divided_as_the_flow_divides_it():
     assert [part.turn for chunk in rank for part in chunk.parts] == list(range(8))
     two = divide(tiny("cluster.trainers=2", "rollout.prompts_per_chunk=3"))
     assert images_of(two) == [[[16, 8], [16, 8], [16]]] * 2
-    assert [[chunk.turn for chunk in rank] for rank in two] == [[0, 1, 2], [1, 2, 3]]
+    assert [[chunk.turn for chunk in rank] for rank in two] == [[0, 1, 2], [3, 4, 5]]
     many = divide(tiny("cluster.samplers=16"))
     assert images_of(many) == [[[8]] * 16]  # a chunk is no more than a sampler's share
 
@@ -131,19 +131,32 @@ def test_workers_on_gpus_are_where_the_plan_puts_them():
     assert [worker.node for worker in cluster.rewards["ocr"]] == [0] * 4 + [1] * 4
     assert cluster.costs.decode == pytest.approx(0.1 + 30 * 0.01)
     assert cluster.costs.score == {"ocr": 0.4, "guard": 0.0}
-    assert cluster.costs.after_s == pytest.approx(4 * (2 * Links().png_s + 16 * Links().signals_s))
+    assert cluster.costs.after_s == pytest.approx(4 * 16 * Links().signals_s)  # a rank's own pictures
+    assert cluster.costs.record_s == pytest.approx(32 * 2 * Links().png_s / 4)  # those of all ranks, by four threads
 
 
 def test_weights_take_the_way_of_the_run():
-    """Samplers by NCCL, decoders by the object store in float32; without whole GPUs for samplers all by the store."""
+    """Samplers by NCCL, decoders by the object store; all by the store where a recipe says so."""
     links = Links()
     near = on_gpus(ocr(), TIMES, SHAPES, links).sync
-    assert near.store_bytes == 4e9 and len(near.fetchers) == 2
+    assert near.store_bytes == 2e9 and len(near.fetchers) == 2
     assert near.transfer_s == pytest.approx(2e9 / links.nvlink)
     far = on_gpus(ocr(trainers=8, decoders=6, nodes=2), TIMES, SHAPES, links).sync
     assert far.transfer_s == pytest.approx(2e9 / links.network)
     stored = on_gpus(ocr(weight_sync="object_store"), TIMES, SHAPES, links).sync
     assert stored.transfer_s == 0 and len(stored.fetchers) == 4
+    joined = on_gpus(ocr(), TIMES, SHAPES, links, decoders_join=True).sync
+    assert joined.fetchers == () and joined.transfer_s == near.transfer_s
+
+
+def test_parts_can_be_scored_in_pieces():
+    """16 images in pieces of 6, each by the next worker."""
+    (rank,) = divide(tiny(), images_per_score=6)
+    first, second = rank[0].parts
+    assert [(piece.images, piece.turn) for piece in first.pieces] == [(6, 0), (6, 1), (4, 2)]
+    assert [piece.turn for piece in second.pieces] == [3, 4, 5]
+    alone = divide_co_located(ocr(trainers=16, samplers=16, decoders=16), replicas=32, images_per_score=8)[3]
+    assert [(piece.images, piece.turn) for piece in alone[0].parts[0].pieces] == [(8, 6), (8, 7), (8, 6), (8, 7)]
 
 
 def test_co_located_gpus_do_their_own_share_of_every_stage():
@@ -187,6 +200,17 @@ def test_the_recipe_is_predicted_in_all_three_ways(tmp_path):
     assert all(0 < share <= 1.0001 for row in rows for share in row["busy"].values())
     assert all(row["images_per_s"] == pytest.approx(512 / row["step_s"]) for row in rows)
     assert made.stdout.count("\n") == 2 + 3
+
+
+@pytest.mark.parametrize("gpus", ["eight", "8,2", "8,", "-8"])
+def test_numbers_of_gpus_are_checked_first(monkeypatch, capsys, gpus):
+    monkeypatch.setattr(sys, "argv", ["simulate_cluster.py", "scale", "blip3o_next_ocr", f"--gpus={gpus}"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said == (
+        f"error: --gpus {gpus}: give numbers of GPUs with commas, each 3 or more, as 8,64\n"
+    )
 
 
 def test_smaller_calls_are_tried_down_to_one_group():

@@ -92,15 +92,19 @@ def test_the_command_says_which_times_were_measured(released, write):
     assert plan["computed"] == ["score"] and plan["source"].startswith("measured on NVIDIA H200")
     assert plan["proposals"]
     arguments = ["plan", str(CONFIGS / "blip3o_next_ocr.yaml"), f"policy.path={released}", "--calibration", str(file)]
-    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*arguments, "--card", "h200"])
-    assert shown.exit_code == 0, shown.output
-    rows = [line.split("│") for line in shown.output.splitlines() if line.startswith("│")]
-    told = {cells[1].strip(): cells[-2].strip() for cells in rows if len(cells) == 5}
+    told = origins([*arguments, "--card", "h200"])
     assert {told[stage] for stage in ("sample", "decode", "train")} == {"measured"}
     assert told["score"] == "computed" and told["step at best"] == "measured; score computed"
-    only_card = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*arguments[:3], "--card", "h200"])
-    rows = [line.split("│") for line in only_card.output.splitlines() if line.startswith("│")]
-    assert {cells[-2].strip() for cells in rows if cells[1].strip() in told} == {"computed"}
+    only_card = origins([*arguments[:3], "--card", "h200"])
+    assert {only_card[stage] for stage in ("sample", "decode", "score", "train", "step at best")} == {"computed"}
+
+
+def origins(arguments):
+    """Last column of the command's tables by their first."""
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    rows = [line.split("│") for line in shown.output.splitlines() if line.startswith("│")]
+    return {cells[1].strip(): cells[-2].strip() for cells in rows}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_the_command_says_which_times_were_measured(released, write):
         ({"device": "NVIDIA H100 80GB HBM3"}, "h200", "measured on h100 (NVIDIA H100 80GB HBM3), and --card is h200"),
         ({"device": "cpu", "dry": True}, None, "measured in a dry run on cpu, which says nothing of any card"),
         ({"device": "Tesla T4"}, "h200", "measured on a card that is not known here on Tesla T4"),
-        ({"policy": {}}, "h200", "'policy.layers'"),
+        ({"policy": {}}, "h200", "its policy is {}, this run's is {'layers': 28"),
         ({"seconds": {}}, "h200", "'seconds.sample_call'"),
         ({"format": 2}, "h200", "'format'"),
     ],

@@ -14,7 +14,8 @@ import ray
 import torch
 
 from blip3o_grpo.configs import ConfigError
-from blip3o_grpo.policies import image_logprobs, image_tokens, load_config
+from blip3o_grpo.policies import image_logprobs, load_config
+from blip3o_grpo.policies.blip3o_next.released import write_configs
 from blip3o_grpo.rollout import RolloutError, RolloutPipeline, pipeline
 from blip3o_grpo.rollout.messages import Snapshot
 from blip3o_grpo.rollout.placement import pools
@@ -81,18 +82,18 @@ def test_engines_are_started_for_their_way(policy_path):
     assert [each["enable_sleep_mode"] for each in (fetching, nccl, ipc)] == [False, False, True]
 
 
-def test_a_sampler_with_neighbours_on_its_gpu_is_told_its_cache(policy_path):
+def test_a_sampler_with_neighbours_on_its_gpu_is_told_its_cache(tmp_path):
     """vLLM measures by the GPU's free memory, which a decoder that loads beside it changes. The cache is a chunk's, and
     at least that of one sequence of the greatest length."""
+    write_configs(tmp_path, 1)
+    config = load_config(tmp_path)
 
     def options(gpus, max_num_seqs):
-        return engine_options(policy_path, EngineSettings("float32", max_num_seqs, gpus))
+        return engine_options(tmp_path, EngineSettings("bfloat16", max_num_seqs, gpus))
 
-    config = load_config(policy_path)
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    chunk = 100 * per_token * (image_tokens(config).num_tokens + 256 + 16)
-    assert "kv_cache_memory_bytes" not in options(1, 100)
-    assert options(0.5, 100)["kv_cache_memory_bytes"] == chunk
+    per_token = 2 * 28 * 8 * 128 * 2
+    assert "kv_cache_memory_bytes" not in options(1, 64)
+    assert options(0.5, 64)["kv_cache_memory_bytes"] == 64 * per_token * (729 + 256 + 16)
     assert options(0.5, 1)["kv_cache_memory_bytes"] == per_token * (config.max_position_embeddings + 16)
 
 

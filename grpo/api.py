@@ -362,7 +362,11 @@ def compare_steps(
 
 
 def plan(
-    config: RunConfig, measured: str | Path | None = None, card: str | None = None, tune: int | None = None
+    config: RunConfig,
+    measured: str | Path | None = None,
+    card: str | None = None,
+    tune: int | None = None,
+    calibration: str | Path | None = None,
 ) -> Plan:
     """Where a run's workers go, the memory of each GPU and the expected times; loads no weights.
 
@@ -371,14 +375,15 @@ def plan(
         measured: run folder to take measured times from.
         card: GPU to compute times for, instead: `a100`, `h100` or `h200`.
         tune: propose the fastest placements on so many GPUs.
+        calibration: file with times that were measured on a card (`scripts/bench_gpu.py --calibration FILE`).
 
     Raises:
-        ConfigError, CheckpointError: the run cannot be placed, or does not fit.
+        ConfigError, CheckpointError: the run cannot be placed, or does not fit; the calibration is of another card.
     """
     _require(config, RunConfig, "plan(load_recipe(...))")
     from blip3o_grpo.planning import make_plan
 
-    return make_plan(config, _path(measured), card, tune)
+    return make_plan(config, _path(measured), card, tune, _path(calibration))
 
 
 def write_report(run: str | Path, out: str | Path | None = None, warn: Callable[[str], None] = lambda _: None) -> Path:

@@ -92,6 +92,9 @@ def plan(
     overrides: Overrides = None,
     measured: Annotated[Path | None, typer.Option(help="Run folder to take measured times from.")] = None,
     card: Annotated[str | None, typer.Option(help="Compute times for this GPU instead: a100, h100, h200.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of times measured on that GPU (scripts/bench_gpu.py).")
+    ] = None,
     tune: Annotated[int | None, typer.Option(help="Propose the fastest placements on so many GPUs.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -99,7 +102,7 @@ def plan(
     from blip3o_grpo import api
 
     recipe = _recipe(config, overrides)
-    planned = api.plan(recipe, measured, card, tune)
+    planned = api.plan(recipe, measured, card, tune, calibration)
     if as_json:
         typer.echo(json.dumps(planned))
     else:

@@ -72,15 +72,16 @@ class Flow:
     step: int | str
     explain: bool = False
     turn: int = 0
-    """Which worker gets the first chunk."""
+    """Which of those who collect at once this is, such as trainer ranks: each begins with the worker after the last one
+    of the caller before, so that no worker gets two chunks while another has none."""
 
     def sample(self, requests: Sequence[GroupRequest]) -> list[Chunk]:
         """Queue groups of one size. A chunk waits for nothing but its sampler, which fetches the weights if it lacks
         them; every one that is done can be decoded."""
-        weights = self.snapshots[POLICY]
+        weights, chunks = self.snapshots[POLICY], self.requests.chunks(requests)
         return [
             Chunk(chunk, turn, submit(self.pools, "sample", turn, "sample", chunk, weights))
-            for turn, chunk in enumerate(self.requests.chunks(requests), start=self.turn)
+            for turn, chunk in enumerate(chunks, start=self.turn * len(chunks))
         ]
 
     def decode(self, chunks: Sequence[Chunk], denoising: Denoising) -> list[Chunk]:

@@ -134,7 +134,7 @@ class RolloutPipeline:
             num_diffusion_steps: Euler steps (default: the configuration's).
             draw: how tokens are drawn (default: as in training); what is cut by it must not be trained on.
             explain: have the rewards that can explain their scores do so.
-            turn: which worker gets the first chunk; trainer ranks, which collect at once, give their own numbers.
+            turn: which of those who collect at once this is; trainer ranks give their own numbers.
             progress: is told how many groups are done, whenever more are.
 
         Raises:

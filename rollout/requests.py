@@ -13,6 +13,17 @@ from blip3o_grpo.rollout.seeds import completion_seed, noise_seed
 from blip3o_grpo.rollout.types import Prompt
 
 
+def groups_per_chunk(config: RunConfig, num_groups: int, group_size: int) -> int:
+    """Groups of one engine call, where one caller has `num_groups` of them."""
+    share = -(-num_groups // config.cluster.samplers)
+    return max(1, min(images_per_chunk(config) // group_size, share))
+
+
+def groups_per_part(config: RunConfig, group_size: int) -> int:
+    """Groups of one decoder call, where the chunk has so many."""
+    return max(1, config.rollout.images_per_decode // group_size)
+
+
 @dataclass(frozen=True)
 class Requests:
     """Makes and divides the requests of a run; the same ones in every process."""
@@ -34,13 +45,12 @@ class Requests:
         """Requests of one size by engine call: the same number of completions whatever the size, no idle sampler."""
         if not requests:
             return []
-        share = -(-len(requests) // self.config.cluster.samplers)
-        per_chunk = max(1, min(images_per_chunk(self.config) // requests[0].group_size, share))
+        per_chunk = groups_per_chunk(self.config, len(requests), requests[0].group_size)
         return [requests[start : start + per_chunk] for start in range(0, len(requests), per_chunk)]
 
     def parts(self, chunk: Sequence[GroupRequest]) -> list[slice]:
         """A chunk's groups by decoder call."""
-        per_part = max(1, self.config.rollout.images_per_decode // chunk[0].group_size)
+        per_part = groups_per_part(self.config, chunk[0].group_size)
         return [slice(start, start + per_part) for start in range(0, len(chunk), per_part)]
 
     def _request(self, prompt: Prompt, step: int | str, size: int, draw: Draw | None) -> GroupRequest:

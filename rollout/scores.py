@@ -47,7 +47,7 @@ class ScoreGatherer:
     submit: Callable[[str, DecodedChunk], Call]
     """Has a reward, by name, score a chunk (again)."""
     seconds: dict[str, float]
-    """Busy seconds; those of `score` are added up here."""
+    """Busy seconds; those of `score` and of `score/NAME`, one reward's, are added up here."""
 
     def gather(self, calls: Mapping[str, Call], decoded: DecodedChunk) -> list[Columns | None]:
         """Scores of every group of a decoded chunk, from one call for each reward; None: the group is dropped.
@@ -60,7 +60,8 @@ class ScoreGatherer:
         columns: list[Columns | None] = [Columns({}, {}) for _ in decoded.requests]
         for reward in self.rewards:
             scored = self._scored(reward, calls[reward.name], decoded)
-            self.seconds["score"] += scored.work.seconds
+            for name in ("score", f"score/{reward.name}"):
+                self.seconds[name] = self.seconds.get(name, 0.0) + scored.work.seconds
             for index, (scores, request) in enumerate(zip(scored.scores, decoded.requests, strict=True)):
                 scores = _whole(scores, request.prompt)
                 if not isinstance(scores, ScoreFailure):

@@ -72,7 +72,8 @@ class RolloutBatch:
 
     groups: tuple[RolloutGroup, ...]
     seconds: dict[str, float]
-    """Busy seconds per stage (`sample`, `decode`, `score`, each summed over its workers) and `wall`."""
+    """Busy seconds per stage (`sample`, `decode`, `score`, of each reward `score/NAME`; each summed over all workers),
+    and `wall`."""
     skipped_groups: int = 0
     """Groups dropped because a reward with `on_error: skip` failed on them."""
     faults: dict[str, int] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """What does a step at the released size cost on this GPU? Ours against the same work done as the released code does it.
 
     python scripts/bench_gpu.py --json bench.json                 # random weights of the released size, on a GPU
+    python scripts/bench_gpu.py --calibration h200.json           # and for `blip3o-grpo plan --calibration h200.json`
     python scripts/bench_gpu.py --dry-run                         # a small model on a CPU: does everything run?
 
 The work is that of 16 prompts x 16 images, by stage (`gpu_stages.py`, `bench_logprobs.py`); each way of doing a stage
@@ -15,9 +16,12 @@ Ray, vLLM, TRL nor pydantic.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import shlex
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -28,9 +32,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from blip3o_grpo.configs.atomic import write_atomically  # noqa: E402
+from blip3o_grpo.policies import image_tokens, load_config  # noqa: E402
 from blip3o_grpo.policies.blip3o_next import released  # noqa: E402
 from scripts import bench_logprobs  # noqa: E402
 from scripts.bench_logprobs import memory  # noqa: E402
+from scripts.gpu_calibration import LEARN, calibration  # noqa: E402
 from scripts.gpu_stages import DRY, Settings, Way, decoding, prefill, sampling  # noqa: E402
 from scripts.make_full_size import make_in_memory  # noqa: E402
 
@@ -78,7 +84,7 @@ def log_probs(settings: Settings) -> Iterator[tuple[str, dict[str, dict[str, Any
         length=bench_logprobs.FULL.length,
     )
     layers = shape["num_hidden_layers"]
-    for stage, measured in {LOGPROBS: sizes, f"{LOGPROBS}, with the AR part": replace(sizes, layers=layers)}.items():
+    for stage, measured in {LOGPROBS: sizes, LEARN: replace(sizes, layers=layers)}.items():
         report = bench_logprobs.compare(measured, settings.device, settings.repeats)
         baseline = report["results"][bench_logprobs.WAYS[0]]["seconds"]
         yield (
@@ -132,6 +138,24 @@ def measure_stages(settings: Settings) -> Iterator[tuple[str, dict[str, dict[str
     yield from log_probs(settings)
 
 
+def policy_shape(settings: Settings) -> dict[str, int]:
+    """As `blip3o_grpo.planning.times.policy_shape`, of the size that is measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        released.write_configs(Path(folder), settings.scale)
+        config = load_config(Path(folder))
+    return {
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "image_tokens": image_tokens(config).num_tokens,
+        "image_vocabulary": config.num_image_tokens,
+    }
+
+
+def today() -> str:
+    """As `2026-11-29`."""
+    return datetime.datetime.now().date().isoformat()
+
+
 def is_dry(settings: dict[str, Any]) -> bool:
     """Whether the numbers say nothing about the released model on a GPU."""
     return settings["device"] == "cpu" or settings["scale"] < 1
@@ -176,6 +200,7 @@ def main() -> None:
     """Measure, print, and write JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--calibration", type=Path, help="write the constants for `plan --calibration` here")
     parser.add_argument("--dry-run", action="store_true", help="a small model on the CPU, a minute or less")
     defaults = DRY if "--dry-run" in sys.argv else Settings()
     parser.add_argument("--scale", type=float, default=defaults.scale, help="of the released size, above 0, at most 1")
@@ -184,7 +209,7 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name))
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=defaults.compile)
     options = vars(parser.parse_args())
-    file = options.pop("json")
+    file, constants = options.pop("json"), options.pop("calibration")
     del options["dry_run"]
     if options["device"] == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device here; --dry-run checks the script on a CPU at a reduced size")
@@ -209,6 +234,10 @@ def main() -> None:
     report["goals"] = goals(report["stages"], settings)
     say(goal_lines(report))
     save()
+    if constants:
+        command = shlex.join(["python", "scripts/bench_gpu.py", *sys.argv[1:]])
+        made = calibration(report, settings, policy_shape(settings), is_dry(report["settings"]), today(), command)
+        write_atomically(constants, json.dumps(made, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ RELEASED = "as released"
 RELEASED_BATCH = 16
 GUIDANCE = 2.0
 WARM_UP_TOKENS = 8
+CHUNKS = 4
+"""Of all rollouts; one by itself shows what a call costs whatever it draws."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,15 @@ def decode_as_released(policy: BLIP3oNext, hidden: torch.Tensor, noise: torch.Te
 
 
 def sampling(policy: BLIP3oNext, settings: Settings) -> list[Way]:
-    """Image tokens of all rollouts at once, from the image rows alone."""
+    """Image tokens of all rollouts at once, from the image rows alone, and of a quarter of them."""
     rows = [prompt for prompt in make_prompts(policy, settings) for _ in range(settings.group_size)]
-    few = rows[:RELEASED_BATCH]
+    few, chunk = rows[:RELEASED_BATCH], rows[: max(1, len(rows) // CHUNKS)]
     generate = partial(generate_as_released, policy, few)
     warm_up = partial(generate, WARM_UP_TOKENS)
     return [
         Way(RELEASED, len(few), partial(generate, policy.image_tokens.num_tokens), warm_up),
         Way("ours", len(rows), partial(sample_image_tokens, policy, rows), warm_up),
+        Way("ours, one chunk", len(chunk), partial(sample_image_tokens, policy, chunk), warm_up),
     ]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,21 @@ def link(folder: Path, root: Path = ROOT) -> None:
 def name_in_pth(folder: Path) -> None:
     """Put `folder` on the path of this interpreter, by a .pth file."""
     Path(sysconfig.get_path("purelib"), f"{NAME}.pth").write_text(f"{folder}\n", encoding="utf-8")
+
+
+def describe(folder: Path, root: Path = ROOT) -> None:
+    """Put beside the links what an installation tells of itself, its version and the registered rewards and suites: for
+    interpreters into which nothing is to be installed.
+    """
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = []
+    for group, entries in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in entries.items())]
+    told = folder / f"{NAME}-{project['version']}.dist-info"
+    told.mkdir(exist_ok=True)
+    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (told / "METADATA").write_text(metadata, encoding="utf-8")
+    (told / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

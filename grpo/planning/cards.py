@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 
 from blip3o_grpo.configs import ConfigError
@@ -42,3 +43,9 @@ def card(name: str) -> Card:
         near = difflib.get_close_matches(name.lower(), CARDS, n=1, cutoff=0)
         raise ConfigError(f"--card {name}: not known; did you mean {near[0]}? known: {', '.join(CARDS)}")
     return CARDS[name]
+
+
+def card_of_device(device: str) -> str | None:
+    """Name in `CARDS` of a GPU as PyTorch calls it, such as `NVIDIA H100 80GB HBM3`; None: not known."""
+    words = re.split(r"[\s-]+", device.lower())
+    return next((name for name in CARDS if name in words), None)

@@ -40,6 +40,8 @@ def computed_times(config: RunConfig, policy_path: Path, name: str) -> StageTime
     operations = operations_per_image(config, policy)
     per_second = ceilings.flops * SHARE_OF_FLOPS
     pixels = (policy.sana.config.sample_size * policy.vae.spatial_compression_ratio) ** 2
+    call, image = sampling_seconds(policy, ceilings.bytes_per_s * SHARE_OF_BANDWIDTH)
+    drawn = min(config.rollout.prompts_per_chunk, config.rollout.prompts_per_step) * config.rollout.group_size
     on_gpu = config.cluster.gpus_per_reward > 0
     text, detector = OCR_S_PER_MEGAPIXEL * pixels / MEGAPIXEL, DETECTOR_OPERATIONS / per_second
     scoring = (
@@ -49,13 +51,15 @@ def computed_times(config: RunConfig, policy_path: Path, name: str) -> StageTime
         policy=policy_shape(policy_path),
         device=device_of(config),
         dtype=config.policy.dtype,
-        sample=seconds_to_sample(config, policy, ceilings.bytes_per_s * SHARE_OF_BANDWIDTH),
+        sample=call / drawn + image,
+        sample_call=call,
         decode_once=operations["decode once"] / per_second,
         decode_per_step=operations["decode per step"] / per_second,
         score=detector if on_gpu else text,
         train=operations["train"] / per_second,
         source=f"computed for {name}: {SHARE_OF_FLOPS:.0%} of {ceilings.flops / TERA:.0f} TFLOP/s, "
         f"{SHARE_OF_BANDWIDTH:.0%} of {ceilings.bytes_per_s / TERA:.2f} TB/s, {scoring}; no GPU run was made",
+        computed=("sample", "decode", "score", "train"),
     )
 
 
@@ -79,16 +83,22 @@ def operations_per_image(config: RunConfig, policy: BLIP3oNext) -> dict[str, flo
         ]
         share = sum(low <= level <= high for level in levels) / len(levels)
         step = share * step + (1 - share) * head_operations(policy, guided=False)[1]
-    # The policy's forward and its backward (twice a forward); checkpointing computes the forward once more, and with
-    # DeepSpeed the log-probs before the update need one of their own (`ImageGRPOTrainer.one_forward`).
-    section = config.trainer
-    twice = isinstance(section.parallel, DeepSpeedSection)
-    passes = 3 + section.gradient_checkpointing + (section.beta > 0) + twice
     return {
         "decode once": forward + once + vae_operations(policy),
         "decode per step": step,
-        "train": passes * (forward + logits),
+        "train": training_passes(config) * (forward + logits),
     }
+
+
+def training_passes(config: RunConfig) -> int:
+    """Forward passes that a training step costs: the policy's, and its backward pass, which is two of them.
+
+    Checkpointing computes the forward pass once more, the reference policy has one, and with DeepSpeed the log-probs
+    before the update need one of their own (`ImageGRPOTrainer.one_forward`).
+    """
+    section = config.trainer
+    twice = isinstance(section.parallel, DeepSpeedSection)
+    return 3 + section.gradient_checkpointing + (section.beta > 0) + twice
 
 
 def forward_operations(policy: BLIP3oNext, length: int) -> float:
@@ -124,13 +134,11 @@ def vae_operations(policy: BLIP3oNext) -> float:
     return counter.get_total_flops()
 
 
-def seconds_to_sample(config: RunConfig, policy: BLIP3oNext, bytes_per_s: float) -> float:
-    """Of one image, drawn in chunks of `rollout.prompts_per_chunk` whole groups."""
+def sampling_seconds(policy: BLIP3oNext, bytes_per_s: float) -> tuple[float, float]:
+    """Of an engine call, which reads the weights once per token, and of each image in it, whose cache is read."""
     model, num_tokens = policy.config, policy.image_tokens.num_tokens
-    groups = min(config.rollout.prompts_per_chunk, config.rollout.prompts_per_step)
-    sequences = groups * config.rollout.group_size
     layers = sum(parameter.numel() for parameter in policy.ar.model.layers.parameters())
     weights = (layers + policy.image_tokens.size * model.hidden_size) * BFLOAT
     cached = 2 * model.num_hidden_layers * model.num_key_value_heads * model.head_dim * BFLOAT
     mean_length = TYPICAL_PROMPT + num_tokens / 2
-    return num_tokens * (weights + sequences * mean_length * cached) / bytes_per_s / sequences
+    return num_tokens * weights / bytes_per_s, num_tokens * mean_length * cached / bytes_per_s

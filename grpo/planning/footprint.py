@@ -22,10 +22,9 @@ from blip3o_grpo.policies import BLIP3oNext, load_config
 from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder
 from blip3o_grpo.policies.blip3o_next.logprobs import LOGITS_AT_ONCE
 from blip3o_grpo.policies.blip3o_next.tied import is_tied
+from blip3o_grpo.rollout.workers.engine import PROMPT_TOKENS
 
 FLOAT, BFLOAT = 4, 2
-PROMPT_TOKENS = 256
-"""Room for a prompt; a longer one takes more."""
 CHUNKS = 3
 """Logits, log-probs and their gradient of one chunk (`policies/blip3o_next/logprobs.py`)."""
 
@@ -50,7 +49,7 @@ def footprints(config: RunConfig, policy_path: Path) -> dict[str, Footprint]:
                 "weights": (parts["ar"] + image_rows) * wide,  # the sampler's head is a copy of these rows
                 "key-value cache of a chunk": sequences * length * per_token * wide,
             },
-            "vLLM's workspace; on a GPU it takes 90 % of its share, and uses what is left as cache",
+            "vLLM's workspace; on a GPU of its own it takes 90 % of it, and uses what is left as cache",
         ),
         "decoder": Footprint(
             {

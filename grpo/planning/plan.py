@@ -17,7 +17,7 @@ from blip3o_grpo.planning.tune import Proposal, proposals, show_proposals, with_
 from blip3o_grpo.policies import resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.config import read_config
 from blip3o_grpo.rollout.placement.gpus import Gpu, Placement, place
-from blip3o_grpo.rollout.weights.path import weight_path
+from blip3o_grpo.rollout.weights.path import WeightPath, weight_path
 from blip3o_grpo.terminal import show
 from blip3o_grpo.training.parallel import check_parallel
 
@@ -39,21 +39,31 @@ def check_layout(config: RunConfig) -> Placement:
     return placement
 
 
-def check_placement(config: RunConfig, policy_path: Path) -> Placement:
+def check_placement(
+    config: RunConfig, policy_path: Path, known: dict[int, dict[str, Footprint]] | None = None
+) -> Placement:
     """Placement of a run that fits.
+
+    Args:
+        config: of the run.
+        policy_path: folder of its policy.
+        known: footprints by number of trainer ranks, filled here: for many placements of one recipe.
 
     Raises:
         ConfigError: as `check_layout`, or more memory than `cluster.gpu_memory_gb`.
     """
     placement = check_layout(config)
-    memory = config.cluster.gpu_memory_gb
+    memory, ranks = config.cluster.gpu_memory_gb, config.cluster.trainers
     if not memory or not any(placement.nodes):
         return placement
     from blip3o_grpo.planning.footprint import footprints
 
-    sizes = footprints(config, policy_path)
+    known = {} if known is None else known
+    if ranks not in known:
+        known[ranks] = footprints(config, policy_path)
+    sizes, path = known[ranks], weight_path(config)
     for gpu in (gpu for node in placement.nodes for gpu in node):
-        for phase, needed in memory_of_gpu(config, gpu, sizes).items():
+        for phase, needed in memory_of_gpu(config, gpu, sizes, path).items():
             if sum(needed.values()) > memory * GB:
                 parts = ", ".join(f"{kind} {size / GB:.1f}" for kind, size in needed.items())
                 raise ConfigError(
@@ -68,8 +78,10 @@ def describe(gpu: Gpu) -> str:
     return " + ".join(kind if count == 1 else f"{count} {kind}s" for kind, count in gpu.items())
 
 
-def memory_of_gpu(config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint]) -> dict[str, dict[str, float]]:
-    """Bytes on one GPU by phase and kind of worker, rewards left out: nobody knows theirs.
+def memory_of_gpu(
+    config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint], path: WeightPath
+) -> dict[str, dict[str, float]]:
+    """Bytes on one GPU by phase and kind of worker, rewards left out: nobody knows theirs. `path`: `weight_path`'s.
 
     A sampler takes its share of the GPU. One that gets its weights by IPC sleeps during training, and the trainer gives
     back what only training needs before the sampler wakes up; all others keep what they once took.
@@ -78,7 +90,7 @@ def memory_of_gpu(config: RunConfig, gpu: Gpu, sizes: dict[str, Footprint]) -> d
         ConfigError: a sampler's share is too little for it.
     """
     needed = _while_all_work(config, gpu, sizes)
-    if weight_path(config) != "ipc" or not {"sampler", "trainer"} <= gpu.keys():
+    if path != "ipc" or not {"sampler", "trainer"} <= gpu.keys():
         return {"rollout": needed, "training": needed}
     resting = {"trainer": sizes["trainer"].lasting + TRANSFER_BUFFER}
     return {"rollout": needed | resting, "training": needed | {"sampler": 0}}
@@ -125,12 +137,18 @@ class Plan(TypedDict):
     """Stage to seconds of a step; None: nothing like it was measured."""
     source: str | None
     """Where the times were measured, or what they were computed from."""
+    computed: list[str]
+    """Stages whose times nobody measured."""
     proposals: list[Proposal] | None
     """With `tune`: placements that fit, the fastest first; the rest of the plan is of that one."""
 
 
 def make_plan(
-    config: RunConfig, measured: Path | None = None, card: str | None = None, tune: int | None = None
+    config: RunConfig,
+    measured: Path | None = None,
+    card: str | None = None,
+    tune: int | None = None,
+    calibration: Path | None = None,
 ) -> Plan:
     """Everything `show_plan` prints, as plain values.
 
@@ -139,14 +157,20 @@ def make_plan(
         measured: run folder to take times from.
         card: name in `cards.CARDS` to compute times for, instead.
         tune: propose placements on so many GPUs.
+        calibration: file of times that were measured on this card (`scripts/bench_gpu.py --calibration`).
 
     Raises:
         ConfigError, CheckpointError: the run cannot be placed, or does not fit.
     """
+    if measured is not None and (card or calibration):
+        other = "--card" if card else "--calibration"
+        raise ConfigError(f"--measured and {other} both give times; give one of them")
     if card is not None:
-        if measured is not None:
-            raise ConfigError("--measured and --card both give times; give one of them")
         cards.card(card)
+    if calibration is not None:
+        from blip3o_grpo.planning.calibration import calibrated_card
+
+        card = calibrated_card(calibration, card)
     if tune is None:
         check_layout(config)
     if measured is not None:
@@ -156,9 +180,9 @@ def make_plan(
 
         with tempfile.TemporaryDirectory() as folder:
             write_configs(Path(folder), 1)
-            plan = _plan_of(config, Path(folder), measured, card, tune)
+            plan = _plan_of(config, Path(folder), measured, card, tune, calibration)
     else:
-        plan = _plan_of(config, resolve_policy_path(config.policy.path), measured, card, tune)
+        plan = _plan_of(config, resolve_policy_path(config.policy.path), measured, card, tune, calibration)
     return {"policy": BUILT_IN.format(name=config.policy.path) if built_in else config.policy.path, **plan}
 
 
@@ -168,12 +192,21 @@ def names_released(name: str) -> bool:
 
 
 def _plan_of(
-    config: RunConfig, policy_path: Path, measured: Path | None, card: str | None, tune: int | None
+    config: RunConfig,
+    policy_path: Path,
+    measured: Path | None,
+    card: str | None,
+    tune: int | None,
+    calibration: Path | None,
 ) -> dict[str, Any]:
     from blip3o_grpo.planning.footprint import footprints
 
     read_config(policy_path)
-    if card is not None:
+    if calibration is not None:
+        from blip3o_grpo.planning.calibration import calibrated_times
+
+        times = calibrated_times(config, policy_path, calibration)
+    elif card is not None:
         from blip3o_grpo.planning.costs import computed_times
 
         times = computed_times(config, policy_path, card)
@@ -183,22 +216,33 @@ def _plan_of(
     if tune is not None:
         if times is None:
             raise ConfigError("--tune needs times: give --card NAME, or --measured RUN")
-        found = proposals(config, times, tune, lambda tried: check_placement(tried, policy_path))
+        known: dict[int, dict[str, Footprint]] = {}
+        found = proposals(config, times, tune, lambda tried: check_placement(tried, policy_path, known))
         config = with_cluster(config, found[0]["cluster"])
     placement = check_placement(config, policy_path)
-    sizes = footprints(config, policy_path)
+    sizes, path = footprints(config, policy_path), weight_path(config)
     return {
         "nodes": [list(node) for node in placement.nodes],
         "gpus": sum(len(node) for node in placement.nodes),
         "on_cpu": placement.on_cpu,
-        "weight_sync": weight_path(config),
+        "weight_sync": path,
         "memory_bytes": {kind: size.items | {"total": size.total} for kind, size in sizes.items()},
         "not_counted": {kind: size.not_counted for kind, size in sizes.items()},
-        "gpu_memory_bytes": [[memory_of_gpu(config, gpu, sizes) for gpu in node] for node in placement.nodes],
+        "gpu_memory_bytes": [[memory_of_gpu(config, gpu, sizes, path) for gpu in node] for node in placement.nodes],
         "seconds": predict(config, times) if times else None,
         "source": times.source if times else None,
+        "computed": list(times.computed) if times else [],
         "proposals": found,
     }
+
+
+def origin(name: str, plan: Plan) -> str:
+    """Of a row of the predicted times: a stage, or a whole step, which follows from all of them."""
+    stages = [stage for stage in plan["seconds"] if not stage.startswith("step")]
+    computed = [stage for stage in ([name] if name in stages else stages) if stage in plan["computed"]]
+    if not computed:
+        return "measured"
+    return "computed" if name in stages or len(computed) == len(stages) else f"measured; {', '.join(computed)} computed"
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -226,9 +270,9 @@ def show_plan(plan: Plan, console: Console) -> None:
             "give --measured RUN, the folder of a run of a few steps, or --card NAME to compute them"
         )
         return
-    times = Table("stage", "seconds per step", title="predicted times")
+    times = Table("stage", "seconds per step", "from", title="predicted times")
     for name, seconds in plan["seconds"].items():
-        times.add_row(name, f"{seconds:.1f}")
+        times.add_row(name, f"{seconds:.1f}", origin(name, plan))
     console.print(times)
     show(console, f"times: {plan['source']}")
     if plan["proposals"]:

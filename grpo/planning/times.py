@@ -40,6 +40,11 @@ class StageTimes:
     train: float
     """One rank's seconds per rollout of its own share."""
     source: str
+    sample_call: float = 0.0
+    """Of an engine call, however many images it draws; `sample` has its share of one with the recipe's chunk. 0: not
+    known apart."""
+    computed: tuple[str, ...] = ()
+    """Stages of these that nobody measured (`sample`, `decode`, `score`, `train`)."""
 
 
 def policy_shape(policy_path: Path) -> dict[str, int]:

@@ -44,33 +44,38 @@ class Proposal(TypedDict):
 def proposals(
     config: RunConfig, times: StageTimes, num_gpus: int, check: Callable[[RunConfig], object]
 ) -> list[Proposal]:
-    """Placements on `num_gpus` GPUs, the fastest first.
+    """The fastest placements on `num_gpus` GPUs that fit, at most `SHOWN`, the fastest first.
 
     Args:
         config: of the run.
         times: of its stages.
         num_gpus: 1 or more.
-        check: raises ConfigError where a placement cannot be or does not fit.
+        check: raises ConfigError where a placement cannot be or does not fit; it is asked in the order of speed, and no
+            more often than needed, since there are thousands of placements on many GPUs.
 
     Raises:
         ConfigError: none fits; the last refusal says what is missing.
     """
     if num_gpus < 1:
         raise ConfigError(f"--tune {num_gpus}: give a number of GPUs, 1 or more")
-    found, refusal = [], None
+    possible = []
     for changes in divisions(config, num_gpus):
         changes["nodes"], changes["gpus_per_node"] = nodes_of(config, num_gpus)
         changes["rewards"] = rewards_that_keep_up(with_cluster(config, changes), times)
-        tried = with_cluster(config, changes)
+        possible.append(propose(with_cluster(config, changes), changes, times, num_gpus))
+    found, refusal = [], None
+    for proposal in sorted(possible, key=lambda proposal: proposal["step_seconds"]):
         try:
-            check(tried)
+            check(with_cluster(config, proposal["cluster"]))
         except ConfigError as error:
             refusal = error
             continue
-        found.append(propose(tried, changes, times, num_gpus))
+        found.append(proposal)
+        if len(found) == SHOWN:
+            break
     if not found:
         raise ConfigError(f"--tune {num_gpus}: no placement fits; the last one tried: {refusal}")
-    return sorted(found, key=lambda proposal: proposal["step_seconds"])
+    return found
 
 
 def divisions(config: RunConfig, num_gpus: int) -> Iterator[Cluster]:
@@ -125,7 +130,7 @@ def show_proposals(found: list[Proposal], console: Console) -> None:
     table = Table(
         "trainers / samplers / decoders", "step (s)", "GPUs busy", "images/s", "GPU hours", title="placements"
     )
-    for proposal in found[:SHOWN]:
+    for proposal in found:
         cluster = proposal["cluster"]
         table.add_row(
             " / ".join(f"{cluster[kind]:g}" for kind in ("trainers", "samplers", "decoders")),

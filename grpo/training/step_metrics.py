@@ -63,14 +63,15 @@ def batch_metrics(
     """
     rollouts = [rollout for group in batch.groups for rollout in group.rollouts]
     signals = image_signals(batch.groups)
-    stages = [batch.seconds.get(stage, 0.0) for stage in STAGES]
+    names = [*STAGES, *(f"score/{reward.name}" for reward in rewards)]
+    stages = [batch.seconds.get(name, 0.0) for name in names]
     faults = [batch.faults.get(fault, 0) for fault in FAULTS]
     totals = sum_over_ranks([*stages, *faults, batch.skipped_groups, len(rollouts), *signals.values()])
-    seconds, faults = totals[: len(STAGES)], totals[len(STAGES) :][: len(FAULTS)]
-    skipped, num_images, *signal_sums = totals[len(STAGES) + len(FAULTS) :]
+    seconds, faults = totals[: len(names)], totals[len(names) :][: len(FAULTS)]
+    skipped, num_images, *signal_sums = totals[len(names) + len(FAULTS) :]
     if not num_images:
         raise RolloutError(f"step {step}: every group was dropped because a reward failed on it")
-    metrics = {f"time/{stage}": value for stage, value in zip(STAGES, seconds, strict=True)}
+    metrics = {f"time/{name}": value for name, value in zip(names, seconds, strict=True)}
     metrics |= {f"faults/{fault}": count for fault, count in zip(FAULTS, faults, strict=True)}
     metrics["groups/dropped"] = skipped
     metrics |= {name: total / num_images for name, total in zip(signals, signal_sums, strict=True)}

@@ -64,8 +64,9 @@ def place(config: RunConfig, found: Sequence[int] | None = None) -> Placement:
     if wanted > sum(limits) + EPSILON:
         raise ConfigError(f"section cluster asks for {wanted:g} GPUs in all ({parts}); {machines}")
     nodes: list[list[Gpu]] = [[] for _ in limits]
+    rooms: list[list[float]] = [[] for _ in limits]  # left of each GPU
     for kind in (kind for kind, count in counts.items() if shares[kind] for _ in range(count)):
-        gpu = _choose(nodes, limits, shares, shares[kind])
+        gpu = _choose(nodes, rooms, limits, shares[kind])
         if gpu is None:
             raise ConfigError(
                 f"section cluster asks for {wanted:g} GPUs in all ({parts}); {machines}, but no GPU has "
@@ -96,14 +97,16 @@ def check_gpus(config: RunConfig) -> None:
         raise RolloutError(str(error)) from None
 
 
-def _choose(nodes: list[list[Gpu]], limits: Sequence[int], shares: dict[str, float], share: float) -> Gpu | None:
+def _choose(nodes: list[list[Gpu]], rooms: list[list[float]], limits: Sequence[int], share: float) -> Gpu | None:
     """The fullest GPU of the first node that has room for `share`, or a fresh one there; None: no room anywhere."""
-    for node, limit in zip(nodes, limits, strict=True):
-        free = [(1 - sum(count * shares[kind] for kind, count in gpu.items()), i) for i, gpu in enumerate(node)]
-        fitting = [(room, i) for room, i in free if room > share - EPSILON]
-        if fitting:
-            return node[min(fitting)[1]]
-        if len(node) < limit:
+    for node, room, limit in zip(nodes, rooms, limits, strict=True):
+        fitting = [(left, index) for index, left in enumerate(room) if left > share - EPSILON]
+        if not fitting and len(node) == limit:
+            continue
+        if not fitting:
             node.append({})
-            return node[-1]
+            room.append(1.0)
+        index = min(fitting)[1] if fitting else len(node) - 1
+        room[index] -= share
+        return node[index]
     return None

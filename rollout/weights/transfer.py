@@ -80,6 +80,8 @@ class WeightTransfer:
         if self._failures == MAX_FAILURES:
             return False
         self._source.weights = weights
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # vLLM packs on streams of its own, which wait for no kernel of ours
         if self._path == "ipc":
             torch.cuda.empty_cache()  # what training left behind is the memory the samplers wake up in
         try:

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import torch
 
-from blip3o_grpo.policies import ImageTokens, load_config
+from blip3o_grpo.policies import ImageTokens, image_tokens, load_config
 from blip3o_grpo.rollout.vllm_seams import ENVIRONMENT
 from blip3o_grpo.rollout.workers.compiler import check_compiler
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 FORMAT = "blip3o_next"
 """vLLM's name of the released layout, for configurations and for weights (`vllm_model.register`)."""
 CPU_BLOCK_SIZE = 32  # the CPU kernels want multiples of 32, and small blocks share more of a group's prompt
+CUDA_BLOCK_SIZE = 16  # vLLM's own
 MEMORY_SHARE = 0.25  # of the machine, at most, for the KV cache on CPU
+PROMPT_TOKENS = 256
+"""Room for a prompt in a cache whose size is given; a longer one makes vLLM draw fewer completions at a time."""
 
 # An eager engine on CPU: without this, vLLM would still compile a helper that ranks log-probabilities.
 EAGER_CPU_ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "1"}
@@ -109,23 +112,35 @@ def engine_options(policy_path: Path, settings: EngineSettings) -> dict[str, Any
         "disable_log_stats": True,
         "seed": 0,
         **({"weight_transfer_config": {"backend": settings.transfer}} if settings.transfer else {}),
-        **(_cuda_options(settings) if settings.gpus else _cpu_options(config, settings)),
+        **(_cuda_options(config, settings) if settings.gpus else _cpu_options(config, settings)),
     }
 
 
 def _cpu_options(config: Qwen3Config, settings: EngineSettings) -> dict[str, Any]:
-    bytes_per_value = torch.finfo(getattr(torch, settings.dtype)).bits // 8
-    bytes_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * bytes_per_value
-    one_sequence = bytes_per_token * (config.max_position_embeddings + CPU_BLOCK_SIZE)
+    longest = _bytes_per_token(config, settings) * (config.max_position_embeddings + CPU_BLOCK_SIZE)
     most = int(MEMORY_SHARE * psutil.virtual_memory().total)
     return {
         "block_size": CPU_BLOCK_SIZE,
-        "kv_cache_memory_bytes": max(one_sequence, min(most, one_sequence * settings.max_num_seqs)),
+        "kv_cache_memory_bytes": max(longest, min(most, longest * settings.max_num_seqs)),
     }
 
 
-def _cuda_options(settings: EngineSettings) -> dict[str, Any]:
-    return {
+def _cuda_options(config: Qwen3Config, settings: EngineSettings) -> dict[str, Any]:
+    """A sampler with neighbours on its GPU is told the size of its cache, that of a chunk. vLLM would measure what is
+    free before and after its first pass, and take what a decoder loads meanwhile for its own."""
+    options = {
         "gpu_memory_utilization": 0.9 * min(settings.gpus, 1.0),
         "enable_sleep_mode": settings.transfer == "ipc",
     }
+    if settings.gpus < 1:
+        per_token = _bytes_per_token(config, settings)
+        longest = per_token * (config.max_position_embeddings + CUDA_BLOCK_SIZE)  # vLLM refuses less
+        completion = per_token * (image_tokens(config).num_tokens + PROMPT_TOKENS + CUDA_BLOCK_SIZE)
+        options["kv_cache_memory_bytes"] = max(longest, completion * settings.max_num_seqs)
+    return options
+
+
+def _bytes_per_token(config: Qwen3Config, settings: EngineSettings) -> int:
+    """Of keys and values."""
+    bytes_per_value = torch.finfo(getattr(torch, settings.dtype)).bits // 8
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * bytes_per_value

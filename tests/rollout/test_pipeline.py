@@ -84,7 +84,9 @@ def test_groups_come_back_complete_and_in_order(pipeline, policy, prompts):
     batch = pipeline.collect(prompts, step=7)
     tokens = policy.image_tokens
     assert [group.prompt for group in batch.groups] == prompts
-    assert batch.skipped_groups == 0 and set(batch.seconds) == {"sample", "decode", "score", "wall"}
+    scores = {"score", "score/brightness", "score/relative"}
+    assert batch.skipped_groups == 0 and set(batch.seconds) == {"sample", "decode", "wall"} | scores
+    assert batch.seconds["score"] == pytest.approx(batch.seconds["score/brightness"] + batch.seconds["score/relative"])
     drawn = tokens_of(batch)
     assert drawn.shape == (18, tokens.num_tokens) and drawn.dtype == np.int32
     assert tokens.start <= drawn.min() and drawn.max() < tokens.stop

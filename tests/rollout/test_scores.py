@@ -29,13 +29,13 @@ def test_a_reward_that_scores_only_some_members_of_a_group_has_failed_on_it(tmp_
     decoded = DecodedChunk(requests, (np.zeros((2, 4, 4, 3), np.uint8),) * 3, Work("decoder-0", 1.0, 0))
     scored = ScoredChunk(([0.5, 0.25], [None, None], [0.5, None]), Work("ocr-0", 2.0, None))
     monkeypatch.setattr("blip3o_grpo.rollout.scores.result", lambda board, call, requests: scored)
-    seconds = {"score": 0.0}
+    seconds = {}
     reward = RewardSection(name="ocr", on_error=on_error)
     gatherer = ScoreGatherer((reward,), tmp_path / "failures", None, 3, None, seconds)
     if on_error == "skip":
         columns = gatherer.gather({"ocr": None}, decoded)
         assert [column and column.scores for column in columns] == [{"ocr": [0.5, 0.25]}, {"ocr": [None, None]}, None]
-        assert seconds == {"score": 2.0}
+        assert seconds == {"score": 2.0, "score/ocr": 2.0}
         return
     said = r"reward 'ocr' failed on prompt 'a sign c': it scores some images of the prompt 'a sign c' and gives None"
     with pytest.raises(RolloutError, match=said) as stopped:

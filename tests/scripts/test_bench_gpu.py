@@ -53,8 +53,9 @@ def test_every_way_does_the_stage_s_work(policy):
     """Shapes of what each way returns; in float32 the released decoding and ours also give the same pictures."""
     settings = Settings(device="cpu", compile=False, **TINY)
     space, width = policy.image_tokens, policy.config.hidden_size
-    released, ours = sampling(policy, settings)
-    assert (released.images, ours.images) == (4, 4)
+    released, ours, chunk = sampling(policy, settings)
+    assert (released.images, ours.images, chunk.images) == (4, 4, 1)
+    assert chunk.run().shape == (1, space.num_tokens)
     assert released.run()[:, -space.num_tokens :].shape == ours.run().shape == (4, space.num_tokens)
     plain, larger, shared = (way.run() for way in prefill(policy, settings))
     assert plain.shape == (4, space.num_tokens + 1, width)

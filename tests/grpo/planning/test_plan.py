@@ -24,6 +24,7 @@ from blip3o_grpo.policies import BLIP3oNext, load_config, resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once
 from blip3o_grpo.policies.blip3o_next.released import write_configs
 from blip3o_grpo.rollout.placement.gpus import place
+from blip3o_grpo.rollout.weights.path import weight_path
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.training.lora import peft_config
 
@@ -77,14 +78,14 @@ def test_a_sampler_that_shares_the_trainers_gpu_sleeps_while_it_trains(make_conf
     config = make_config(cluster=shares)
     sizes = footprints(config, policy_path)
     ((gpu,),) = place(config).nodes
-    phases = memory_of_gpu(config, gpu, sizes)
+    phases = memory_of_gpu(config, gpu, sizes, weight_path(config))
     trainer = sizes["trainer"]
     training_only = trainer.items["activations"] + trainer.items["logits of a chunk"]
     assert phases["training"] == {"sampler": 0, "trainer": trainer.total}
     assert phases["rollout"] == {"sampler": 0.9 * 0.5 * 4e9, "trainer": trainer.total - training_only + 2**30}
     fetching = make_config(cluster=shares | {"weight_sync": "object_store"})
     both = {"sampler": 0.9 * 0.5 * 4e9, "trainer": trainer.total}
-    assert memory_of_gpu(fetching, gpu, sizes) == {"rollout": both, "training": both}
+    assert memory_of_gpu(fetching, gpu, sizes, weight_path(fetching)) == {"rollout": both, "training": both}
     check_placement(config, policy_path)
 
 

@@ -14,7 +14,8 @@ import ray
 import torch
 
 from blip3o_grpo.configs import ConfigError
-from blip3o_grpo.policies import image_logprobs
+from blip3o_grpo.policies import image_logprobs, load_config
+from blip3o_grpo.policies.blip3o_next.released import write_configs
 from blip3o_grpo.rollout import RolloutError, RolloutPipeline, pipeline
 from blip3o_grpo.rollout.messages import Snapshot
 from blip3o_grpo.rollout.placement import pools
@@ -79,6 +80,21 @@ def test_engines_are_started_for_their_way(policy_path):
     assert nccl["weight_transfer_config"] == {"backend": "nccl"}
     assert ipc["weight_transfer_config"] == {"backend": "ipc"}
     assert [each["enable_sleep_mode"] for each in (fetching, nccl, ipc)] == [False, False, True]
+
+
+def test_a_sampler_with_neighbours_on_its_gpu_is_told_its_cache(tmp_path):
+    """vLLM measures by the GPU's free memory, which a decoder that loads beside it changes. The cache is a chunk's, and
+    at least that of one sequence of the greatest length."""
+    write_configs(tmp_path, 1)
+    config = load_config(tmp_path)
+
+    def options(gpus, max_num_seqs):
+        return engine_options(tmp_path, EngineSettings("bfloat16", max_num_seqs, gpus))
+
+    per_token = 2 * 28 * 8 * 128 * 2
+    assert "kv_cache_memory_bytes" not in options(1, 64)
+    assert options(0.5, 64)["kv_cache_memory_bytes"] == 64 * per_token * (729 + 256 + 16)
+    assert options(0.5, 1)["kv_cache_memory_bytes"] == per_token * (config.max_position_embeddings + 16)
 
 
 class Recorder:

@@ -161,7 +161,8 @@ def test_a_resumed_run_of_two_ranks_stays_tied_or_not_and_its_checkpoints_have_t
     saved = load_trained(BLIP3oNext.from_pretrained(start, parts=("ar",)).ar, folder.newest_checkpoint(), two)
     assert is_tied(saved) == tied
     size = sum(file.stat().st_size for file in folder.newest_checkpoint().rglob("*") if file.is_file())
-    assert size == pytest.approx(checkpoint_bytes(two, start), rel=0.1)
+    # Small files and headers, 0.15 MB here, are not counted; beside adapters of the toy policy they show.
+    assert size == pytest.approx(checkpoint_bytes(two, start), rel=0.1, abs=2e5)
 
 
 @pytest.mark.slow

@@ -2,8 +2,8 @@
 
 What it computes is what a run of the same recipe computes (`tests/scripts/test_plain_loop.py` holds it against the
 trainer): the same support and temperature, diffusion steps, guidance and noise, rewards, advantages, loss, KL term,
-gradient clipping and AdamW. Every completion has the same length, so TRL's ways to average the loss (`loss_type`) are
-all the mean over tokens; one update follows a batch that the same weights have drawn, so the ratio of probabilities is
+gradient clipping and AdamW. Every completion has the same length, so TRL's ways to average a clipped loss are all
+the mean over tokens; one update follows a batch that the same weights have drawn, so the ratio of probabilities is
 1, clipping never binds, and there is no sampler to correct for. There are no weights to hand on.
 
 Left out: whatever else a run does (records, metrics, checkpoints, guards), and every saving of ours that a library does
@@ -82,7 +82,14 @@ class PlainLoop:
         self.policy.ar.requires_grad_(True)
         section = config.trainer
         parameters = list(self.policy.ar.parameters())
-        self.optimizer = torch.optim.AdamW(parameters, section.learning_rate, weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            parameters,
+            section.learning_rate,
+            betas=(section.adam_beta1, section.adam_beta2),
+            eps=section.adam_epsilon,
+            weight_decay=0.0,
+            fused=True,
+        )
         self.scheduler = get_scheduler(
             section.lr_scheduler_type, self.optimizer, section.warmup_steps, section.max_steps
         )

@@ -60,6 +60,8 @@ DEFAULT_CARD = "h200"
 REPLICAS_OF_A_GPU = 2
 """Of every reward, beside a GPU that has every role."""
 SEPARATE, STALE, IN_TURNS = "separate", "separate, one step off-policy", "every GPU in every role"
+STEPS = 2
+"""Simulated after the warm-up: all are alike."""
 LEAST_GPUS = 3
 """One for each role."""
 GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -331,7 +333,7 @@ def separate(setting: Setting, config: RunConfig, times: StageTimes, shapes: Sha
     """Each GPU with one role."""
     cluster = on_gpus(config, times, shapes, setting.links, setting.decoders_join)
     work = divide(config, setting.images_per_score)
-    outcome = Simulation(cluster, work, config.rollout.max_staleness).run()
+    outcome = Simulation(cluster, work, config.rollout.max_staleness).run(STEPS)
     return make_row(config, cluster, outcome, num_gpus, mode)
 
 
@@ -343,7 +345,7 @@ def in_turns(setting: Setting, config: RunConfig, times: StageTimes, shapes: Sha
     whole = turns.rollout.model_copy(update={"prompts_per_chunk": turns.rollout.prompts_per_step // ranks})
     turns = turns.model_copy(update={"rollout": whole})
     cluster = co_located(turns, times, shapes, setting.links, ranks)
-    outcome = Simulation(cluster, divide_co_located(turns, replicas, setting.images_per_score)).run()
+    outcome = Simulation(cluster, divide_co_located(turns, replicas, setting.images_per_score)).run(STEPS)
     return make_row(turns, cluster, outcome, num_gpus, IN_TURNS)
 
 

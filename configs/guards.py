@@ -20,7 +20,8 @@ class GuardsSection(Section):
     """NaN or infinity in the loss or the gradient. DeepSpeed updates the weights before anyone can look: there, every
     `skip` stops too."""
     mismatch: Literal["skip", "stop"] = "stop"
-    """Sampler and trainer disagree by more than `trainer.mismatch_bound`."""
+    """Sampler and trainer disagree by more than `trainer.mismatch_bound`. `skip`: all `trainer.num_iterations` steps on
+    these rollouts."""
     max_skips: int = Field(default=3, ge=0)
     """Steps that may be skipped one after another; the next one stops the run."""
     reward_collapse: Literal["ignore", "stop"] = "stop"

@@ -1,7 +1,7 @@
 """Options that a configuration sets and that cannot change anything in it, each with the reason in one sentence.
 
 None of them is wrong, so none is refused; whoever set one should know. An option that has its default value is not
-named. What follows from how a step is made here: every batch of rollouts gets one optimiser step, so the policy that
+named. What follows from how a step is made here: with one optimiser step on every batch of rollouts the policy that
 learns is the one that drew and their ratio is 1; and all completions have the same number of tokens.
 """
 
@@ -12,22 +12,14 @@ import math
 from pydantic import BaseModel
 
 from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
+from blip3o_grpo.configs.training import TrainerSection
 
 
 def inert_options(config: RunConfig) -> list[str]:
     """One sentence for each option of a run that is set and cannot act."""
     trainer, guards, evaluation = config.trainer, config.guards, config.evaluation
-    ratio = "every batch gets one optimiser step, so the ratio to the policy that drew is 1 and never clipped"
-    losses = (
-        "all completions have the same length and every batch gets one optimiser step, so grpo, dr_grpo, dapo and bnpo "
-        "are the same loss"
-    )
     each = trainer.multi_objective_aggregation == "normalize_then_sum"
-    found = [
-        *_set(trainer, "trainer", "epsilon", ratio),
-        *_set(trainer, "trainer", "epsilon_high", ratio),
-        *_set(trainer, "trainer", "loss_type", losses),
-    ]
+    found = _losses(trainer)
     if each:
         asked = (
             "multi_objective_aggregation: normalize_then_sum divides by the standard deviation in the group, and then "
@@ -47,10 +39,25 @@ def inert_options(config: RunConfig) -> list[str]:
         found += _set(
             guards, "guards", "max_skips", "guards.non_finite and guards.mismatch are stop, so no step is skipped"
         )
+    if not trainer.use_adaptive_entropy:
+        for key in ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target"):
+            found += _set(trainer, "trainer", key, "use_adaptive_entropy is false")
+    if not trainer.sync_ref_model:
+        for key in ("ref_model_mixup_alpha", "ref_model_sync_steps"):
+            found += _set(trainer, "trainer", key, "sync_ref_model is false")
+    elif trainer.ref_model_sync_steps >= trainer.max_steps:
+        never = (
+            f"ref_model_sync_steps={trainer.ref_model_sync_steps} are not over before the last of "
+            f"max_steps={trainer.max_steps}"
+        )
+        found += _set(trainer, "trainer", "sync_ref_model", never)
     if trainer.beta == 0:
+        found += _set(trainer, "trainer", "use_bias_correction_kl", "with beta=0 there is no KL")
         found += _set(
             config.warnings, "warnings", "kl_budget", "with trainer.beta=0 the KL to the start is not measured"
         )
+    if config.rollout.guidance_scale == 1:
+        found += _set(config.rollout, "rollout", "guidance_interval", "rollout.guidance_scale=1 is no guidance")
     if not config.rollout.record_every_steps:
         found += _set(config.rollout, "rollout", "record_images", "rollout.record_every_steps=0 records none")
     if all(reward.replicas for reward in config.rewards):
@@ -62,6 +69,32 @@ def inert_options(config: RunConfig) -> list[str]:
             f"{evaluation.every_steps}), so none competes"
         )
         found += _set(config.checkpoint, "checkpoint", "keep_best", never)
+    return found
+
+
+def _losses(trainer: TrainerSection) -> list[str]:
+    """Of the options that say what is learnt from a batch."""
+    found, once = [], trainer.num_iterations == 1
+    one = "every batch gets one optimiser step (num_iterations), so the ratio to the policy that drew is 1"
+    if once and trainer.loss_type not in ("cispo", "sapo", "vespo"):  # those have none of them, or need epsilon_high
+        for key in ("epsilon", "epsilon_high", "delta"):
+            found += _set(trainer, "trainer", key, f"{one} and never clipped")
+    if trainer.loss_type in ("grpo", "dr_grpo", "bnpo"):
+        same = "all completions have the same length, so grpo, dr_grpo, dapo and bnpo are the same loss"
+        found += _set(trainer, "trainer", "loss_type", same)
+    elif once and trainer.loss_type in ("cispo", "sapo"):
+        found += _set(trainer, "trainer", "loss_type", f"{one}, where its gradient is that of dapo")
+    for loss in ("sapo", "vespo"):
+        reason = f"loss_type is {trainer.loss_type}"
+        if once and loss == trainer.loss_type == "sapo":
+            reason = f"{one}, where sapo has the same gradient with any"
+        if once and loss == "sapo" or loss != trainer.loss_type:
+            for key in (key for key in TrainerSection.model_fields if key.startswith(f"{loss}_")):
+                found += _set(trainer, "trainer", key, reason)
+    # The other ways for a ratio of whole images to act on gradients: weights that differ from token to token.
+    alike = trainer.vllm_importance_sampling_mode.startswith("sequence") and trainer.top_entropy_quantile == 1
+    if once and alike and trainer.loss_type != "luspo" and not (trainer.beta and trainer.use_bias_correction_kl):
+        found += _set(trainer, "trainer", "importance_sampling_level", f"{one}, of tokens and of images")
     return found
 
 
@@ -82,4 +115,5 @@ def _set(section: BaseModel, name: str, key: str, reason: str) -> list[str]:
     value = getattr(section, key)
     if value == type(section).model_fields[key].default:
         return []
-    return [f"{name}{'.' if name else ''}{key}={value} changes nothing: {reason}"]
+    written = list(value) if isinstance(value, tuple) else value  # as in YAML
+    return [f"{name}{'.' if name else ''}{key}={written} changes nothing: {reason}"]

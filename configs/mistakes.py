@@ -46,6 +46,13 @@ WORDS: Mapping[str, str] = {
     "none_required": "leave it empty",
 }
 """By pydantic's kind of error; names in braces are of its context."""
+NOT_OFFERED: Mapping[str, str] = {
+    "trainer.steps_per_generation": "every optimiser step learns from a whole batch; for more steps on as many images "
+    "give fewer rollout.prompts_per_step, and for more steps on the same ones trainer.num_iterations",
+    "trainer.gradient_accumulation_steps": "give trainer.micro_batch_size, rollouts of one forward pass",
+    "trainer.num_generations": "give rollout.group_size",
+}
+"""TRL's keys that a run has under another name or not at all, and what to give instead."""
 OBJECT = 'give an object, such as {"key": 1}'
 """What a section is in JSON."""
 KINDS: Mapping[str, str] = {
@@ -76,6 +83,8 @@ def mistake_in_words(
     kind, context, location = error["type"], error.get("ctx", {}), error["loc"]
     key = ".".join(str(part) for part in location)
     if kind == "extra_forbidden":
+        if key in NOT_OFFERED:
+            return f"unknown key {key!r}: {NOT_OFFERED[key]}"
         known = fields_at(location[:-1])
         given = str(location[-1])
         short = [name for name in known if "_" in name and given == "".join(part[:1] for part in name.split("_"))]

@@ -17,7 +17,7 @@ from blip3o_grpo.configs.faults import FaultsSection
 from blip3o_grpo.configs.free_form import check_free_form
 from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.configs.section import Section
-from blip3o_grpo.configs.training import TrainerSection
+from blip3o_grpo.configs.training import TrainerSection, whole_batches
 
 
 class PolicySection(Section):
@@ -46,7 +46,8 @@ class RolloutSection(Section):
     """How groups are sampled and decoded during training."""
 
     prompts_per_step: int = Field(default=8, ge=1, le=1_000_000)
-    """Prompts of an optimiser step, over all trainer ranks."""
+    """Prompts of a batch of rollouts, over all trainer ranks; `trainer.num_iterations` optimiser steps learn from
+    it."""
     group_size: int = Field(default=8, ge=2, le=4096)
     """Rollouts per prompt (TRL's `num_generations`); an advantage needs at least two siblings."""
     temperature: float = Field(default=1.0, gt=0)
@@ -57,6 +58,10 @@ class RolloutSection(Section):
     """Denoising steps of the diffusion head."""
     guidance_scale: float = Field(default=2.0, ge=1)
     """Classifier-free guidance of the diffusion head; 1: none."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Noise levels (1: noise alone, 0: none) between which guidance acts; diffusion steps outside it cost half. Of N
+    steps the levels are 1, (N - 1)/N, ..., 1/N, before the scheduler's shift. `blip3o-grpo steps --guidance-interval`
+    says what rewards make of it."""
     prompts_per_chunk: int = Field(default=4, ge=1)
     """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
     images_per_decode: int = Field(default=32, ge=1)
@@ -71,9 +76,20 @@ class RolloutSection(Section):
     trains, and the loss corrects for the difference, token by token; it pays where samplers and decoders have GPUs that
     the trainer does not use. 0: every rollout is of the newest weights."""
     record_every_steps: int = Field(default=1, ge=0)
-    """Write each group's best and worst image of step 1 and of every so many steps (0: never)."""
+    """Write each group's best and worst image of step 1 and of every so many steps (0: never); with
+    `trainer.num_iterations`, under the first step on the same images."""
     record_images: Literal["extremes", "all"] = "extremes"
     """`all` also keeps the images between best and worst, for `blip3o-grpo rescore`."""
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _noise_levels(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        low, high = interval
+        if not 0 <= low < high <= 1:
+            raise ValueError(
+                f"{list(interval)} is no interval of noise levels; give [LOW, HIGH] with 0 <= LOW < HIGH <= 1"
+            )
+        return interval
 
 
 RUNTIME_ENV_KEYS = (
@@ -284,10 +300,18 @@ class RunConfig(Section):
                 f"(trainer.vllm_importance_sampling_mode={mode}) an update's small changes add up and few images are "
                 "left; use token_truncate"
             )
+        if self.rollout.max_staleness and self.trainer.num_iterations > 1:
+            raise ValueError(
+                f"rollout.max_staleness=1: with trainer.num_iterations={self.trainer.num_iterations} rollouts would be "
+                f"{self.trainer.num_iterations} updates behind; give one of the two"
+            )
         share = self.rollout.prompts_per_step * self.rollout.group_size // self.cluster.trainers
         micro = self.trainer.micro_batch_size
         if micro and share % micro:
             raise ValueError(f"trainer.micro_batch_size={micro} does not divide the {share} rollouts of a rank's step")
+        for section in ("checkpoint", "evaluation"):
+            every = getattr(self, section).every_steps
+            whole_batches(f"{section}.every_steps", every, self.trainer.num_iterations)
         return self
 
 

@@ -46,6 +46,7 @@ FIXED = {
     "policy": "arms start from the same policy; set it under the study's `overrides`",
     "rollout.temperature": "held-out images are drawn with it; set it under the study's `overrides`",
     "rollout.noise": "held-out images are drawn with it; set it under the study's `overrides`",
+    "rollout.guidance_interval": "held-out images are drawn with it; set it under the study's `overrides`",
     "rollout.guidance_scale": "held-out images are drawn with it; set it under the study's `overrides`",
 }
 """Keys that an arm must not change, and what to do instead."""
@@ -171,6 +172,7 @@ def _overlap(first: str, second: str) -> bool:
 
 SMOKE = {
     "trainer.max_steps": 2,
+    "trainer.num_iterations": 1,
     "trainer.micro_batch_size": None,
     "rollout.prompts_per_step": 2,
     "rollout.group_size": 4,

@@ -4,6 +4,7 @@ from . import rewards as rewards
 from . import rollout as rollout
 from .api import __version__ as __version__
 from .api import ablate as ablate
+from .api import benchmark as benchmark
 from .api import compare_steps as compare_steps
 from .api import evaluate as evaluate
 from .api import load_recipe as load_recipe
@@ -18,6 +19,7 @@ from .api import write_report as write_report
 from .configs import ConfigError as ConfigError
 from .configs import RunConfig as RunConfig
 from .configs import WarmstartConfig as WarmstartConfig
+from .evaluation.benchmark_result import BenchmarkReport as BenchmarkReport
 from .evaluation.suites import SuiteResult as SuiteResult
 from .policies import BLIP3oNext as BLIP3oNext
 from .policies import CheckpointError as CheckpointError
@@ -40,6 +42,7 @@ from .warmstart import WarmstartResult as WarmstartResult
 
 __all__ = [
     "BLIP3oNext",
+    "BenchmarkReport",
     "CheckedReward",
     "CheckpointError",
     "ConfigError",
@@ -60,6 +63,7 @@ __all__ = [
     "__version__",
     "ablate",
     "available_rewards",
+    "benchmark",
     "check_reward",
     "compare_steps",
     "configs",

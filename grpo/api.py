@@ -7,10 +7,10 @@ Ray worker raised them: `except bg.RewardError` works.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from blip3o_grpo import library_output  # noqa: F401
 from blip3o_grpo.configs import (
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.console import Console
 
+    from blip3o_grpo.evaluation.benchmark_result import BenchmarkReport
     from blip3o_grpo.evaluation.diffusion_steps import StepsResult
     from blip3o_grpo.evaluation.suites import SuiteResult
     from blip3o_grpo.planning.plan import Plan
@@ -264,10 +265,69 @@ def evaluate(
 
 
 @_plain_errors
+def benchmark(
+    policy: str | Path,
+    suite: str,
+    *,
+    compare: str | Path | None = None,
+    data: str | Path | None = None,
+    judge: str | Path | None = None,
+    limit: int | None = None,
+    limit_seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    images: int | None = None,
+    grid: str | Path | None = None,
+    results: str | Path | None = None,
+    console: Console | None = None,
+) -> BenchmarkReport:
+    """Measure a policy on a benchmark's official data with a judge: the published table, with intervals by prompt.
+
+    Args:
+        policy: `tiny`, a folder in the released layout, a run folder, or a saved result (`.json`, of `eval --json`).
+        suite: `dpg`, `wise`, `wise-verified`, `longtext`, or a plug-in's.
+        compare: a second one, also a saved result; of another judge, other data or other prompts it is refused.
+        data: the benchmark's official data; default: what comes with the project.
+        judge: YAML file with the judge's `url`, `model`, `version`; default: the judge of the settings' rewards.
+        limit: only so many prompts, drawn at random.
+        limit_seed: of this draw.
+        options: of the suite, such as `{"language": "zh"}`.
+        recipe: the settings, as for `load_recipe`; default: those of the run.
+        overrides: changes of these settings, `section.key=value`.
+        images: per prompt; default: the benchmark's number.
+        grid: PNG file for the pictures; those of `compare` go to `NAME-other.png`.
+        results: file for the benchmark's own result format.
+        console: where progress goes; default: nowhere.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: before any model loads.
+    """
+    from blip3o_grpo.evaluation.benchmark import run_benchmark
+    from blip3o_grpo.evaluation.benchmark_result import Subset
+
+    return run_benchmark(
+        suite,
+        str(policy),
+        other=None if compare is None else str(compare),
+        data=_path(data),
+        judge=_path(judge),
+        subset=None if limit is None else Subset(limit, limit_seed),
+        options=options,
+        recipe=None if recipe is None else find_recipe(recipe),
+        grid=_path(grid),
+        results=_path(results),
+        overrides=[*overrides, *_changes({"evaluation.images_per_prompt": images})],
+        console=console,
+    )
+
+
+@_plain_errors
 def compare_steps(
     policy: str | Path,
     steps: Sequence[int] | None = None,
     *,
+    guidance_interval: tuple[float, float] | None = None,
     recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
     prompts: str | Path | None = None,
@@ -280,6 +340,8 @@ def compare_steps(
     Args:
         policy: as for `evaluate`, like the arguments not named here.
         steps: numbers of diffusion steps; default: those of rollouts and of evaluations.
+        guidance_interval: noise levels between which guidance acts; all numbers of steps with it are compared with the
+            largest under the settings' own.
         images: per prompt; default: the group size.
         console: where progress goes; default: nowhere.
 
@@ -291,6 +353,7 @@ def compare_steps(
     return run_comparison(
         str(policy),
         steps,
+        guidance_interval=guidance_interval,
         recipe=None if recipe is None else find_recipe(recipe),
         prompts=_path(prompts),
         overrides=[*overrides, *_changes({"evaluation.num_prompts": num_prompts, "rollout.group_size": images})],

@@ -221,13 +221,57 @@ def evaluate(
     top_k: Annotated[int | None, typer.Option(help="So many likeliest image tokens; 0: all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also save pictures as a PNG grid.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Also save a benchmark's own results (.jsonl, images).")] = None,
+    results: Annotated[Path | None, typer.Option(help="Also save a benchmark's own result files and images.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A benchmark's official data: dpg, wise, longtext.")] = None,
+    judge: Annotated[Path | None, typer.Option(help="YAML file with a judge's url, model and version.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="A benchmark's random subset of so many prompts.")] = None,
+    limit_seed: Annotated[int | None, typer.Option(help="Of --limit; default: 0.")] = None,
+    suite_option: Annotated[
+        list[str] | None, typer.Option(help="A benchmark's option, NAME=VALUE; repeatable.")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value.")] = None,
 ) -> None:
     """Measure a policy, or two, on held-out prompts, with the seeds and settings that training uses."""
     from blip3o_grpo import api
+    from blip3o_grpo.evaluation.benchmark_options import is_benchmark, read_options, refuse_options
     from blip3o_grpo.evaluation.tables import suite_tables
 
+    only_benchmarks = {
+        "--data": data,
+        "--judge": judge,
+        "--limit": limit,
+        "--limit-seed": limit_seed,
+        "--suite-option": suite_option,
+    }
+    if suite is not None and is_benchmark(suite):
+        not_theirs = {"--prompts": prompts, "--num-prompts": num_prompts}
+        refuse_options(not_theirs, f"suite {suite!r} has prompts of its own; it takes --data and --limit")
+        draws = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        changes = [f"evaluation.{name}={value}" for name, value in draws.items() if value is not None]
+        report = api.benchmark(
+            policy,
+            suite,
+            compare=compare,
+            data=data,
+            judge=judge,
+            limit=limit,
+            limit_seed=limit_seed or 0,
+            options=read_options(suite_option or ()),
+            recipe=config,
+            overrides=[*(overrides or ()), *changes],
+            images=images,
+            grid=out,
+            results=results,
+            console=Console(stderr=True) if as_json else console,
+        )
+        if as_json:
+            typer.echo(json.dumps(report.to_dict()))
+        else:
+            from blip3o_grpo.evaluation.benchmark_tables import benchmark_tables
+
+            console.print(benchmark_tables(report))
+        return
+    refuse_options(only_benchmarks, f"suite {suite or 'ocr'!r} has no official data; it takes --prompts, --num-prompts")
     result = api.evaluate(
         policy,
         suite,

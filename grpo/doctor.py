@@ -162,6 +162,7 @@ def decode_again(model: BLIP3oNext, groups: tuple[RolloutGroup, ...], config: Ru
                 seeds,
                 num_steps=config.rollout.num_diffusion_steps,
                 guidance_scale=config.rollout.guidance_scale,
+                guidance_interval=config.rollout.guidance_interval,
             )
             rows.append(decoded.numpy())
         found.append(np.stack(rows))

@@ -176,7 +176,7 @@ def track(run: CheckedRun, after: Evaluation, console: Console) -> None:
 
 def save_summary(folder: RunFolder, before: Evaluation, after: Evaluation, seconds: float, peak_gb: float) -> None:
     """Write `summary.json`, whole or not at all; `change` is paired by prompt."""
-    mismatches = [line["mismatch/mean_abs"] for line in read_metrics(folder.metrics)]
+    mismatches = [line["mismatch/mean_abs"] for line in read_metrics(folder.metrics) if "mismatch/mean_abs" in line]
     summary = {
         "heldout": {
             "before": before.means,

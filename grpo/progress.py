@@ -84,15 +84,17 @@ class Pace:
 def describe(metrics: Mapping[str, Any], rewards: Sequence[RewardSection] = ()) -> str:
     """A step's numbers: `ocr 0.412 (0.350 to 0.474)  n=8 prompts  kl 0.0031  sample 1.2s  decode 3.0s  ...`.
 
-    The weighted sum comes first where it is not simply the only reward.
+    The weighted sum comes first where it is not simply the only reward. A further step on the same images has no
+    rewards of its own: `same images  kl 0.0031  train 2.0s`.
     """
     from blip3o_grpo.evaluation.statistics import from_metrics  # imports scipy
 
     names = [reward.name for reward in rewards if f"reward/{reward.name}" in metrics]
     if [reward.weight for reward in rewards if reward.weight] != [1.0] or not names:
         names = ["mean", *names]
-    parts, counts = [], []
-    for name in names:
+    again = "reward/mean" not in metrics
+    parts, counts = ["same images"] if again else [], []
+    for name in [] if again else names:
         title = "reward" if name == "mean" else name
         found = from_metrics(metrics, f"reward/{name}")
         value = _number(metrics.get(f"reward/{name}"), ".3f")
@@ -105,7 +107,8 @@ def describe(metrics: Mapping[str, Any], rewards: Sequence[RewardSection] = ()) 
         parts.append("n=" + "/".join(map(str, dict.fromkeys(counts))) + " prompts")
     if "kl/reference" in metrics:
         parts.append(f"kl {_number(metrics['kl/reference'], '.4f')}")
-    parts += [f"{stage} {_number(metrics.get(f'time/{stage}'), '.1f')}s" for stage in STAGES]
+    stages = ["train"] if again else STAGES
+    parts += [f"{stage} {_number(metrics.get(f'time/{stage}'), '.1f')}s" for stage in stages]
     return "  ".join(parts)
 
 

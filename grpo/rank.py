@@ -34,10 +34,11 @@ GONE_WITHIN_S = 60.0
 
 
 def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConfig:
-    """TRL arguments of a run: whole groups per rank, one on-policy optimiser step per batch of rollouts."""
+    """TRL arguments of a run: whole groups per rank, every optimiser step on a whole batch of rollouts."""
     section = config.trainer
     share = config.rollout.prompts_per_step * config.rollout.group_size // config.cluster.trainers
     micro = section.micro_batch_size or share
+    end = section.lr_scheduler_kwargs
     return GRPOConfig(
         output_dir=str(folder.staging),
         seed=config.seed,
@@ -49,13 +50,35 @@ def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConf
         temperature=config.rollout.temperature,
         learning_rate=section.learning_rate,
         lr_scheduler_type=section.lr_scheduler_type,
+        lr_scheduler_kwargs=end.model_dump(exclude_none=True) if end else None,
         warmup_steps=section.warmup_steps,
+        adam_beta1=section.adam_beta1,
+        adam_beta2=section.adam_beta2,
+        adam_epsilon=section.adam_epsilon,
         weight_decay=section.weight_decay,
         max_grad_norm=section.max_grad_norm,
         beta=0.0,  # the trainer sets the real one after __init__, together with the reference model
+        use_bias_correction_kl=section.use_bias_correction_kl,
+        num_iterations=section.num_iterations,
+        importance_sampling_level=section.importance_sampling_level,
         epsilon=section.epsilon,
         epsilon_high=section.epsilon_high,
+        delta=section.delta,
         loss_type=section.loss_type,
+        sapo_temperature_pos=section.sapo_temperature_pos,
+        sapo_temperature_neg=section.sapo_temperature_neg,
+        vespo_k_pos=section.vespo_k_pos,
+        vespo_lambda_pos=section.vespo_lambda_pos,
+        vespo_k_neg=section.vespo_k_neg,
+        vespo_lambda_neg=section.vespo_lambda_neg,
+        off_policy_mask_threshold=section.off_policy_mask_threshold,
+        top_entropy_quantile=section.top_entropy_quantile,
+        entropy_coef=section.entropy_coef,
+        use_adaptive_entropy=section.use_adaptive_entropy,
+        entropy_coef_min=section.entropy_coef_min,
+        entropy_coef_max=section.entropy_coef_max,
+        entropy_coef_delta=section.entropy_coef_delta,
+        entropy_target=section.entropy_target,
         scale_rewards=section.scale_rewards,
         multi_objective_aggregation=section.multi_objective_aggregation,
         reward_weights=[reward.weight for reward in config.rewards if reward.weight],

@@ -13,9 +13,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.rewards.benchmarks import Benchmark, BenchmarkPrompt
+from blip3o_grpo.rewards.scored_prompt import ScoredPrompt
 from blip3o_grpo.rewards.types import RewardError
 
 GROUP = "blip3o_grpo.suites"
@@ -36,18 +36,6 @@ class PublishedRow:
 
 
 @dataclass(frozen=True)
-class ScoredPrompt:
-    """One prompt of an evaluation, for a suite's own result format."""
-
-    prompt: str
-    metadata: Mapping[str, Any]
-    images: Sequence[np.ndarray]
-    """Each `[H, W, 3]` uint8, RGB."""
-    scores: Sequence[float | None]
-    explanations: Sequence[Mapping[str, Any] | None]
-
-
-@dataclass(frozen=True)
 class ResultFormat:
     """Result files of a benchmark's own."""
 
@@ -56,6 +44,10 @@ class ResultFormat:
     check: Callable[[Path], None]
     """Raises ConfigError where writing would fail or replace anything but older results."""
     write: Callable[[Path, Sequence[ScoredPrompt]], None]
+    read: Callable[[Path, Sequence[BenchmarkPrompt]], Sequence[ScoredPrompt]] | None = None
+    """Recorded answers about these prompts, scored, without images; None: cannot be read.
+
+    Raises ConfigError in one line where answers are missing, twice there, or none."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +72,8 @@ class Suite:
     published_notes: tuple[str, ...] = ()
     """What the published rows are, and what they are not."""
     results: ResultFormat | None = None
+    benchmark: Benchmark | None = None
+    """Its official data and table, where it has any; None: it measures on prompts of the settings."""
 
 
 @cache

@@ -26,7 +26,7 @@ from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.rollout.faults.board import Published
 from blip3o_grpo.rollout.faults.calls import Call, result, submit
 from blip3o_grpo.rollout.faults.failures import check_version
-from blip3o_grpo.rollout.messages import DecodedChunk, GroupRequest, SampledChunk, Snapshot, Work
+from blip3o_grpo.rollout.messages import DecodedChunk, Denoising, GroupRequest, SampledChunk, Snapshot, Work
 from blip3o_grpo.rollout.placement.pools import Pools
 from blip3o_grpo.rollout.requests import Requests
 from blip3o_grpo.rollout.scores import ScoreGatherer, join, with_scores
@@ -84,8 +84,8 @@ class Flow:
             for turn, chunk in enumerate(chunks, start=self.turn * len(chunks))
         ]
 
-    def decode(self, chunks: Sequence[Chunk], num_steps: int) -> list[Chunk]:
-        """Queue the parts of sampled chunks, in `num_steps` Euler steps. A part waits for its chunk; every one that is
+    def decode(self, chunks: Sequence[Chunk], denoising: Denoising) -> list[Chunk]:
+        """Queue the parts of sampled chunks. A part waits for its chunk; every one that is
         done can be scored."""
         weights = self.snapshots[POLICY]
         decoded = []
@@ -95,7 +95,7 @@ class Flow:
                 Part(
                     part,
                     turn,
-                    submit(self.pools, "decode", turn, "decode", chunk.sampled.ref, part, num_steps, weights),
+                    submit(self.pools, "decode", turn, "decode", chunk.sampled.ref, part, denoising, weights),
                 )
                 for turn, part in enumerate(slices, start=chunk.turn * len(slices))
             ]

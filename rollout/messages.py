@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,15 @@ def writable(text: str) -> str:
 def is_writable(text: str) -> bool:
     """Whether UTF-8 can say it."""
     return writable(text) == text
+
+
+class Denoising(NamedTuple):
+    """How images are painted, where one pool of decoders paints in several ways."""
+
+    num_steps: int
+    """Euler steps."""
+    guidance_interval: tuple[float, float]
+    """Noise levels between which guidance acts."""
 
 
 @dataclass(frozen=True)

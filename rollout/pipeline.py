@@ -23,7 +23,7 @@ from blip3o_grpo.rollout.faults.board import Published
 from blip3o_grpo.rollout.faults.calls import first_finished, result, submit, submit_to_all
 from blip3o_grpo.rollout.faults.failures import check_version
 from blip3o_grpo.rollout.flow import Flow
-from blip3o_grpo.rollout.messages import Draw, Snapshot
+from blip3o_grpo.rollout.messages import Denoising, Draw, Snapshot
 from blip3o_grpo.rollout.placement.pools import Pools, start_pools
 from blip3o_grpo.rollout.requests import Requests
 from blip3o_grpo.rollout.types import Completion, Prompt, RolloutBatch, RolloutError, RolloutGroup
@@ -141,11 +141,12 @@ class RolloutPipeline:
             PromptError: a prompt is longer than the policy's context.
             RolloutError: a stage failed, or a reward did and its `on_error` is `stop`.
         """
-        num_steps = num_diffusion_steps or self._config.rollout.num_diffusion_steps
+        rollout = self._config.rollout
+        denoising = Denoising(num_diffusion_steps or rollout.num_diffusion_steps, rollout.guidance_interval)
         return self.collect_each(
             prompts,
             step,
-            (num_steps,),
+            (denoising,),
             group_size=group_size,
             draw=draw,
             explain=explain,
@@ -157,7 +158,7 @@ class RolloutPipeline:
         self,
         prompts: Sequence[Prompt],
         step: int | str,
-        num_diffusion_steps: Sequence[int],
+        denoisings: Sequence[Denoising],
         *,
         group_size: int | None = None,
         draw: Draw | None = None,
@@ -165,7 +166,7 @@ class RolloutPipeline:
         turn: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> list[RolloutBatch]:
-        """As `collect`, one batch per number of diffusion steps: the same completions from the same noise.
+        """As `collect`, one batch per way of painting: the same completions from the same noise.
 
         All batches count the seconds of the one sampling; `wall` is that of all of them.
         """
@@ -174,7 +175,7 @@ class RolloutPipeline:
         requests = self._requests.make(prompts, step, size, draw)
         flow = self._flow(step, explain, turn)
         sampled = flow.sample(requests)
-        decoded = [flow.decode(sampled, num_steps) for num_steps in num_diffusion_steps]
+        decoded = [flow.decode(sampled, denoising) for denoising in denoisings]
         scored = [flow.score(chunks) for chunks in decoded]  # nothing has waited for anything up to here
         gathered = [
             flow.gather(chunks, partial(_more, progress, index * len(prompts)) if progress else None)

@@ -23,6 +23,10 @@ def steps(
     numbers: Annotated[
         str | None, typer.Option("--steps", help="Such as 4,8,30; default: those of rollouts and of evaluations.")
     ] = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option("--guidance-interval", help="Such as 0.3,1: noise levels with guidance, against all of them."),
+    ] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompt file, all of it; default: the run's held-out.")] = None,
     num_prompts: Annotated[int | None, typer.Option(min=2, help="Only so many prompts.")] = None,
     images: Annotated[int | None, typer.Option(min=3, help="Images per prompt; default: the group size.")] = None,
@@ -37,9 +41,16 @@ def steps(
         chosen = None if numbers is None else [int(number) for number in numbers.split(",")]
     except ValueError:
         raise ConfigError(f"--steps {numbers}: expected whole numbers with commas, such as 4,8,30") from None
+    try:
+        low_high = None if guidance is None else tuple(float(level) for level in guidance.split(","))
+        if low_high is not None and len(low_high) != 2:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"--guidance-interval {guidance}: expected LOW,HIGH, such as 0.3,1") from None
     result = api.compare_steps(
         policy,
         chosen,
+        guidance_interval=low_high,
         recipe=config,
         overrides=overrides or [],
         prompts=prompts,
@@ -53,13 +64,14 @@ def steps(
     table = Table(
         Column("reward", overflow="fold"),
         "steps",
+        "guided",
         "mean",
         "rank correlation in groups",
         "spread lost",
         "same order",
         "over all images",
         "decode s/image",
-        title=f"{result.num_prompts} prompts x {result.images_per_prompt} images, against the most steps",
+        title=f"{result.num_prompts} prompts x {result.images_per_prompt} images, against the last row of each",
         caption="In brackets: 95 % interval over n prompts.",
     )
     for row in result.rows:
@@ -68,5 +80,16 @@ def steps(
         if found is not None:
             shares = (in_words(share, ".0%") for share in (found.spread_lost, found.same_order))
             cells = [in_words(found.within, ".2f"), *shares, in_words(found.overall, ".2f")]
-        table.add_row(plain(row.reward), str(row.num_steps), in_words(row.mean), *cells, f"{row.decode_seconds:.3f}")
+        table.add_row(
+            plain(row.reward),
+            str(row.num_steps),
+            _levels(row.guidance_interval),
+            in_words(row.mean),
+            *cells,
+            f"{row.decode_seconds:.3f}",
+        )
     console.print(table)
+
+
+def _levels(interval: tuple[float, float]) -> str:
+    return "always" if interval == (0, 1) else f"{interval[0]:g} to {interval[1]:g}"

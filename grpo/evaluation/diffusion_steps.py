@@ -3,7 +3,9 @@
 The same completions are decoded from the same noise in each number of steps and scored. GRPO sees a reward only through
 the order of images inside a group, so what counts is the rank correlation within groups; over all images it is usually
 higher, because prompts differ in difficulty whatever the number of steps. The largest number is what others are
-compared with: one that agrees with it can train at a fraction of the decoding time, and evaluations keep the large one.
+compared with: one that agrees with it can train at a fraction of the decoding time, and evaluations keep the large
+one. An interval of guidance, which makes steps outside it cheaper, is judged likewise: every number of steps with it,
+against the largest without.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from blip3o_grpo.evaluation.statistics import Estimate, resampled_estimate
 from blip3o_grpo.evaluation.suites import check_model, check_policy, measuring_config
 from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.rollout import Prompt, RolloutBatch, load_prompts
+from blip3o_grpo.rollout.messages import Denoising
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.validate import check_rewards
@@ -56,6 +59,7 @@ class StepsRow:
 
     reward: str
     num_steps: int
+    guidance_interval: tuple[float, float]
     mean: Estimate
     """Over prompts."""
     decode_seconds: float
@@ -81,6 +85,7 @@ def compare_steps(
     policy: str,
     steps: Sequence[int] | None = None,
     *,
+    guidance_interval: tuple[float, float] | None = None,
     recipe: Path | None = None,
     prompts: Path | None = None,
     overrides: Sequence[str] = (),
@@ -90,7 +95,9 @@ def compare_steps(
 
     Args:
         policy: `tiny`, a folder in the released layout, or a run folder.
-        steps: at least two numbers; default: those of rollouts and of evaluations.
+        steps: at least two numbers, or one with a guidance interval; default: those of rollouts and of evaluations.
+        guidance_interval: noise levels between which guidance acts, in all ways of painting but the one that the others
+            are compared with; default: the settings', in all.
         recipe: YAML file with the settings; default: the run's, else the shipped `tiny_ocr.yaml`.
         prompts: prompt file; default: the settings' held-out file, its first `evaluation.num_prompts`.
         overrides: changes of settings, `section.key=value`.
@@ -101,7 +108,7 @@ def compare_steps(
     """
     console = console or Console(quiet=True)
     config = measuring_config("steps", (policy,), recipe, DEFAULT_RECIPE, prompts, overrides)
-    steps = check_steps(steps, config)
+    ways = ways_to_paint(steps, guidance_interval, config)
     chosen = load_prompts(config.prompts.heldout)[: config.evaluation.num_prompts]
     check_rewards(config)
     path = check_policy(policy, chosen, config)
@@ -118,27 +125,40 @@ def compare_steps(
             pipeline = stack.enter_context(closing(RolloutPipeline.launch(config, path)))
             pipeline.sync_weights(BLIP3oNext.from_pretrained(path, parts=("ar",)).ar.state_dict(), version=0)
         fit_rewards(pipeline, chosen, config, RunFolder(policy))
-        with Bar(console, "decoding and scoring", len(steps) * len(chosen), unit="prompt") as bar:
-            batches = pipeline.collect_each(chosen, "steps", steps, progress=bar.see)
-    return summarise_steps(dict(zip(steps, batches, strict=True)), [reward.name for reward in config.rewards])
+        with Bar(console, "decoding and scoring", len(ways) * len(chosen), unit="prompt") as bar:
+            batches = pipeline.collect_each(chosen, "steps", ways, progress=bar.see)
+    return summarise_steps(dict(zip(ways, batches, strict=True)), [reward.name for reward in config.rewards])
 
 
-def check_steps(steps: Sequence[int] | None, config: RunConfig) -> list[int]:
-    """Numbers of steps in order, each once.
+def ways_to_paint(
+    steps: Sequence[int] | None, guidance_interval: tuple[float, float] | None, config: RunConfig
+) -> list[Denoising]:
+    """Numbers of steps in order, each once; the last way is what the others are compared with.
 
     Raises:
-        ConfigError: fewer than two, or one below 1.
+        ConfigError: nothing to compare, a number below 1, or no interval of noise levels.
     """
     evaluated = config.evaluation.num_diffusion_steps or config.rollout.num_diffusion_steps
     chosen = sorted(set(steps if steps is not None else (config.rollout.num_diffusion_steps, evaluated)))
-    if len(chosen) < 2:
+    given = guidance_interval is not None
+    if len(chosen) < 2 - given:
         raise ConfigError(
             f"steps: {', '.join(map(str, chosen))} is nothing to compare; give at least two different numbers, such as "
             f"--steps {config.rollout.num_diffusion_steps},30"
         )
     if chosen[0] < 1:
         raise ConfigError(f"steps: {chosen[0]} diffusion steps decode nothing; numbers start at 1")
-    return chosen
+    whole = config.rollout.guidance_interval
+    if not given:
+        return [Denoising(number, whole) for number in chosen]
+    low, high = guidance_interval
+    if not 0 <= low < high <= 1:
+        raise ConfigError(f"guidance interval {low:g},{high:g}: give LOW,HIGH with 0 <= LOW < HIGH <= 1, such as 0.3,1")
+    if guidance_interval == whole:
+        raise ConfigError(f"guidance interval {low:g},{high:g}: that is the settings' own, nothing to compare")
+    if config.rollout.guidance_scale == 1:
+        raise ConfigError("guidance interval: there is no guidance (rollout.guidance_scale=1)")
+    return [*(Denoising(number, guidance_interval) for number in chosen), Denoising(chosen[-1], whole)]
 
 
 def fit_rewards(pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: RunConfig, run: RunFolder) -> None:
@@ -151,11 +171,11 @@ def fit_rewards(pipeline: RolloutPipeline, prompts: Sequence[Prompt], config: Ru
         pipeline.fit_rewards(collect_heldout(pipeline, prompts, config), HELDOUT_STEP)
 
 
-def summarise_steps(batches: dict[int, RolloutBatch], rewards: Sequence[str]) -> StepsResult:
-    """Compare scored batches of the same completions; groups that one of them had to skip are left out of all."""
+def summarise_steps(batches: dict[Denoising, RolloutBatch], rewards: Sequence[str]) -> StepsResult:
+    """Compare scored batches of the same completions with the last; groups that one had to skip are left out of all."""
     kept = set.intersection(*({group.prompt.id for group in batch.groups} for batch in batches.values()))
     scores = {
-        num_steps: {
+        way: {
             name: np.array(
                 [
                     [np.nan if rollout.rewards[name] is None else rollout.rewards[name] for rollout in group.rollouts]
@@ -165,20 +185,21 @@ def summarise_steps(batches: dict[int, RolloutBatch], rewards: Sequence[str]) ->
             )
             for name in rewards
         }
-        for num_steps, batch in batches.items()
+        for way, batch in batches.items()
     }
-    most, size = max(batches), len(next(iter(batches.values())).groups[0].rollouts)
+    most, size = list(batches)[-1], len(next(iter(batches.values())).groups[0].rollouts)
     rows = [
         StepsRow(
             name,
-            num_steps,
-            over_prompts({g: float(np.nanmean(row)) for g, row in enumerate(scores[num_steps][name]) if not_nan(row)}),
+            way.num_steps,
+            way.guidance_interval,
+            over_prompts({g: float(np.nanmean(row)) for g, row in enumerate(scores[way][name]) if not_nan(row)}),
             batch.seconds["decode"] / (len(batch.groups) * size),
-            None if num_steps == most else agreement(scores[num_steps][name], scores[most][name]),
+            None if way == most else agreement(scores[way][name], scores[most][name]),
         )
         for name in rewards
-        for num_steps, batch in batches.items()
-        if not_nan(scores[num_steps][name])
+        for way, batch in batches.items()
+        if not_nan(scores[way][name])
     ]
     return StepsResult(len(kept), size, tuple(rows))
 

@@ -22,7 +22,8 @@ from blip3o_grpo.planning.pictures import check_pictures
 from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
 from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.rewards import declared
-from blip3o_grpo.rewards.suites import ScoredPrompt, Suite, find_suite
+from blip3o_grpo.rewards.scored_prompt import ScoredPrompt
+from blip3o_grpo.rewards.suites import Suite, find_suite
 from blip3o_grpo.rollout import Prompt, RolloutGroup, load_prompts
 from blip3o_grpo.run.folder import RunFolder, policy_folder
 from blip3o_grpo.terminal import show
@@ -145,6 +146,8 @@ def suite_config(
         ConfigError, RewardError: unknown suite, policy or setting.
     """
     found = find_suite(suite)
+    if found.benchmark is not None:
+        raise ConfigError(f"suite {suite!r} has official data and a judge; measure it with blip3o_grpo.benchmark")
     default = DEFAULT_RECIPE.parent / found.recipe
     config = measuring_config(suite, policies, recipe, default, prompts, overrides)
     return config.model_copy(update={"rewards": (suite_reward(found, config),)})
@@ -196,6 +199,7 @@ def scored_prompts(groups: Sequence[RolloutGroup], name: str) -> list[ScoredProm
             [rollout.image for rollout in group.rollouts],
             [rollout.rewards[name] for rollout in group.rollouts],
             [rollout.explanations[name] for rollout in group.rollouts],
+            group.prompt.id,
         )
         for group in groups
     ]

@@ -76,6 +76,13 @@ def operations_per_image(config: RunConfig, policy: BLIP3oNext) -> dict[str, flo
     forward = forward_operations(policy, policy.image_tokens.num_tokens + TYPICAL_PROMPT)
     logits = 2 * policy.image_tokens.num_tokens * policy.image_tokens.size * policy.config.hidden_size
     once, step = head_operations(policy, guided)
+    if guided:
+        low, high = config.rollout.guidance_interval
+        levels = [
+            1 - number / config.rollout.num_diffusion_steps for number in range(config.rollout.num_diffusion_steps)
+        ]
+        share = sum(low <= level <= high for level in levels) / len(levels)
+        step = share * step + (1 - share) * head_operations(policy, guided=False)[1]
     return {
         "decode once": forward + once + vae_operations(policy),
         "decode per step": step,

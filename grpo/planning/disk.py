@@ -21,8 +21,10 @@ MOMENTS = 2
 
 
 def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
-    """Bytes of one checkpoint: what learns, its optimiser state, its average, pictures drawn ahead. Small files
-    are not counted."""
+    """Bytes of one checkpoint: what learns, its optimiser state and average, a moving reference, pictures drawn ahead.
+
+    Small files are not counted.
+    """
     model_config = load_config(policy_path)
     diffusion = diffusion_folder(policy_path, model_config.diffusion_name_or_path)
     with torch.device("meta"):
@@ -31,7 +33,7 @@ def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
     learning = sum(parameter.numel() for parameter in policy.ar.parameters())
     if section.lora:
         learning = num_adapter_values(policy, config)
-    values = 1 + MOMENTS + bool(section.ema)
+    values = 1 + MOMENTS + bool(section.ema) + section.sync_ref_model
     if isinstance(section.parallel, FSDP2Section | DeepSpeedSection):
         values += 1  # their own copy of the weights, beside model.safetensors
     ahead = config.rollout.max_staleness * config.rollout.prompts_per_step * config.rollout.group_size

@@ -73,12 +73,12 @@ def measure_run(run: Path) -> StageTimes:
     check_measured(run)
     config = load_run_config(run / "config.yaml")
     lines = read_metrics(run / "metrics.jsonl")[WARMUP_STEPS:]
-    if not lines:
+    if not any("time/sample" in line for line in lines):  # not in further steps on the same images
         raise ConfigError(f"--measured {run}: at least {WARMUP_STEPS + 1} steps are needed to measure anything")
     images = config.rollout.prompts_per_step * config.rollout.group_size
 
     def median(name: str) -> float:
-        return statistics.median(line[f"time/{name}"] for line in lines)
+        return statistics.median(line[f"time/{name}"] for line in lines if f"time/{name}" in line)
 
     return StageTimes(
         policy=policy_shape(resolve_policy_path(config.policy.path)),
@@ -128,18 +128,20 @@ def measured_times(config: RunConfig, policy_path: Path, run: Path | None = None
 
 
 def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
-    """Seconds per step: each stage on its workers alone, and the bounds of a whole step.
+    """Seconds per optimiser step: each stage on its workers alone, and the bounds of a whole step.
 
     Stages of one step overlap; at best the rollout takes as long as its longest stage, at worst as long as all of them.
     With `rollout.max_staleness: 1` training overlaps with them too.
+    Where several steps follow a batch, each has its share of the rollout's seconds.
     """
     cluster, rollout = config.cluster, config.rollout
     images = rollout.prompts_per_step * rollout.group_size
+    new = images / config.trainer.num_iterations
     replicas = min(reward.replicas or cluster.rewards for reward in config.rewards)
     stages = {
-        "sample": images * times.sample / cluster.samplers,
-        "decode": images * (times.decode_once + times.decode_per_step * rollout.num_diffusion_steps) / cluster.decoders,
-        "score": images * times.score / replicas,
+        "sample": new * times.sample / cluster.samplers,
+        "decode": new * (times.decode_once + times.decode_per_step * rollout.num_diffusion_steps) / cluster.decoders,
+        "score": new * times.score / replicas,
     }
     train = images * times.train / cluster.trainers
     longest = max(stages.values())

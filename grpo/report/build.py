@@ -163,6 +163,8 @@ def facts(run: RunContents) -> list[tuple[str, str]]:
         ("steps", f"{done} of {planned}"),
         ("images per step", f"{rollout['prompts_per_step']} prompts × {rollout['group_size']}"),
     ]
+    if (updates := run.config["trainer"].get("num_iterations", 1)) > 1:
+        rows.append(("steps on the same images", str(updates)))
     if run.summary:
         rows.append(("time", duration(run.summary["seconds"])))
         rows.append(("peak memory", f"{run.summary['peak_memory_gb']:.1f} GB"))

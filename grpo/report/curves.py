@@ -9,7 +9,7 @@ import numpy as np
 
 from blip3o_grpo.configs import WarningsSection
 from blip3o_grpo.report.axes import NATS, SCORE, Axis, running, smoothing
-from blip3o_grpo.report.charts import Chart, Ends, Line, Points, draw, running_mean
+from blip3o_grpo.report.charts import Chart, Line, Points, draw, running_mean
 from blip3o_grpo.report.reading import RunContents
 from blip3o_grpo.run.hacking import KL
 from blip3o_grpo.run.image_signals import IMAGE_SIGNALS
@@ -35,8 +35,7 @@ class Curves:
 
     def __init__(self, run: RunContents):
         self.run, self.metrics = run, run.metrics
-        self.steps = [line["step"] for line in run.metrics]
-        self.window = smoothing(len(self.steps))
+        self.window = smoothing(len(run.metrics))
         self.bold = running(self.window)
         self.shown: set[str] = {"step"}
         """Metrics that have a chart."""
@@ -91,18 +90,17 @@ class Curves:
     def _values(self, name: str) -> list[float | None]:
         return [line.get(name) for line in self.metrics]
 
-    def _interval(self, name: str) -> Ends | None:
-        """Lower and upper ends of each step's interval, where the run logged it."""
-        ends = [[line.get(f"interval/{name}/{end}") for line in self.metrics] for end in ("low", "high")]
-        return (ends[0], ends[1]) if any(value is not None for value in ends[0]) else None
+    def _line(self, name: str, label: str, window: int) -> Line:
+        """Of the steps that have the metric: further steps on the same images have none of new ones."""
+        lines = [line for line in self.metrics if name in line]
+        ends = [[line.get(f"interval/{name}/{end}") for line in lines] for end in ("low", "high")]
+        interval = (ends[0], ends[1]) if any(value is not None for value in ends[0]) else None
+        return Line(label, [line["step"] for line in lines], [line[name] for line in lines], window, interval)
 
     def _draw(self, key: str, names: Sequence[str], labels: Sequence[str], smooth: bool = True, **options: Any):  # noqa: ANN202
         self.shown.update(names)
         window = self.window if smooth else 1
-        lines = [
-            Line(label, self.steps, self._values(name), window, self._interval(name))
-            for name, label in zip(names, labels, strict=True)
-        ]
+        lines = [self._line(name, label, window) for name, label in zip(names, labels, strict=True)]
         return draw(key, lines, resumed=self.run.resumed, **options)
 
     def _where_logged(
@@ -133,7 +131,7 @@ class Curves:
     def _band(self, name: str) -> str:
         """What the band of a step's intervals is."""
         counts = {line.get(f"interval/reward/{name}/n") for line in self.metrics} - {None}
-        if not self._interval(f"reward/{name}"):
+        if not self._line(f"reward/{name}", "", 1).interval:
             return ""
         few, many = min(counts, default=0), max(counts, default=0)
         return f" Band: 95 % interval over a step's n={few:g}{f' to {many:g}' if many != few else ''} prompts."
@@ -152,8 +150,9 @@ class Curves:
         return Chart("KL to the starting policy", note, svg)
 
     def _price(self) -> Chart:
-        columns = [np.array(self._values(name), dtype=float) for name in (KL, "reward/mean")]
-        path = [running_mean(column, self.window) for column in columns] if self.metrics else [(), ()]
+        lines = [line for line in self.metrics if "reward/mean" in line]
+        columns = [np.array([line.get(name) for line in lines], dtype=float) for name in (KL, "reward/mean")]
+        path = [running_mean(column, self.window) for column in columns] if lines else [(), ()]
         svg = draw(
             "budget", [Line("reward", *path)], x=Axis("KL, nats per token", zero=True, span=0.01), y=self._total_axis()
         )

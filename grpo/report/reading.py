@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypeVar
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
@@ -30,6 +30,7 @@ class ShownTrainer(TypedDict):
     """Of the section `trainer`, what the page shows."""
 
     max_steps: int
+    num_iterations: NotRequired[int]  # runs of older versions have one
     beta: FiniteFloat
     mismatch_bound: FiniteFloat
 

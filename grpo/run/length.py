@@ -14,7 +14,7 @@ from blip3o_grpo.configs import RunConfig, WarmstartConfig
 
 OtherLength = Callable[[Any, Any, int], str | None]
 """Configuration of the run, the one asked for, steps done (0: the finished run's checkpoints are gone) -> why not."""
-HORIZONS = ("linear", "cosine")
+HORIZONS = ("linear", "cosine", "cosine_with_min_lr")
 """Schedules of the learning rate that end with the run."""
 
 

@@ -27,6 +27,7 @@ DROPPED = (
     "num_tokens",
     "step_time",
     "frac_reward_zero_std",  # not of groups, with some options: `groups/without_spread` is ours
+    "policy_loss",  # of one micro-batch with some losses, of all with others
     "sampling/",  # where TRL computes them: `mismatch/...` are ours, also where it does not
 )
 

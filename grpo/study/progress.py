@@ -110,7 +110,7 @@ class StudyProgress:
             self._bars.update(self._rows[name], said=waiting)
             return
         step, total = lines[-1]["step"], trial.config.trainer.max_steps
-        said = reward_in_words(lines[-1])
+        said = next(filter(None, map(reward_in_words, reversed(lines))), "")  # not every step has new images
         self._bars.update(self._rows[name], completed=step, said=said)
         every = max(1, total // LINES)
         if not self.live and step // every > self._shown.get(name, 0) // every:

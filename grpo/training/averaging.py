@@ -37,22 +37,22 @@ class AveragedWeights(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **_: Any) -> None:
         """Start from the weights as they are, or from the checkpoint the run resumes from."""
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.averages = {name: _local(value).detach().clone() for name, value in self.parameters.items()}
+        self.averages = {name: local(value).detach().clone() for name, value in self.parameters.items()}
         if state.global_step:
             saved = load_file(self.checkpoints / f"checkpoint-{state.global_step}" / FILE)
             for name, average in self.averages.items():
-                average.copy_(_shard_like(saved[name], self.parameters[name]))
+                average.copy_(shard_like(saved[name], self.parameters[name]))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take the new weights into the average."""
         decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        new = [_local(value).detach() for value in self.parameters.values()]
+        new = [local(value).detach() for value in self.parameters.values()]
         get_ema_multi_avg_fn(decay)(list(self.averages.values()), new, None)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The model has the averaged weights inside the block and its own again after it."""
-        own = {name: _local(value).detach().clone() for name, value in self.parameters.items()}
+        own = {name: local(value).detach().clone() for name, value in self.parameters.items()}
         self._assign(self.averages)
         try:
             yield
@@ -61,25 +61,27 @@ class AveragedWeights(TrainerCallback):
 
     def full(self) -> dict[str, torch.Tensor]:
         """Whole averaged tensors by parameter name, on the CPU; all ranks must call it."""
-        return {name: _gather_like(average, self.parameters[name]) for name, average in self.averages.items()}
+        return {name: gather_like(average, self.parameters[name]) for name, average in self.averages.items()}
 
     def _assign(self, values: dict[str, torch.Tensor]) -> None:
         for name, parameter in self.parameters.items():
-            _local(parameter).detach().copy_(values[name])
+            local(parameter).detach().copy_(values[name])
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
+def local(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's part of a parameter, sharing its memory."""
     return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
-def _shard_like(full: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+def shard_like(full: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a whole tensor, sharded as the parameter is."""
     if not isinstance(parameter, DTensor):
         return full
     return distribute_tensor(full.to(parameter.device), parameter.device_mesh, parameter.placements).to_local()
 
 
-def _gather_like(part: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+def gather_like(part: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """The whole tensor, on the CPU, of parts that are sharded as the parameter is; all ranks must call it."""
     if isinstance(parameter, DTensor):
         part = DTensor.from_local(
             part,

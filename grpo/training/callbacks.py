@@ -15,7 +15,7 @@ from blip3o_grpo.run.metrics import append_metrics, forget_later
 
 
 class MetricsFile(TrainerCallback):
-    """Appends one JSON object per logged step to `metrics.jsonl`; rank 0 only."""
+    """Appends one JSON object per optimiser step to `metrics.jsonl`; rank 0 only."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -26,7 +26,7 @@ class MetricsFile(TrainerCallback):
             forget_later(self.path, state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
-        if state.is_world_process_zero and "reward/mean" in logs:
+        if state.is_world_process_zero and "loss" in logs:  # not so at the end of a run
             append_metrics(self.path, state.global_step, logs)
 
 
@@ -37,20 +37,23 @@ class ProgressReporter(TrainerCallback):
         self.queue = queue
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
-        if state.is_world_process_zero and "reward/mean" in logs:
+        if state.is_world_process_zero and "loss" in logs:
             self.queue.put({"step": state.global_step, **logs})
 
 
-class StopAfterStep(TrainerCallback):
-    """Ends the training after the current step, with a checkpoint, once a stop is asked for.
+class StopAfterBatch(TrainerCallback):
+    """Ends the training after the last step on the current batch, with a checkpoint, once a stop is asked for.
+
+    A checkpoint holds no rollouts, so in the middle of a batch the steps that are left would be others.
 
     Args:
-        agreed: whether any rank has seen the request; all ranks ask it after every step.
+        num_iterations: optimiser steps on a batch.
+        agreed: whether any rank has seen the request; all ranks ask it after every batch.
     """
 
-    def __init__(self, agreed: Callable[[], bool]):
-        self.agreed = agreed
+    def __init__(self, num_iterations: int, agreed: Callable[[], bool]):
+        self.num_iterations, self.agreed = num_iterations, agreed
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.agreed():
+        if state.global_step % self.num_iterations == 0 and self.agreed():
             control.should_save = control.should_training_stop = True

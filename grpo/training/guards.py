@@ -28,7 +28,7 @@ from blip3o_grpo.training.mismatch import MismatchError
 class Guards(TrainerCallback):
     """Looks at every step before the optimiser does, and at its metrics after it.
 
-    The trainer notes here what it sees on the way: the `batch`, what was `measured`, `losses`, the `gradient_norm`.
+    The trainer notes here what it sees on the way: each new batch, what was `measured`, `losses`, the `gradient_norm`.
 
     Args:
         section: what to do about what.
@@ -57,8 +57,12 @@ class Guards(TrainerCallback):
         self.gradient_norm: Any = 0.0
         self.mismatch_error: MismatchError | None = None
 
+    def see_batch(self, batch: RolloutBatch) -> None:
+        """The next steps learn from these rollouts; what was wrong with those before is past."""
+        self.batch, self.mismatch_error = batch, None
+
     def on_mismatch(self, step: int, error: MismatchError, measured: Mapping[str, float]) -> None:
-        """Remember it for the optimiser step, or stop.
+        """Remember it for the optimiser steps on this batch, or stop.
 
         Raises:
             MismatchError: with `guards.mismatch: stop`.
@@ -77,7 +81,7 @@ class Guards(TrainerCallback):
             reason = reason or "loss or gradient of another rank is not finite"
         elif self.mismatch_error:
             reason, stop = str(self.mismatch_error), False
-        self.losses, self.mismatch_error = [], None
+        self.losses = []
         self.add_metrics({SKIPPED: float(reason is not None)})
         if reason is None:
             return

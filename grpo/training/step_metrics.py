@@ -18,22 +18,30 @@ FAULTS = ("retries", "restarts", "timeouts")
 
 
 class StepClock(TrainerCallback):
-    """Wall seconds of the last optimiser step; `rollout`, the part of it spent on rollouts, is set by the trainer."""
+    """Wall seconds of the last optimiser step; `sync` and `rollout`, the parts of it in which weights go out and
+    rollouts come in, are set by the trainer. Further steps on the same batch spend none.
+    """
 
     def __init__(self) -> None:
         self.started = 0.0
         self.step = 0.0
+        self.sync = 0.0
         self.rollout = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.started = time.perf_counter()
+        self.started, self.sync, self.rollout = time.perf_counter(), 0.0, 0.0
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.step = time.perf_counter() - self.started
 
     def metrics(self) -> dict[str, float]:
-        """The step's seconds, in rollouts and outside them."""
-        return {"time/rollout": self.rollout, "time/train": self.step - self.rollout, "time/step": self.step}
+        """The step's seconds, in rollouts and outside them; `time/sync` is a part of `time/train`."""
+        return {
+            "time/sync": self.sync,
+            "time/rollout": self.rollout,
+            "time/train": self.step - self.rollout,
+            "time/step": self.step,
+        }
 
 
 def batch_metrics(

@@ -1,6 +1,6 @@
 """TRL's `GRPOTrainer` on image tokens, joined to our rollouts; the algorithm itself stays TRL's.
 
-One optimiser step, in the order in which it happens, on every rank with its own share of the prompts:
+One optimiser step on a new batch, in the order in which it happens, on every rank with its own share of the prompts:
 
     sync_weights     the weights of the last update go to samplers and decoders
                      (with `rollout.max_staleness: 1` once the rollouts are there, and before the next ones start)
@@ -11,6 +11,9 @@ One optimiser step, in the order in which it happens, on every rank with its own
     training_step    for each micro-batch the policy's own log-probs, loss and gradient
     check_rollouts   sampler and trainer must agree; this and the guards come before the optimiser runs
     log              the step's metrics, under the project's names
+
+With `trainer.num_iterations` above 1 further steps learn from the same batch: from `training_step` on, without
+`check_rollouts`, since the rollouts are those that agreed. A batch has the number of its first step.
 
 Scores travel with the rollouts as extra fields, and each trained reward is a TRL reward function that picks up its own
 column. TRL never sees rewards of weight 0: their columns would count as "scorable" where no trained reward applies, and
@@ -47,7 +50,7 @@ from blip3o_grpo.training.advantages import floored_advantages, group_spreads, s
 from blip3o_grpo.training.ahead import Ahead
 from blip3o_grpo.training.averaging import FILE as AVERAGED_FILE
 from blip3o_grpo.training.averaging import AveragedWeights
-from blip3o_grpo.training.callbacks import StopAfterStep
+from blip3o_grpo.training.callbacks import StopAfterBatch
 from blip3o_grpo.training.guards import Guards
 from blip3o_grpo.training.lora import merge_adapter, peft_config
 from blip3o_grpo.training.mismatch import (
@@ -61,6 +64,8 @@ from blip3o_grpo.training.mismatch import (
     weight_metrics,
 )
 from blip3o_grpo.training.parallel import prepare_reference
+from blip3o_grpo.training.reference import FILE as REFERENCE_FILE
+from blip3o_grpo.training.reference import MovingReference
 from blip3o_grpo.training.rows import columns, masked_row, reward_column
 from blip3o_grpo.training.schedule import prompt_schedule
 from blip3o_grpo.training.step_metrics import StepClock, batch_metrics, prompt_means
@@ -78,10 +83,10 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
     Args:
         ar: the AR part that learns. `reference` of the KL term is a copy of it as given.
         config: the run.
-        args: TRL arguments (see `blip3o_grpo.rank.make_args`); whole groups per rank, one optimiser step per batch.
+        args: TRL arguments (see `blip3o_grpo.rank.make_args`); whole groups per rank, whole batches per optimiser step.
         encoder: prompt format; its tokenizer is TRL's processing class.
         image_tokens: the action space.
-        prompts: training prompts; `prompt_schedule` says which step sees which.
+        prompts: training prompts; `prompt_schedule` says which batch sees which.
         pipeline: anything with `collect` and `sync_weights` of `rollout.RolloutPipeline`.
         recorder: keeps each group's best and worst image, of all ranks.
         summarise: makes metrics of a step's rewards, prompt by prompt (`step_metrics.prompt_means`).
@@ -123,8 +128,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self.averaged = AveragedWeights(section.ema.decay, self.folder.checkpoints) if section.ema else None
         self.ahead = Ahead(args.process_index)
         self.stale = False  # whether the step's rollouts are of older weights than its own
-        rollout = config.rollout
-        self.schedule = prompt_schedule(len(prompts), rollout.prompts_per_step, section.max_steps, config.seed)
+        num_batches = section.max_steps // section.num_iterations
+        self.schedule = prompt_schedule(len(prompts), config.rollout.prompts_per_step, num_batches, config.seed)
         super().__init__(
             model=ar,
             reward_funcs=[reward_column(reward.name) for reward in config.rewards if reward.weight],
@@ -138,7 +143,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
                 *([self.averaged] if self.averaged else []),
                 *callbacks,
                 self.guards,  # after the callback that writes the metrics
-                StopAfterStep(lambda: self.any_rank(self.folder.stop.exists())),
+                StopAfterBatch(section.num_iterations, lambda: self.any_rank(self.folder.stop.exists())),
             ],
         )
         self.remove_callback(PrinterCallback)
@@ -148,6 +153,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             reference.forward = self._image_forward(reference)
             reference = prepare_reference(reference, self.accelerator, config)
         self.set_reference(section.beta, reference)
+        self.moving: MovingReference | None = None
+        if section.sync_ref_model:
+            alpha, every = section.ref_model_mixup_alpha, section.ref_model_sync_steps
+            self.moving = MovingReference(reference, alpha, every, self.folder.checkpoints)
+            self.add_callback(self.moving)
 
     def _image_forward(self, ar: Qwen3ForCausalLM) -> Callable:
         """Forward of a model that is asked for nothing but image-token log-probs (and their entropy).
@@ -174,13 +184,13 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
     # The step, in its order.
 
     def sync_weights(self) -> None:
-        """Publish the current weights to samplers and decoders; TRL calls it before each rollout, on every rank.
+        """Publish the current weights to samplers and decoders; TRL calls it before each batch, on every rank.
 
         Waits until all of them have the weights: what is sampled next carries this step as its policy version. While
         rollouts are being drawn ahead, `collect` does it after them.
         """
         if not self.ahead.holds(self.step):
-            self._publish(averaged=False)
+            self._sync()
 
     def rollouts(self, places: Sequence[str]) -> dict[str, list]:
         """This rank's rollouts in TRL's form (`rows.columns`).
@@ -212,11 +222,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             raise StopRequested
         if drawn_ahead:
             self.ahead.taken()
-            self._publish(averaged=False)
+            self._sync()
         if self.run.rollout.max_staleness and step < self.run.trainer.max_steps:
             self.ahead.start(step + 1, partial(self._draw, step + 1, self._prompts_of(step + 1)))
-        self.guards.batch = batch
-        self.clock.rollout = time.perf_counter() - started
+        self.guards.see_batch(batch)
+        self.clock.rollout = time.perf_counter() - started - (self.clock.sync if drawn_ahead else 0.0)
         versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
         if versions - {step - 1, step - 1 - self.run.rollout.max_staleness}:
             raise RuntimeError(f"rollouts of step {step} come from policy versions {sorted(versions)}")
@@ -240,8 +250,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         return [self.prompts[place] for place in self.schedule[first : first + share]]
 
     def _record(self, step: int, batch: RolloutBatch) -> None:
-        every = self.run.rollout.record_every_steps
-        if self.recorder and every and (step == 1 or step % every == 0):
+        every, last = self.run.rollout.record_every_steps, step + self.run.trainer.num_iterations - 1
+        if self.recorder and every and (step == 1 or last // every > (step - 1) // every):
             picked = gather_object(self.recorder.pick(step, batch))  # rank after rank: the order of the prompts
             if self.accelerator.is_main_process:
                 self.recorder.write(step, picked)
@@ -256,8 +266,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Log-probs `[B, T]` of the image tokens at the sampling temperature, and entropies `[B, T]` if asked for.
 
-        TRL asks for the reference policy's, and in the loss for the policy's; those before the update are the same
-        unless several updates follow a batch (`one_forward`).
+        TRL asks for the reference policy's, and in the loss for the policy's, which before the first update are also
+        those of the policy that drew (`one_forward`).
 
         Args:
             model: policy or reference.
@@ -372,6 +382,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self._publish(averaged=self.averaged is not None and self.run.trainer.ema.use == "averaged")
         self.sync_again()
 
+    def _sync(self) -> None:
+        started = time.perf_counter()
+        self._publish(averaged=False)
+        self.clock.sync = time.perf_counter() - started
+
     def _publish(self, averaged: bool) -> None:
         with self.averaged.applied() if averaged else nullcontext():
             weights = self.accelerator.get_state_dict(self.model_wrapped)  # whole on rank 0, also when sharded
@@ -398,12 +413,14 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             with storage_errors(self.folder.checkpoints / f"checkpoint-{step}"):
                 self.wait_for_records()
                 write()
-                averages = self.averaged.full() if self.averaged else {}
+                beside = {AVERAGED_FILE: self.averaged} if self.averaged else {}
+                beside |= {REFERENCE_FILE: self.moving} if self.moving else {}
+                whole = {file: weights.full() for file, weights in beside.items()}
                 self.ahead.save(staging / f"checkpoint-{step}")
                 self.accelerator.wait_for_everyone()
                 if self.accelerator.is_main_process:
-                    if averages:
-                        save_file(averages, staging / f"checkpoint-{step}" / AVERAGED_FILE)
+                    for file, weights in whole.items():
+                        save_file(weights, staging / f"checkpoint-{step}" / file)
                     score = checkpoint_score(self.state.log_history, self.run, step)
                     finish_checkpoint(staging, step, self.run.checkpoint.keep, self.run.checkpoint.keep_best, score)
         except Exception:

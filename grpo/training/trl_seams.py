@@ -7,6 +7,8 @@ which looks at every name on its own; each entry ends with its test.
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -18,6 +20,18 @@ os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 https://github.com/huggingface/trl/issues/5119 (what it will become); test_trl_is_silent_about_rollout_func
 """
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+LENGTHS = "effectively weights each sequence by its completion length"
+
+
+def not_about_lengths(record: logging.LogRecord) -> bool:
+    """For TRL's logger: ratios of whole sequences with a loss of tokens weigh long ones more, and all images are as
+    long. test_trl_does_not_warn_of_lengths
+    """
+    return LENGTHS not in record.getMessage()
+
+
+logging.getLogger("trl.trainer.grpo_trainer").addFilter(not_about_lengths)
 
 from trl import import_utils  # noqa: E402
 
@@ -46,12 +60,41 @@ def kept_weight(loss_type: str, here: float, kept: float) -> float:
     """By what a micro-batch's loss counts more because rows are masked, so that the others' gradient stays as it is.
 
     Args:
-        loss_type: TRL's. `dapo` divides by the tokens that are not masked anyway; `bnpo` by those of the micro-batch;
-            `grpo` and `dr_grpo` by all rows.
+        loss_type: TRL's. `dapo`, `cispo` and `vespo` divide by the tokens that are not masked anyway; `bnpo`, and the
+            entropy bonus with any loss, by those of the micro-batch; `grpo`, `dr_grpo`, `sapo` and `luspo` by all rows.
         here: share of this rank's micro-batch that is not masked.
         kept: share of the whole batch.
     """
-    return {"dapo": 1.0, "bnpo": here / kept, "grpo": 1 / kept, "dr_grpo": 1 / kept}[loss_type]
+    if loss_type in ("dapo", "cispo", "vespo"):
+        return 1.0
+    return here / kept if loss_type == "bnpo" else 1 / kept
+
+
+MEANS_OF_TOKENS = ("kl", "entropy", "cispo_clip_ratio")
+"""Metrics that are means over tokens, or of ratios with one for a row over rows, beside all `..._mean`."""
+
+
+def of_kept(name: str, value: float, here: float, kept: float, of_rows: bool) -> float:
+    """What a metric of one micro-batch counts, so that the mean over micro-batches is that of what is not masked.
+
+    Where the ratio is one for a row, TRL counts masked rows: as never clipped, and in VESPO with weight 1.
+
+    Args:
+        name: TRL's.
+        value: as TRL computed it.
+        here: share of all ranks' micro-batch that is not masked.
+        kept: share of the whole batch.
+        of_rows: the ratio is one for a row (`importance_sampling_level: sequence`).
+
+    Returns:
+        NaN where nothing is known; TRL leaves it out of its means.
+    """
+    if name == "vespo/phi_seq_mean":
+        return (value - (1 - here)) / kept
+    if name in MEANS_OF_TOKENS or name.endswith("_mean"):
+        return value / kept if of_rows and "clip_ratio" in name else value * here / kept
+    unknown = {"clip_ratio/low_min": here < 1, "clip_ratio/high_max": here == 0}
+    return math.nan if of_rows and unknown.get(name) else value
 
 
 UNSYNCED = -1
@@ -69,6 +112,7 @@ class SeamedGRPOTrainer(GRPOTrainer):
         super().__init__(**kwargs)
         self._learnt: dict[str, Any] | None = None  # what a loss is being computed of
         self._seen: list[tuple[torch.Tensor, ...]] = []  # of the step's micro-batches so far
+        self._entropies: torch.Tensor | None = None  # of the micro-batch whose loss is being computed
         self._sync_before_rollouts()
 
     def _sync_before_rollouts(self) -> None:
@@ -102,10 +146,11 @@ class SeamedGRPOTrainer(GRPOTrainer):
             self.ref_model = reference
 
     def one_forward(self) -> bool:
-        """Whether the log-probs before the update are those of the update's own forward pass: one update follows a
-        batch, so no weight has changed in between. TRL asks the same without vLLM, and with vLLM computes them twice.
+        """Whether the log-probs before the first update of a batch are those of that update's own forward pass: it
+        learns from the whole batch, so no weight has changed in between. TRL does so without vLLM and with one update
+        only, else it computes them in a pass of their own.
         """
-        return self.args.gradient_accumulation_steps % (self.args.steps_per_generation * self.num_iterations) == 0
+        return self.args.gradient_accumulation_steps % self.args.steps_per_generation == 0
 
     @abstractmethod
     def weigh(self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -134,13 +179,17 @@ class SeamedGRPOTrainer(GRPOTrainer):
         with those of the plain model. test_log_probs_are_asked_for_by_these_names
         """
         logprobs, entropies = self.logprobs(model, input_ids, attention_mask, batch_size, compute_entropy)
+        self._entropies = entropies
         if self._learnt is not None and "importance_sampling_ratio" not in self._learnt:
             self._weigh(self._learnt, logprobs.detach())
         return logprobs, entropies, None
 
     def _weigh(self, inputs: dict[str, Any], logprobs: torch.Tensor) -> None:
-        """`importance_sampling_ratio`: fill in what TRL left out (`_generate_and_score_completions`); after the last
-        micro-batch all of the step's log-probs are known, and looked at."""
+        """`importance_sampling_ratio`, and for further updates `old_per_token_logps`: fill in what TRL left out
+        (`_generate_and_score_completions`); after the last micro-batch all of the step's log-probs are known, and
+        looked at. TRL keeps these inputs for the updates of a batch."""
+        if self.num_iterations > 1:
+            inputs["old_per_token_logps"] = logprobs
         mask = inputs["completion_mask"] * inputs["tool_mask"]
         weights = self.weigh(inputs["sampling_per_token_logps"], logprobs, mask)
         inputs["importance_sampling_ratio"] = weights
@@ -178,17 +227,19 @@ class SeamedGRPOTrainer(GRPOTrainer):
 
         TRL logs the difference of the log-probs but stops nowhere, and has no floor for a group's standard deviation;
         the keys of the batch are its own. Where the update's own forward pass tells the log-probs (`one_forward`), TRL
-        believes for as long that nothing is to be corrected, and computes none.
+        believes for as long that nothing is to be corrected and one update follows, and computes none.
         https://github.com/huggingface/trl/issues/5119; test_the_losses_inputs_hold_both_log_probs,
         test_advantages_are_replaced_in_the_batch, test_one_forward_gives_the_numbers_of_two
         """
-        self.vllm_importance_sampling_correction = not self.one_forward()
+        updates, one_forward = self.num_iterations, self.one_forward()
+        self.vllm_importance_sampling_correction = not one_forward
+        self.num_iterations = 1 if one_forward else updates
         try:
             batch = super()._generate_and_score_completions(inputs)
         finally:
-            self.vllm_importance_sampling_correction = True
+            self.vllm_importance_sampling_correction, self.num_iterations = True, updates
         batch["advantages"] = self.see_rewards(self.gathered_rewards, batch["advantages"])
-        if not self.one_forward():
+        if not one_forward:
             self.check_rollouts(
                 batch["sampling_per_token_logps"],
                 batch["old_per_token_logps"],
@@ -199,9 +250,9 @@ class SeamedGRPOTrainer(GRPOTrainer):
         return batch
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-        """Overridden: TRL shuffles a batch before it cuts it into micro-batches, for the sake of several updates.
+        """Overridden: TRL shuffles a batch before it cuts it into micro-batches, for updates on parts of it.
 
-        Of one update only the sum counts, and siblings side by side share the reading of their prompt.
+        Of an update on the whole only the sum counts, and siblings side by side share the reading of their prompt.
         https://github.com/huggingface/trl/pull/3283; test_micro_batches_hold_whole_groups
         """
         self._in_order = None
@@ -214,8 +265,9 @@ class SeamedGRPOTrainer(GRPOTrainer):
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Overridden, for batches with dropped groups only: their rows, which are masked, count in TRL's means.
 
-        `num_items_in_batch` counts the tokens of all ranks and micro-batches that are not masked. Loss and metrics
-        (`_metrics`) of a micro-batch are weighed so that means over ranks and micro-batches are means over those.
+        `num_items_in_batch` counts the tokens of all ranks and micro-batches that are not masked. Loss, its entropy
+        bonus (`_entropy_bonus_enabled`) and metrics (`_metrics`) of a micro-batch are weighed so that means over ranks
+        and micro-batches are means over those.
         https://github.com/huggingface/trl/issues/6369 (`dapo` is right);
         test_a_dropped_group_changes_nothing_for_the_others
         """
@@ -223,7 +275,7 @@ class SeamedGRPOTrainer(GRPOTrainer):
         try:
             return self._loss_of_kept(model, inputs, *args, **kwargs)
         finally:
-            self._learnt = None
+            self._learnt = self._entropies = None
 
     def _loss_of_kept(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         mask = inputs["completion_mask"] * inputs["tool_mask"]
@@ -232,12 +284,36 @@ class SeamedGRPOTrainer(GRPOTrainer):
         if kept == 1:
             return super().compute_loss(model, inputs, *args, **kwargs)
         before = {name: len(values) for name, values in self._metrics["train"].items()}
+        coefficient = self._bonus_coefficient()
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         here = self.accelerator.reduce(mask.sum().double(), reduction="mean").item() / mask.numel()
+        of_rows = self.importance_sampling_level == "sequence"
         for name, values in self._metrics["train"].items():
-            if len(values) > before.get(name, 0) and (name in ("kl", "entropy") or name.endswith("_mean")):
-                values[-1] *= here / kept
-        return loss * kept_weight(self.loss_type, (mask.sum() / mask.numel()).item(), kept)
+            if len(values) > before.get(name, 0):
+                values[-1] = of_kept(name, values[-1], here, kept, of_rows)
+        own = (mask.sum() / mask.numel()).item()
+        weight = kept_weight(self.loss_type, own, kept)
+        loss = loss * weight
+        if coefficient:
+            loss = loss - (kept_weight("bnpo", own, kept) - weight) * coefficient * self._mean_entropy(mask)
+        return loss
+
+    def _bonus_coefficient(self) -> float:
+        """What TRL is about to multiply the mean entropy by; `_last_world_entropy` is that of the last step.
+
+        test_a_dropped_group_leaves_the_others_gradient_as_it_is
+        """
+        if not self._entropy_bonus_enabled:
+            return 0.0
+        off = self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target
+        return 0.0 if off else self.entropy_coef
+
+    def _mean_entropy(self, mask: torch.Tensor) -> torch.Tensor:
+        """The micro-batch's mean entropy as TRL's bonus has it."""
+        if self.top_entropy_quantile < 1:
+            mask = mask * self.get_high_entropy_mask(self._entropies, mask, 1 - self.top_entropy_quantile)
+        mean = (self._entropies * mask).sum() / mask.sum().clamp(min=1.0)
+        return mean / self.current_gradient_accumulation_steps
 
     def add_metrics(self, metrics: Mapping[str, float]) -> None:
         """`_metrics`: log these values with the current step.

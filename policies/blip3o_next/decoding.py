@@ -45,6 +45,7 @@ def decode_completions(
     *,
     num_steps: int = 30,
     guidance_scale: float = 2.0,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> torch.Tensor:
     """Images `[B, H, W, 3]` uint8 of image tokens, on the CPU.
 
@@ -55,6 +56,7 @@ def decode_completions(
         seeds: of the diffusion noise, one per image.
         num_steps: Euler steps.
         guidance_scale: of classifier-free guidance.
+        guidance_interval: noise levels between which it acts (`BLIP3oNext.denoise`).
     """
     hidden = completion_hidden_states(policy, prompt_ids, tokens)
-    return policy.decode(hidden, policy.noise(seeds), num_steps, guidance_scale).cpu()
+    return policy.decode(hidden, policy.noise(seeds), num_steps, guidance_scale, guidance_interval).cpu()

@@ -198,11 +198,17 @@ class BLIP3oNext(nn.Module):
 
     @torch.no_grad()
     def denoise(
-        self, hidden: torch.Tensor, noise: torch.Tensor, num_steps: int = 30, guidance_scale: float = 2.0
+        self,
+        hidden: torch.Tensor,
+        noise: torch.Tensor,
+        num_steps: int = 30,
+        guidance_scale: float = 2.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
     ) -> torch.Tensor:
         """Latents `[B, C, h, w]` decoded from hidden states `[B, T + 1, D]` with classifier-free guidance.
 
-        The unconditional branch is the connector applied to zeros. Captions are read once for all steps
+        Guidance acts in the steps whose noise level (1: noise alone, 0: none) lies in `guidance_interval`; the others
+        cost half. The unconditional branch is the connector applied to zeros. Captions are read once for all steps
         (`caption_once`), and the first unconditional step is done once per distinct noise. The head computes in its own
         dtype; latents, guidance and Euler steps stay in the noise's float32, so a bfloat16 head does not round the
         latents in every step.
@@ -211,12 +217,13 @@ class BLIP3oNext(nn.Module):
 
         scheduler = self.scheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist(), device=noise.device)
-        guided = guidance_scale != 1
-        nothing = self.connector(torch.zeros_like(hidden[:1, :1])) if guided else None
+        low, high = guidance_interval
+        guided = [guidance_scale != 1 and low <= level <= high for level in scheduler.sigmas[:-1].tolist()]
+        nothing = self.connector(torch.zeros_like(hidden[:1, :1])) if any(guided) else None
         latents, everyone = noise, torch.arange(len(noise), device=noise.device)
         with captions_read_once(self.sana, self.connector(hidden), nothing) as velocity_of:
             for number, timestep in enumerate(scheduler.timesteps):
-                if guided:
+                if guided[number]:
                     first, which = distinct_rows(noise) if number == 0 else (everyone, everyone)
                     velocity = velocity_of(torch.cat([latents[first], latents]), timestep)
                     without, with_condition = velocity[: len(first)][which], velocity[len(first) :]
@@ -237,10 +244,15 @@ class BLIP3oNext(nn.Module):
         return (self.latents_to_pixels(latents) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
     def decode(
-        self, hidden: torch.Tensor, noise: torch.Tensor, num_steps: int = 30, guidance_scale: float = 2.0
+        self,
+        hidden: torch.Tensor,
+        noise: torch.Tensor,
+        num_steps: int = 30,
+        guidance_scale: float = 2.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
     ) -> torch.Tensor:
         """RGB images `[B, H, W, 3]` uint8 from hidden states `[B, T + 1, D]` and noise `[B, C, h, w]`."""
-        return self.latents_to_images(self.denoise(hidden, noise, num_steps, guidance_scale))
+        return self.latents_to_images(self.denoise(hidden, noise, num_steps, guidance_scale, guidance_interval))
 
 
 def write_config(folder: Path, config: Qwen3Config) -> None:

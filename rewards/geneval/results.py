@@ -23,7 +23,7 @@ from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.regular_files import MAX_BYTES, open_regular, other_kind
 from blip3o_grpo.rewards.geneval.records import TAG_TABLE
-from blip3o_grpo.rewards.suites import ScoredPrompt
+from blip3o_grpo.rewards.scored_prompt import ScoredPrompt
 
 PROMPT_FOLDER = re.compile(r"\d{5}")
 

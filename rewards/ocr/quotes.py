@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from blip3o_grpo.rewards.ocr.normalise import letters
 from blip3o_grpo.rewards.types import RewardError
 
 _MARK = re.compile(
@@ -77,7 +78,7 @@ class _Mark:
 
 
 def quoted_spans(prompt: str) -> list[str]:
-    """Texts between quotation marks, in order, stripped; blank ones are left out.
+    """Texts between quotation marks, in order, stripped; blank ones are left out, and those without a visible letter.
 
     Raises:
         RewardError: a quotation is never closed.
@@ -97,7 +98,7 @@ def quoted_spans(prompt: str) -> list[str]:
             f"prompt {prompt!r}: the quotation that begins with {prompt[begin : last.start + 20]!r} is never closed; "
             "close it, or write the text as the record's target_text"
         )
-    return [span.strip() for span in states["", 0].spans if span.strip()]
+    return [span.strip() for span in states["", 0].spans if letters(span)]
 
 
 def target_texts(prompt: str, metadata: Mapping[str, Any]) -> list[str]:
@@ -114,7 +115,7 @@ def target_texts(prompt: str, metadata: Mapping[str, Any]) -> list[str]:
     texts = [wanted] if isinstance(wanted, str) else wanted
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise RewardError(f"prompt {prompt!r}: target_text must be a string or a list of strings, not {wanted!r}")
-    return [text.strip() for text in texts if text.strip()]
+    return [text.strip() for text in texts if letters(text)]
 
 
 def _marks(prompt: str) -> Iterator[_Mark]:

@@ -12,7 +12,7 @@ import torch
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.decoding import decode_completions, prepare_head
 from blip3o_grpo.policies.blip3o_next.tied import load_weights
-from blip3o_grpo.rollout.messages import DecodedChunk, SampledChunk, Snapshot
+from blip3o_grpo.rollout.messages import DecodedChunk, Denoising, SampledChunk, Snapshot
 from blip3o_grpo.rollout.weights.packing import unpack_weights
 from blip3o_grpo.rollout.workers.base import Worker
 from blip3o_grpo.rollout.workers.compiler import check_compiler
@@ -59,15 +59,15 @@ class Decoder(Worker):
         """Replace the AR part's weights."""
         load_weights(self._policy.ar, dict(unpack_weights(values)))
 
-    def decode(self, sampled: SampledChunk, part: slice, num_steps: int, snapshot: Snapshot) -> DecodedChunk:
-        """Images of the groups `part` of a sampled chunk, all in one batch, in `num_steps` Euler steps."""
+    def decode(self, sampled: SampledChunk, part: slice, denoising: Denoising, snapshot: Snapshot) -> DecodedChunk:
+        """Images of the groups `part` of a sampled chunk, all in one batch."""
         requests = sampled.requests[part]
         with self.busy("decode", requests):
             self.use(snapshot)
-            groups = self._decode(sampled, part, num_steps)
+            groups = self._decode(sampled, part, denoising)
         return DecodedChunk(requests, groups, self.work())
 
-    def _decode(self, sampled: SampledChunk, part: slice, num_steps: int) -> tuple[np.ndarray, ...]:
+    def _decode(self, sampled: SampledChunk, part: slice, denoising: Denoising) -> tuple[np.ndarray, ...]:
         requests = sampled.requests[part]
         with self.timed(), torch.inference_mode():  # not around `use`: inference tensors cannot be overwritten later
             prompts, tokens, seeds = [], [], []
@@ -80,8 +80,9 @@ class Decoder(Worker):
                 prompts,
                 torch.from_numpy(np.stack(tokens).astype(np.int64)),
                 seeds,
-                num_steps=num_steps,
+                num_steps=denoising.num_steps,
                 guidance_scale=self._guidance_scale,
+                guidance_interval=denoising.guidance_interval,
             ).numpy()
             ends = np.cumsum([request.group_size for request in requests])
             return tuple(np.ascontiguousarray(group) for group in np.split(images, ends[:-1]))

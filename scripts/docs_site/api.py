@@ -7,7 +7,16 @@ import blip3o_grpo
 KINDS = {
     "Configurations": ("load_recipe", "load_warmstart", "load_study", "RunConfig", "WarmstartConfig"),
     "Training": ("train", "TrainingResult", "warm_start", "WarmstartResult", "plan", "RunStopped"),
-    "Images and measuring": ("sample", "evaluate", "SuiteResult", "compare_steps", "write_report", "BLIP3oNext"),
+    "Images and measuring": (
+        "sample",
+        "evaluate",
+        "SuiteResult",
+        "benchmark",
+        "BenchmarkReport",
+        "compare_steps",
+        "write_report",
+        "BLIP3oNext",
+    ),
     "Studies": ("ablate", "rescore"),
     "Rewards": (
         "check_reward",

@@ -18,6 +18,8 @@ from scripts.docs_site.near import near
 PROGRAM = "blip3o-grpo"
 WRITTEN = ("--out", "--json", "--results", "--work", "--output")
 """Options whose value is a file that the command writes."""
+SUITE_OPTION = "--suite-option"
+"""Its NAME=VALUE are a suite's own, not settings."""
 TAKES_RECIPE = {"train": RECIPES, "plan": RECIPES, "doctor": RECIPES, "warmstart": RECIPES, "ablate": STUDIES}
 
 
@@ -90,7 +92,7 @@ class Shell:
                     continue
                 if not options[name].is_flag:
                     value = value if equals else next(rest, "")
-                    if name not in WRITTEN:
+                    if name not in (*WRITTEN, SUITE_OPTION):
                         yield from self.names.value_problems(value, schemas, RECIPES if name == "--config" else None)
                 continue
             yield from self.names.value_problems(word, schemas, recipe_in)

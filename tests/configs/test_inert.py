@@ -10,11 +10,14 @@ from blip3o_grpo.configs import load_run_config, load_warmstart_config
 from blip3o_grpo.configs.inert import inert_options, inert_warmstart_options
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RATIO = "every batch gets one optimiser step, so the ratio to the policy that drew is 1 and never clipped"
-LOSSES = (
-    "all completions have the same length and every batch gets one optimiser step, so grpo, dr_grpo, dapo and bnpo are "
-    "the same loss"
-)
+ONE = "every batch gets one optimiser step (num_iterations), so the ratio to the policy that drew is 1"
+RATIO = f"{ONE} and never clipped"
+LOSSES = "all completions have the same length, so grpo, dr_grpo, dapo and bnpo are the same loss"
+TWO = ("trainer.num_iterations=2", "checkpoint.every_steps=10")
+SEQUENCES = ("trainer.vllm_importance_sampling_mode=sequence_mask",)
+GSPO = "trainer.importance_sampling_level=sequence"
+CISPO = ("trainer.epsilon_high=5", "trainer.loss_type=cispo")
+OFF = "use_adaptive_entropy is false"
 GDPO = "trainer.multi_objective_aggregation=normalize_then_sum"
 CASES = {
     ("trainer.epsilon=0.3",): RATIO,
@@ -22,6 +25,28 @@ CASES = {
     ("trainer.loss_type=grpo",): LOSSES,
     ("trainer.loss_type=dr_grpo",): LOSSES,
     ("trainer.loss_type=bnpo",): LOSSES,
+    (*TWO, "trainer.loss_type=bnpo"): LOSSES,
+    ("trainer.delta=4.0",): RATIO,
+    CISPO: f"{ONE}, where its gradient is that of dapo",
+    ("trainer.loss_type=sapo",): f"{ONE}, where its gradient is that of dapo",
+    ("trainer.sapo_temperature_pos=2.0",): "loss_type is dapo",
+    (*TWO, "trainer.sapo_temperature_neg=2.0"): "loss_type is dapo",
+    ("trainer.loss_type=vespo", "trainer.sapo_temperature_neg=2.0"): "loss_type is vespo",
+    ("trainer.vespo_k_pos=1.0",): "loss_type is dapo",
+    ("trainer.vespo_lambda_pos=1.0",): "loss_type is dapo",
+    ("trainer.vespo_k_neg=1.0",): "loss_type is dapo",
+    (*TWO, "trainer.loss_type=sapo", "trainer.vespo_lambda_neg=1.0"): "loss_type is sapo",
+    (*SEQUENCES, "trainer.beta=0", GSPO): f"{ONE}, of tokens and of images",
+    (*SEQUENCES, "trainer.use_bias_correction_kl=false", GSPO): f"{ONE}, of tokens and of images",
+    ("trainer.entropy_coef_min=0.01",): OFF,
+    ("trainer.entropy_coef_max=0.5",): OFF,
+    ("trainer.entropy_coef_delta=0.01",): OFF,
+    ("trainer.entropy_coef=0.01", "trainer.entropy_target=2.0"): OFF,
+    ("trainer.ref_model_mixup_alpha=0.5",): "sync_ref_model is false",
+    ("trainer.ref_model_sync_steps=5",): "sync_ref_model is false",
+    ("trainer.ref_model_sync_steps=40", "trainer.sync_ref_model=True"): "ref_model_sync_steps=40 are not over before "
+    "the last of max_steps=40",
+    ("trainer.beta=0", "trainer.use_bias_correction_kl=False"): "with beta=0 there is no KL",
     (GDPO, "trainer.scale_rewards=batch"): "multi_objective_aggregation: normalize_then_sum divides by the standard "
     "deviation in the group, and then by the batch's",
     ("trainer.scale_rewards=none", "trainer.min_group_std=0.1"): "scale_rewards: none divides by no standard deviation",
@@ -36,6 +61,7 @@ CASES = {
     ("guards.non_finite=stop", "guards.max_skips=1"): "guards.non_finite and guards.mismatch are stop, so no step is "
     "skipped",
     ("trainer.beta=0", "warnings.kl_budget=0.1"): "with trainer.beta=0 the KL to the start is not measured",
+    ("rollout.guidance_scale=1", "rollout.guidance_interval=[0.5, 1.0]"): "rollout.guidance_scale=1 is no guidance",
     ("rollout.record_every_steps=0", "rollout.record_images=all"): "rollout.record_every_steps=0 records none",
     (
         "rewards.0.replicas=1",
@@ -51,7 +77,22 @@ ACTING = [
     ("trainer.epsilon=0.2", "trainer.loss_type=dapo"),  # the defaults
     ("trainer.scale_rewards=batch", "trainer.min_group_std=0.1"),
     (GDPO, "trainer.min_group_std=0.1"),
+    (*TWO, "trainer.epsilon=0.3", "trainer.epsilon_high=0.4", "trainer.delta=4.0"),
+    (*TWO, *CISPO),
+    (*TWO, "trainer.loss_type=sapo", "trainer.sapo_temperature_pos=2.0", "trainer.sapo_temperature_neg=2.0"),
+    ("trainer.loss_type=vespo", "trainer.vespo_k_pos=1.0", "trainer.vespo_k_neg=1.0", "trainer.vespo_lambda_neg=1.0"),
+    ("trainer.loss_type=luspo", GSPO),
+    (*SEQUENCES, "trainer.beta=0", "trainer.loss_type=luspo", GSPO),
+    (GSPO, "trainer.beta=0"),  # weights of the sampler's difference are of tokens
+    (*SEQUENCES, GSPO),  # the KL's factor is the image's
+    (*SEQUENCES, "trainer.beta=0", "trainer.top_entropy_quantile=0.2", GSPO),
+    (*SEQUENCES, *TWO, "trainer.beta=0", GSPO),
+    ("trainer.entropy_coef=0.01", "trainer.off_policy_mask_threshold=0.5", "trainer.top_entropy_quantile=0.2"),
+    ("trainer.use_adaptive_entropy=true", "trainer.entropy_target=2.0", "trainer.entropy_coef_max=0.5"),
+    ("trainer.sync_ref_model=true", "trainer.ref_model_sync_steps=39", "trainer.ref_model_mixup_alpha=0.5"),
+    ("trainer.adam_beta1=0.8", "trainer.adam_beta2=0.99", "trainer.adam_epsilon=1e-15"),
     (GDPO, "trainer.scale_rewards=none", "trainer.min_group_std=0.1", "trainer.scale_rewards=group"),
+    ("rollout.guidance_scale=3", "rollout.guidance_interval=[0.5,1]"),
     ("trainer.warmup_steps=5",),  # the recipe's schedule is cosine
     ("trainer.lr_scheduler_type=constant_with_warmup", "trainer.warmup_steps=5"),
     ("guards.reward_share=0.3", "guards.window_steps=9", "guards.max_skips=1"),

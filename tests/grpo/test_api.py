@@ -72,7 +72,7 @@ def test_a_shipped_recipe_has_a_name(tmp_path, monkeypatch):
         (lambda: bg.plan(DEFAULT_RECIPE), "expected a RunConfig"),
         (lambda: bg.warm_start(bg.load_recipe("tiny_ocr")), "expected a WarmstartConfig"),
         (lambda: bg.ablate("tiny_rewards"), "expected a StudyConfig"),
-        (lambda: bg.evaluate("tiny", suite="sight"), "known suites: geneval, ocr"),
+        (lambda: bg.evaluate("tiny", suite="sight"), "known suites: dpg, geneval, longtext, ocr"),
         (lambda: bg.evaluate("tiny", recipe="tiny_orc"), "did you mean 'tiny_ocr'?"),
         (lambda: bg.sample("tiny", "a sign", images=0), "images is 0; it must be at least 1"),
         (lambda: bg.sample("tiny", "a sign", temperature=0), "temperature is 0; it must be above 0"),

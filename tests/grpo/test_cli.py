@@ -70,7 +70,7 @@ def test_configuration_mistakes(nothing_loads, recipe, tmp_path):
     assert "micro_batch_size=3 does not divide" in error_line("train", recipe(), "trainer.micro_batch_size=3")
     assert "no such file" in error_line("train", tmp_path / "nothing.yaml")
     assert "nothing.yaml: no such file" in error_line("warmstart", tmp_path / "nothing.yaml")
-    assert "known suites: geneval, ocr" in error_line("eval", "tiny", "--suite", "sight")
+    assert "known suites: dpg, geneval, longtext, ocr" in error_line("eval", "tiny", "--suite", "sight")
 
 
 def test_reward_mistakes(nothing_loads, recipe):

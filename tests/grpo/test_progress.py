@@ -159,6 +159,8 @@ def test_the_only_reward_is_not_named_twice_and_a_missing_value_is_a_dash():
     assert describe(line, [RewardSection(name="ocr")]).startswith("ocr 0.400 (")
     assert describe(line, [RewardSection(name="ocr", weight=2.0)]).startswith("reward 0.500  ocr 0.400 (")
     assert describe({"step": 1, "reward/mean": None}).startswith("reward –")
+    again = {"step": 2, "loss": 0.1, "kl/reference": 0.0031, "time/train": 2.0, "time/rollout": 0.0}
+    assert describe(again, [RewardSection(name="ocr")]) == "same images  kl 0.0031  train 2.0s"
     few = {"reward/mean": 0.5, "reward/ocr": 0.5, **estimate([0.4, 0.6]).as_metrics("reward/ocr")}
     assert "ocr 0.500 (no interval)  n=2 prompts" in describe(few, [RewardSection(name="ocr")])
 

@@ -43,6 +43,8 @@ WRONG = {
     "logger": (["train", RECIPE, "report_to=[wandb]"], "wandb is not installed"),
     "placement": (["train", RECIPE, "trainer.parallel.type=fsdp2"], "needs GPUs"),
     "suite": (["eval", "tiny", "--suite", "genevall"], "did you mean 'geneval'?"),
+    "benchmark's data": (["eval", "tiny", "--suite", "dpg", "--data", "nope.csv"], "no such file; --data names"),
+    "saved result": (["eval", "nope.json", "--suite", "dpg"], "nope.json"),
     "evaluated policy": (["eval", "tinyy"], "did you mean `tiny`?"),
     "compared policy": (["eval", "tiny", "--compare", "tinyy"], "no such folder"),
     "sampled policy": (["sample", "a sign", "--policy", "tinyy"], "no such folder"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -63,6 +64,24 @@ def test_denoising_equals_a_plain_guided_euler_loop(policy, written):
     torch.testing.assert_close(decoded, latents, atol=1e-5, rtol=0)
     expected = ((expected / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     assert (policy.decode(hidden, noise, 3).int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("interval", [(0.5, 1.0), (0.0, 0.5), (0.3, 0.7)])
+def test_guidance_acts_between_its_noise_levels_only(policy, written, interval):
+    """By hand, with diffusers' own scheduler: of three steps the levels are 1, 2/3 and 1/3."""
+    hidden, noise = policy.hidden_states(*written).detach(), policy.noise([1, 2, 3])
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(policy.scheduler.config)
+    scheduler.set_timesteps(sigmas=[1.0, 2 / 3, 1 / 3])
+    latents, with_caption, without = noise, policy.connector(hidden), policy.connector(torch.zeros_like(hidden))
+    with torch.no_grad():
+        for level, timestep in zip([1.0, 2 / 3, 1 / 3], scheduler.timesteps, strict=True):
+            velocity = policy.sana(latents, with_caption, timestep.expand(3)).sample
+            if interval[0] <= level <= interval[1]:
+                unconditional = policy.sana(latents, without, timestep.expand(3)).sample
+                velocity = unconditional + 2.0 * (velocity - unconditional)
+            latents = scheduler.step(velocity, timestep, latents).prev_sample
+    found = policy.denoise(hidden, noise, num_steps=3, guidance_interval=interval)
+    torch.testing.assert_close(found, latents, atol=1e-5, rtol=0)
 
 
 def test_guidance_of_one_skips_the_unconditional_branch(policy, written):

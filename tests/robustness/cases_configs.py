@@ -63,6 +63,11 @@ OVERRIDES = [
     ("trainer.micro_batch_size=3", "micro_batch_size=3 does not divide"),
     ("cluster.trainers=3", "does not divide over cluster.trainers=3"),
     ("rewards=[{name: ocr}, {name: ocr}]", "'ocr' is used twice"),
+    ("trainer.num_iterations=7", "is no multiple of trainer.num_iterations=7"),
+    ("trainer.loss_type=cispo", "trainer.epsilon_high is not given"),
+    ("trainer.loss_type=luspo", "give sequence"),
+    ("trainer.steps_per_generation=2", "for more steps on the same ones trainer.num_iterations"),
+    ("trainer={sync_ref_model: true, beta: 0}", "with beta=0 there is no reference"),
     # rewards
     ("rewards.0.name=OCR", "'rewards.0.name' is 'OCR'"),
     ("rewards.0.name=../x", "'rewards.0.name' is '../x'"),

@@ -12,6 +12,7 @@ import torch
 
 from blip3o_grpo.policies import image_logprobs
 from blip3o_grpo.rollout import RolloutError, completion_seed, noise_seed
+from blip3o_grpo.rollout.messages import Denoising
 from tests.rollout.killing import killing, pid_of
 
 
@@ -186,9 +187,12 @@ def test_too_long_prompt_is_refused(pipeline):
 
 
 def test_numbers_of_diffusion_steps_share_completions_and_noise(pipeline, prompts):
-    few, many = pipeline.collect_each(prompts[:3], 5, (1, 2), group_size=3)
+    ways = (Denoising(1, (0.0, 1.0)), Denoising(2, (0.0, 1.0)), Denoising(2, (0.6, 1.0)))
+    few, many, half_guided = pipeline.collect_each(prompts[:3], 5, ways, group_size=3)
     assert np.array_equal(tokens_of(few), tokens_of(many))
+    assert np.array_equal(tokens_of(half_guided), tokens_of(many))
     assert not np.array_equal(images_of(few), images_of(many))
+    assert not np.array_equal(images_of(half_guided), images_of(many))
     assert np.array_equal(images_of(many), images_of(pipeline.collect(prompts[:3], 5, num_diffusion_steps=2)))
 
 

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 import blip3o_grpo.cluster
 from blip3o_grpo.cli import app
 from blip3o_grpo.configs import ConfigError
-from blip3o_grpo.evaluation.diffusion_steps import agreement, check_steps, summarise_steps
+from blip3o_grpo.evaluation.diffusion_steps import agreement, summarise_steps, ways_to_paint
 from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
+from blip3o_grpo.rollout.messages import Denoising
 
 GENERATOR = np.random.default_rng(0)
 MOST = GENERATOR.random((12, 8))
@@ -75,7 +76,10 @@ def test_groups_that_lose_their_spread_are_counted_and_correlate_with_nothing():
 def test_summary_leaves_out_groups_that_one_batch_lacks_and_rewards_without_scores():
     scores = {4: MOST[:3], 30: MOST[:4] / 2}
     scores[4][0, 0] = np.nan
-    result = summarise_steps({4: batch(scores[4], "abc", 4.8), 30: batch(scores[30], "abcd", 32.0)}, ["ocr", "tags"])
+    few, many = Denoising(4, (0.0, 1.0)), Denoising(30, (0.0, 1.0))
+    result = summarise_steps(
+        {few: batch(scores[4], "abc", 4.8), many: batch(scores[30], "abcd", 32.0)}, ["ocr", "tags"]
+    )
     assert (result.num_prompts, result.images_per_prompt) == (3, 8)
     few, most = result.rows
     assert (few.reward, few.num_steps, most.num_steps) == ("ocr", 4, 30)
@@ -89,12 +93,28 @@ def test_summary_leaves_out_groups_that_one_batch_lacks_and_rewards_without_scor
 
 def test_steps_come_from_the_user_or_from_rollouts_and_evaluations(make_config):
     config = make_config(rollout={"num_diffusion_steps": 4}, evaluation={"num_diffusion_steps": 30})
-    assert check_steps(None, config) == [4, 30]
-    assert check_steps([30, 8, 4, 8], config) == [4, 8, 30]
+    assert [way.num_steps for way in ways_to_paint(None, None, config)] == [4, 30]
+    assert [way.num_steps for way in ways_to_paint([30, 8, 4, 8], None, config)] == [4, 8, 30]
     with pytest.raises(ConfigError, match="at least two different numbers, such as --steps 4,30"):
-        check_steps(None, make_config(rollout={"num_diffusion_steps": 4}))
+        ways_to_paint(None, None, make_config(rollout={"num_diffusion_steps": 4}))
     with pytest.raises(ConfigError, match="0 diffusion steps decode nothing"):
-        check_steps([0, 4], config)
+        ways_to_paint([0, 4], None, config)
+
+
+def test_an_interval_of_guidance_is_compared_with_the_most_steps_under_the_settings_own(make_config):
+    config = make_config(rollout={"num_diffusion_steps": 4})
+    half, whole = (0.5, 1.0), (0.0, 1.0)
+    assert ways_to_paint([8, 4], half, config) == [Denoising(4, half), Denoising(8, half), Denoising(8, whole)]
+    assert ways_to_paint(None, half, config) == [Denoising(4, half), Denoising(4, whole)]
+    for interval, message in (
+        ((0.5, 0.5), "0 <= LOW < HIGH <= 1"),
+        ((0, 2), "0 <= LOW"),
+        (whole, "nothing to compare"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ways_to_paint([4], interval, config)
+    with pytest.raises(ConfigError, match="there is no guidance"):
+        ways_to_paint([4], half, make_config(rollout={"guidance_scale": 1}))
 
 
 def test_mistakes_are_one_line(tmp_path):
@@ -105,6 +125,8 @@ def test_mistakes_are_one_line(tmp_path):
 
     assert "expected whole numbers with commas" in error("tiny", "--steps", "4;8")
     assert "nothing to compare" in error("tiny", "--steps", "4")
+    for interval in ("0.5", "a,b", "0,0.5,1"):
+        assert "expected LOW,HIGH, such as 0.3,1" in error("tiny", "--guidance-interval", interval)
     assert "no such file" in error("tiny", "--config", str(tmp_path / "none.yaml"), "--steps", "4,8")
     assert "no such folder" in error(str(tmp_path / "none"), "--steps", "4,8")
 
@@ -114,10 +136,23 @@ def test_the_tiny_policy_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
     prompts = Path(tmp_path / "prompts.txt")
     prompts.write_text('a red sign that says "TAXI"\na blue sign that says "CAFE"\n', encoding="utf-8")
-    options = ["--steps", "1,4", "--images", "3", "--prompts", str(prompts), "--json", "--set", f"run_dir={tmp_path}"]
+    options = [
+        "--steps",
+        "1,4",
+        "--guidance-interval",
+        "0.6,1",
+        "--images",
+        "3",
+        "--prompts",
+        str(prompts),
+        "--json",
+        "--set",
+        f"run_dir={tmp_path}",
+    ]
     result = CliRunner().invoke(app, ["steps", "tiny", *options])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout.splitlines()[-1])
     assert (report["num_prompts"], report["images_per_prompt"]) == (2, 3)
-    assert [row["num_steps"] for row in report["rows"] if row["reward"] == "ocr"] == [1, 4]
+    assert [row["num_steps"] for row in report["rows"] if row["reward"] == "ocr"] == [1, 4, 4]
+    assert [row["guidance_interval"] for row in report["rows"][:3]] == [[0.6, 1], [0.6, 1], [0, 1]]
     assert blip3o_grpo.cluster.ray.is_initialized() is False

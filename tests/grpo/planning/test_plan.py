@@ -201,6 +201,23 @@ def test_times_scale_from_a_measured_run(make_config, policy_path):
     assert measure_run(run).source.endswith("medians of 2 steps")
 
 
+def test_several_updates_share_the_seconds_of_a_rollout(make_config, policy_path):
+    """In what is predicted, and in what is measured: the second step of a batch has no stages before the training."""
+    updates = {"num_iterations": 2}
+    run = write_run(make_config(trainer=updates), {"sample": 0.8, "decode": 3.2, "score": 1.6, "train": 2.4})
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines[1::2]:
+        for name in ("sample", "decode", "score"):
+            del line[f"time/{name}"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    times = measured_times(make_config(), policy_path, run)
+    once, twice = predict(make_config(), times), predict(make_config(trainer=updates), times)
+    for name in ("sample", "decode", "score"):
+        assert twice[name] == pytest.approx(once[name] / 2)
+    assert once["decode"] == pytest.approx(3.2) and once["train"] == twice["train"] == pytest.approx(2.4)
+    assert twice["step at best"] == pytest.approx(1.6 + 2.4)
+
+
 def test_a_run_of_another_device_measures_nothing_here(make_config, policy_path):
     run = write_run(make_config(), {"sample": 1, "decode": 1, "score": 1, "train": 1})
     on_gpus = {f"gpus_per_{kind}": 1 for kind in ("trainer", "sampler", "decoder")}

@@ -18,6 +18,9 @@ from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.report import charts, write_report
 from blip3o_grpo.report.axes import Axis
 from blip3o_grpo.report.build import duration
+from blip3o_grpo.report.curves import Curves
+from blip3o_grpo.report.reading import read_run
+from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import hold
 
 
@@ -298,6 +301,19 @@ def test_chart_needs_a_number_and_escapes_labels():
     svg = charts.draw("x", [charts.Line("<i>$a$", [1, 2], [0.5, None])])
     assert "&lt;i&gt;$a$" in svg and "<i>" not in svg
     assert "#0101" not in svg and "var(--series-0)" in svg
+
+
+def test_steps_on_the_same_images_leave_no_gaps_in_the_curves_of_new_ones(tmp_path, builder):
+    """A line between every other step would not be drawn at all."""
+    run = builder.run(tmp_path / "run", images=False)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("num_iterations: 1", "num_iterations: 2"))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [{n: v for n, v in line.items() if line["step"] % 2 or "reward" not in n} for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    line = Curves(read_run(RunFolder(run)))._line("reward/mean", "", 1)
+    assert line.steps == list(range(1, 25, 2)) and None not in line.values
+    assert "steps on the same images" in write_report(run).read_text()
 
 
 def test_running_mean_leaves_gaps_out():

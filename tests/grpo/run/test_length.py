@@ -14,13 +14,14 @@ LAID_OUT = ("linear", "cosine")
 def run_of(tmp_path):
     """A run of 6 steps that has done so many of them, and its configuration with other values of `trainer`."""
 
-    def build(schedule, done, finished=False):
+    def build(schedule, done, finished=False, **sections):
         config = RunConfig.model_validate(
             {
                 "run_dir": str(tmp_path / "run"),
                 "prompts": {"train": str(tmp_path / "train.txt"), "heldout": str(tmp_path / "heldout.txt")},
                 "rewards": [{"name": "ocr"}],
                 "trainer": {"max_steps": 6, "lr_scheduler_type": schedule, "warmup_steps": 2},
+                **sections,
             }
         )
         folder = RunFolder(config.run_dir)
@@ -56,6 +57,17 @@ def test_a_constant_learning_rate_goes_on_and_may_end_earlier_but_not_before_wha
         folder.check(other(max_steps=steps))
     said = f"{folder.path}: trainer.max_steps cannot be another one now: {done} steps are done; give {done} or more"
     assert refusal(folder, other(max_steps=done - 1)) == said
+
+
+@pytest.mark.parametrize(("done", "goes_on"), [(6, False), (4, True)])
+def test_the_last_step_of_a_run_that_draws_ahead_has_drawn_nothing_for_a_longer_one(run_of, done, goes_on):
+    folder, other = run_of("constant", done, rollout={"max_staleness": 1})
+    if goes_on:
+        folder.check(other(max_steps=7))
+    else:
+        assert refusal(folder, other(max_steps=7)).endswith(
+            "now: with rollout.max_staleness=1 its last step would have drawn the next one's; give another run_dir"
+        )
 
 
 @pytest.mark.parametrize("schedule", LAID_OUT)

@@ -276,6 +276,14 @@ def test_smoke_is_small_and_lives_elsewhere(study_files):
     assert plan.trials[0].config.evaluation.num_prompts == 8
 
 
+def test_a_smoke_studys_few_steps_are_whole_batches_of_any_arm(study_files):
+    updates = {"trainer.num_iterations": 4, "trainer.max_steps": 8, "checkpoint.every_steps": 4}
+    path = study_files.study(arms=[arm(n, overrides=updates) for n in "ab"])
+    assert {trial.config.trainer.num_iterations for trial in plan_study(load_study_config(path)).trials} == {4}
+    small = plan_study(load_study_config(path, smoke=True))
+    assert {trial.config.trainer.num_iterations for trial in small.trials} == {1}
+
+
 def test_nested_overrides_are_dotted_keys():
     assert flatten({"trainer": {"beta": 0.1}, "a.b": None}) == {"trainer.beta": 0.1, "a.b": None}
     assert as_overrides({"a.b": "x: y", "c": None}) == ['a.b="x: y"', "c=null"]

@@ -6,7 +6,7 @@ from blip3o_grpo.training.schedule import prompt_schedule
 
 
 def test_no_step_repeats_a_prompt_and_every_pass_is_a_new_order():
-    schedule = prompt_schedule(num_prompts=10, prompts_per_step=4, num_steps=6, seed=1)
+    schedule = prompt_schedule(num_prompts=10, prompts_per_step=4, num_batches=6, seed=1)
     steps = [schedule[i : i + 4] for i in range(0, len(schedule), 4)]
     assert len(steps) == 6
     assert all(len(set(step)) == 4 for step in steps)

@@ -148,6 +148,8 @@ def test_rollouts_that_fail_ahead_fail_in_their_own_step(make_config, run_toy):
 def test_a_loss_that_corrects_by_whole_images_is_refused(make_config):
     with pytest.raises(ValueError, match="rollout.max_staleness=1 needs a loss that corrects token by token.*sequence"):
         config_of(make_config, trainer={"vllm_importance_sampling_mode": "sequence_truncate"})
+    with pytest.raises(ValueError, match="num_iterations=2 rollouts would be 2 updates behind; give one of the two"):
+        config_of(make_config, steps=4, trainer={"num_iterations": 2})
     with pytest.raises(ValueError):
         config_of(make_config, rollout={"max_staleness": 2})
 

@@ -1,6 +1,7 @@
 """Every private name of TRL that we use still means what we take it for: seen in one short run, or in its signature."""
 
 import inspect
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from transformers import TrainerCallback
 
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
-from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer, prepare_deepspeed
+from blip3o_grpo.training.trl_seams import LENGTHS, SeamedGRPOTrainer, prepare_deepspeed
 
 GRPOTrainer = SeamedGRPOTrainer.__base__
 """TRL's own, imported where it must be: after what the seams set."""
@@ -177,12 +178,38 @@ def test_one_forward_gives_the_numbers_of_two(make_config, run_toy, mode):
             assert line[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-6), name
 
 
-def test_several_updates_of_a_batch_need_the_log_probs_before_the_first(noted):
+def test_the_first_update_of_a_batch_tells_its_log_probs_unless_it_is_of_a_part(noted):
     trainer = noted.trainer
     assert trainer.one_forward()
     trainer.num_iterations = 2
-    assert not trainer.one_forward()
+    assert trainer.one_forward()
     trainer.num_iterations = 1
+    parts, trainer.args.steps_per_generation = trainer.args.steps_per_generation, 2
+    assert not trainer.one_forward()
+    trainer.args.steps_per_generation = parts
+
+
+def test_several_updates_draw_sync_and_compare_once_a_batch(make_config, run_toy):
+    """TRL keeps a batch's inputs, and with them what the first update filled in."""
+    before = len(Noted.events)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blip3o_grpo.rank.ImageGRPOTrainer", Noted)
+        run_toy(make_config(trainer={"max_steps": 4, "num_iterations": 2, "beta": 0.1}, checkpoint={"every_steps": 4}))
+    update = ["logprobs of the policy with entropy", "see_gradient_norm"]
+    batch = ["sync_weights", "rollouts", "logprobs of the reference", "see_rewards"]
+    batch += [update[0], "check_rollouts", update[1], *update]
+    found = Noted.events[before:]
+    del Noted.events[before:]
+    assert found == [*batch * 2, "write_checkpoint"]
+    body = inspect.getsource(GRPOTrainer._prepare_inputs)
+    assert "self._buffered_inputs[self._step % self.args.steps_per_generation]" in body
+
+
+def test_trl_does_not_warn_of_lengths(make_config, run_toy, caplog):
+    assert LENGTHS in inspect.getsource(GRPOTrainer.__init__).replace('"\n                "', "")
+    with caplog.at_level(logging.WARNING, logger="trl.trainer.grpo_trainer"):
+        run_toy(make_config(trainer={"max_steps": 1, "importance_sampling_level": "sequence"}))
+    assert not [record for record in caplog.records if record.name.startswith("trl")]
 
 
 def test_micro_batches_hold_whole_groups(make_config, run_toy):

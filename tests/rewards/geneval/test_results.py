@@ -8,7 +8,7 @@ from PIL import Image
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.rewards.geneval.results import check_results_path, image_folder, write_results
-from blip3o_grpo.rewards.suites import ScoredPrompt
+from blip3o_grpo.rewards.scored_prompt import ScoredPrompt
 
 RECORD = {"tag": "counting", "include": [{"class": "dog", "count": 2}]}
 

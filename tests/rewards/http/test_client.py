@@ -21,7 +21,7 @@ from blip3o_grpo.rewards import (
     load_reward,
     score,
 )
-from blip3o_grpo.rewards.http import client
+from blip3o_grpo.rewards.http import transport
 from blip3o_grpo.rewards.http.client import RemoteReward
 from blip3o_grpo.rewards.http.server import create_app
 from tests.rewards.http.speaking import listening, reply, speaking
@@ -110,7 +110,7 @@ def faulty():
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(client, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(transport, "BACKOFF_S", 0.001)
     monkeypatch.setenv("REWARD_TOKEN", "s3cret")
 
 

@@ -35,6 +35,10 @@ DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[4] / 
         ("it's a baker's sign", []),
         ("says 'HELLO'", []),
         ('an empty "" and a blank "  " sign', []),
+        (
+            'a soft hyphen "\u00ad", a joiner "\u200d\u200b" and "A\u00adB"',
+            ["A\u00adB"],
+        ),  # two are invisible
         ('"" then "A"', ["A"]),
         ('"A" then ""', ["A"]),
         ('"" A" B"', ["B"]),
@@ -161,6 +165,7 @@ def test_target_text_of_the_metadata_replaces_the_quotes():
     assert target_texts('says "A"', {"target_text": ["B", " C ", " "]}) == ["B", "C"]
     assert target_texts('says "A"', {"target_text": None}) == ["A"]
     assert target_texts('says "A"', {"target_text": ""}) == []
+    assert target_texts('says "A"', {"target_text": ["\u200b", "\ufe0f"]}) == []
     assert target_texts('says "A"', {"target_text": []}) == []
     assert target_texts('says "A', {"target_text": 'x " y'}) == ['x " y']
     assert target_texts('says "A"', {}) == ["A"]

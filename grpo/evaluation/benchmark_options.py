@@ -1,0 +1,42 @@
+"""Options of `blip3o-grpo eval` that belong to suites with official data, or to the others; imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.rewards.suites import find_suite
+
+
+def is_benchmark(suite: str) -> bool:
+    """Whether a suite has official data; raises as `find_suite`."""
+    return find_suite(suite).benchmark is not None
+
+
+def refuse_options(given: Mapping[str, Any], why: str) -> None:
+    """Refuse options that were given and mean nothing here.
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{name}: {why}")
+
+
+def read_options(texts: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` texts as a mapping.
+
+    Raises:
+        ConfigError: one without `=`, or a name that is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--suite-option {text}: expected NAME=VALUE")
+        if name.strip() in found:
+            raise ConfigError(f"--suite-option {text}: {name.strip()} is given twice")
+        found[name.strip()] = value.strip()
+    return found

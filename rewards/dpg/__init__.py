@@ -1,0 +1,1 @@
+"""DPG-Bench: dense prompts, judged by yes/no questions that depend on each other."""

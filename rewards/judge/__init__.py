@@ -1,0 +1,1 @@
+"""Judges: vision-language models behind OpenAI-compatible servers, asked questions about images."""

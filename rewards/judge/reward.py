@@ -1,0 +1,93 @@
+"""`judge`: a vision-language model answers a question about each image, with yes or no or with a whole number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+from blip3o_grpo.rewards.judge.answers import YES, Form, whole_number
+from blip3o_grpo.rewards.judge.client import Judge, Question
+from blip3o_grpo.rewards.judge.options import judge_options
+from blip3o_grpo.rewards.judge.templates import fill, places
+from blip3o_grpo.rewards.types import RewardBatch, RewardError
+
+ANSWERS = ("yes", "score")
+
+
+class JudgeReward:
+    """Asks a judge one question about each image.
+
+    Args:
+        judge: which one and how, see `JudgeOptions`: `{url, model, version, token_env, ...}`.
+        question: with `{prompt}` and `{key}` of the prompt's metadata; say in it how to answer.
+        answer: `yes` (exactly yes or no: 1 or 0) or `score` (a whole number from `low` to `high`, mapped to 0 to 1).
+        low: worst score.
+        high: best score.
+
+    Raises:
+        RewardError: an option out of range, or what `Judge` finds wrong with the server.
+    """
+
+    needs = "the keys that its question names"
+
+    def __init__(
+        self,
+        judge: Mapping[str, Any],
+        question: str,
+        answer: Literal["yes", "score"] = "yes",
+        low: int = 0,
+        high: int = 10,
+    ) -> None:
+        self.check_options(judge, question, answer, low, high)
+        self._question = question
+        self._form: Form = YES if answer == "yes" else whole_number(low, high)
+        self._low, self._range = (0, 1) if answer == "yes" else (low, high - low)
+        self._judge = Judge(judge_options(judge, "judge"))
+
+    @staticmethod
+    def check_options(
+        judge: Mapping[str, Any],
+        question: str,
+        answer: str = "yes",
+        low: int = 0,
+        high: int = 10,
+    ) -> None:
+        """Check option values without asking the server; raises RewardError."""
+        judge_options(judge, "judge")
+        if not isinstance(question, str) or not question.strip():
+            raise RewardError("judge: question is empty; give a text with {prompt} in it")
+        if not places(question):
+            raise RewardError("judge: question names no {prompt} or other key, so all images would be asked the same")
+        if answer not in ANSWERS:
+            raise RewardError(f"judge: unknown answer {answer!r}; it is one of {', '.join(ANSWERS)}")
+        if answer == "score" and not low < high:
+            raise RewardError(f"judge: scores go from low={low} to high={high}; low must be below high")
+
+    @staticmethod
+    def check_prompt(prompt: str, metadata: Mapping[str, Any], **options: Any) -> None:
+        """Refuse a prompt without a key that the question names; raises RewardError."""
+        fill(options["question"], prompt, metadata)
+
+    def __call__(self, batch: RewardBatch) -> list[float | None]:
+        """Scores in [0, 1]."""
+        return [value for value, _ in self.explained_scores(batch)]
+
+    def explained_scores(self, batch: RewardBatch) -> list[tuple[float | None, dict[str, Any] | None]]:
+        """The scores of a call, each with question, answer, judge and what the answer took."""
+        columns = zip(batch.images, batch.prompts, batch.metadata, strict=True)
+        questions = [
+            Question(fill(self._question, prompt, metadata), image, self._form) for image, prompt, metadata in columns
+        ]
+        return [
+            (
+                (answer.value - self._low) / self._range,
+                {
+                    "question": question.text,
+                    "answer": answer.text,
+                    "judge": self._judge.options.identity,
+                    "usage": asdict(answer.usage),
+                },
+            )
+            for question, answer in zip(questions, self._judge.ask(questions), strict=True)
+        ]

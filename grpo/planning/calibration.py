@@ -94,6 +94,12 @@ def calibrated_card(file: Path, name: str | None = None) -> str:
     return measured
 
 
+def always_guided(config: RunConfig) -> RunConfig:
+    """The recipe as the benchmark decodes: with guidance in every step."""
+    guidance = {"guidance_scale": 2.0, "guidance_interval": (0.0, 1.0)}
+    return config.model_copy(update={"rollout": config.rollout.model_copy(update=guidance)})
+
+
 def calibrated_times(config: RunConfig, policy_path: Path, file: Path) -> StageTimes:
     """Seconds per image of every stage, as measured; of scores, as computed.
 
@@ -111,7 +117,9 @@ def calibrated_times(config: RunConfig, policy_path: Path, file: Path) -> StageT
             f"--calibration {file}: decoding was not measured {way}, and rollout.decoder.compile is "
             f"{str(rollout.decoder.compile).lower()}"
         )
-    computed = computed_times(config, policy_path, calibrated_card(file))
+    card = calibrated_card(file)
+    computed, guided = (computed_times(one, policy_path, card) for one in (config, always_guided(config)))
+    unguided = computed.decode_per_step / guided.decode_per_step  # of what was measured, with guidance in every step
     drawn = min(rollout.prompts_per_chunk, rollout.prompts_per_step) * rollout.group_size
     packages = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return StageTimes(
@@ -121,7 +129,7 @@ def calibrated_times(config: RunConfig, policy_path: Path, file: Path) -> StageT
         sample=seconds["sample_call"] / drawn + seconds["sample"],
         sample_call=seconds["sample_call"],
         decode_once=seconds["hidden_states"] + seconds["decode"][way]["once"],
-        decode_per_step=seconds["decode"][way]["step"],
+        decode_per_step=seconds["decode"][way]["step"] * unguided,
         score=computed.score,
         train=seconds["learn"] / MEASURED_PASSES * training_passes(config),
         source=f"measured on {found['device']}, {found['day']}, by `{found['command']}` ({packages}), sampling with "

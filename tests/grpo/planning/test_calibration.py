@@ -82,6 +82,8 @@ def test_a_recipe_s_times_are_put_together_from_what_was_measured(released, writ
     assert times.source.startswith("measured on NVIDIA H200, 2026-11-29, by `bench --json x` (torch ")
     plain = recipe(released, "trainer.gradient_checkpointing=false", "trainer.beta=0")
     assert calibrated_times(plain, released, file).train == pytest.approx(0.2 / 4 * 3)
+    half = calibrated_times(recipe(released, "rollout.guidance_interval=[0,0.5]"), released, file)
+    assert 0.02 * 0.7 < half.decode_per_step < 0.02 * 0.8  # half of the steps have one branch, not two
     compiled = calibrated_times(recipe(released, "rollout.decoder.compile=true"), released, file)
     assert (compiled.decode_per_step, compiled.decode_once) == (pytest.approx(0.01), pytest.approx(0.1 + 0.5))
 

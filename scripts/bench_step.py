@@ -46,6 +46,8 @@ sys.path.insert(0, str(ROOT))  # run as a script, and in the processes that it s
 
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RunConfig, load_run_config  # noqa: E402
 from blip3o_grpo.configs.atomic import write_atomically  # noqa: E402
+from blip3o_grpo.configs.schema import ClusterSection  # noqa: E402
+from blip3o_grpo.configs.training import TrainerSection  # noqa: E402
 from blip3o_grpo.training.schedule import prompt_schedule  # noqa: E402
 from blip3o_grpo.validate import CheckedRun, check_inputs  # noqa: E402
 from scripts.plain_loop.process import PLAIN, RELEASED, RELEASED_STEPS, PlainProcess  # noqa: E402
@@ -61,6 +63,31 @@ WARM_UP = 2
 POLL_S = 0.005
 STEP_WITHIN_S = 3600.0
 END_WITHIN_S = 120.0
+FOLLOWED = (
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "beta",
+    "scale_rewards",
+    "min_group_std",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "loss_type",
+    "epsilon",
+    "epsilon_high",
+    "delta",
+    "vllm_importance_sampling_mode",
+    "vllm_importance_sampling_clip_max",
+    "vllm_importance_sampling_clip_min",
+    "micro_batch_size",
+    "mismatch_bound",
+    "parallel",
+)
+"""Of the section `trainer`: what the plain loop does likewise, or what cannot act in it; the rest is as it comes."""
+AVERAGES = ("dapo", "grpo", "bnpo", "dr_grpo")
 DISTURBED = 0.05
 """Share of all cores that others may use while a side is measured, before the result says that it did not count."""
 
@@ -313,21 +340,18 @@ def check_comparable(config: RunConfig) -> None:
     Raises:
         ConfigError: naming the key, and the value that both can do.
     """
-    section = config.trainer
-    wanted: dict[str, tuple[Any, Any]] = {
-        "policy.dtype": (config.policy.dtype, "float32"),
-        "cluster.trainers": (config.cluster.trainers, 1),
-        **{f"cluster.gpus_per_{kind}": (share, 0) for kind, share in config.cluster.shares.items()},
-        "trainer.multi_objective_aggregation": (section.multi_objective_aggregation, "sum_then_normalize"),
-        "trainer.weight_decay": (section.weight_decay, 0),
-        "trainer.gradient_checkpointing": (section.gradient_checkpointing, False),
-        "trainer.lora": (section.lora, None),
-        "trainer.ema": (section.ema, None),
-    }
-    for key, (found, same) in wanted.items():
-        if found != same:
-            shown = json.dumps(same)
-            raise ConfigError(f"{key}: the plain loops of this benchmark do without it; only {key}={shown} compares")
+    same = {f"trainer.{key}": TrainerSection.model_fields[key].default for key in TrainerSection.model_fields}
+    same = {key: value for key, value in same.items() if key.removeprefix("trainer.") not in FOLLOWED}
+    same |= {f"cluster.{key}": 0 for key in ClusterSection.model_fields if key.startswith("gpus_per_")}
+    same |= {"cluster.trainers": 1, "policy.dtype": "float32", "rollout.guidance_interval": (0.0, 1.0)}
+    for key, value in same.items():
+        section, name = key.split(".")
+        if (getattr(getattr(config, section), name) or 0) != (value or 0):
+            raise ConfigError(
+                f"{key}: the plain loops of this benchmark do without it; only {key}={json.dumps(value)} compares"
+            )
+    if config.trainer.loss_type not in AVERAGES:
+        raise ConfigError(f"trainer.loss_type: the plain loops know only {', '.join(AVERAGES)}, one loss here")
     for reward in config.rewards:
         if reward.runtime_env:
             raise ConfigError(

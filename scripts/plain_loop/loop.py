@@ -2,8 +2,8 @@
 
 What it computes is what a run of the same recipe computes (`tests/scripts/test_plain_loop.py` holds it against the
 trainer): the same support and temperature, diffusion steps, guidance and noise, rewards, advantages, loss, KL term,
-gradient clipping and AdamW. Every completion has the same length, so TRL's ways to average the loss (`loss_type`) are
-all the mean over tokens; one update follows a batch that the same weights have drawn, so the ratio of probabilities is
+gradient clipping and AdamW. Every completion has the same length, so TRL's ways to average a clipped loss are all
+the mean over tokens; one update follows a batch that the same weights have drawn, so the ratio of probabilities is
 1, clipping never binds, and there is no sampler to correct for. There are no weights to hand on.
 
 Left out: whatever else a run does (records, metrics, checkpoints, guards), and every saving of ours that a library does
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,6 +50,8 @@ class Setting:
     """Rollouts of one forward and backward pass."""
     scoring: Way
     num_diffusion_steps: int
+    keep_hidden: bool
+    """Whether the hidden states that decoding needs are kept while sampling, or computed again from the tokens."""
 
 
 class OnlyImageTokens(LogitsProcessor):
@@ -82,18 +84,29 @@ class PlainLoop:
         self.policy.ar.requires_grad_(True)
         section = config.trainer
         parameters = list(self.policy.ar.parameters())
-        self.optimizer = torch.optim.AdamW(parameters, section.learning_rate, weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            parameters,
+            section.learning_rate,
+            betas=(section.adam_beta1, section.adam_beta2),
+            eps=section.adam_epsilon,
+            weight_decay=0.0,
+            fused=True,
+        )
         self.scheduler = get_scheduler(
             section.lr_scheduler_type, self.optimizer, section.warmup_steps, section.max_steps
         )
 
     @torch.inference_mode()
-    def sample(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Image tokens `[B, T]` of prompts, with `transformers.generate` and its cache."""
-        length = self.policy.image_tokens.num_tokens
-        drawn = []
-        for part in _batches(rows, self.setting.sample_batch):
-            ids, mask = self.policy.prompts.pad(part)
+    def sample(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Image tokens `[B, T]` of prompts, with `transformers.generate` and its cache.
+
+        With `setting.keep_hidden` also the last hidden states of `<S0>` and the tokens, `[B, T + 1, D]`; one more token
+        is drawn for the last of them.
+        """
+        length, keep = self.policy.image_tokens.num_tokens, self.setting.keep_hidden
+        drawn, hidden = [], []
+        for part in _slices(len(rows), self.setting.sample_batch):
+            ids, mask = self.policy.prompts.pad(rows[part])
             output = self.policy.ar.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -102,23 +115,35 @@ class PlainLoop:
                 top_k=0,
                 top_p=1.0,
                 use_cache=True,
-                min_new_tokens=length,
-                max_new_tokens=length,
+                min_new_tokens=length + keep,
+                max_new_tokens=length + keep,
                 eos_token_id=None,
                 pad_token_id=0,
                 logits_processor=LogitsProcessorList([OnlyImageTokens(self.policy.image_tokens)]),
+                return_dict_in_generate=True,
+                output_hidden_states=keep,
             )
-            drawn.append(output[:, ids.shape[1] :])
-        return torch.cat(drawn)
+            drawn.append(output.sequences[:, ids.shape[1] :][:, :length])
+            if keep:
+                hidden.append(torch.cat([layers[-1][:, -1:] for layers in output.hidden_states], 1))
+        return torch.cat(drawn), torch.cat(hidden) if keep else None
 
     @torch.inference_mode()
-    def decode(self, rows: Sequence[Sequence[int]], tokens: torch.Tensor, seeds: Sequence[int]) -> np.ndarray:
-        """Images `[B, H, W, 3]` uint8 of image tokens `[B, T]` and seeds of the noise."""
+    def decode(
+        self,
+        rows: Sequence[Sequence[int]],
+        tokens: torch.Tensor,
+        hidden: torch.Tensor | None,
+        seeds: Sequence[int],
+    ) -> np.ndarray:
+        """Images `[B, H, W, 3]` uint8 of what `sample` returned for prompts, and seeds of the noise."""
         images = []
-        for part in _batches(range(len(rows)), self.setting.decode_batch):
-            ids, mask = self._sequences([rows[row] for row in part], tokens[part[0] : part[-1] + 1])
-            hidden = self.policy.hidden_states(ids, mask)
-            images.append(self._decode(hidden, self.policy.noise([seeds[row] for row in part])))
+        for part in _slices(len(rows), self.setting.decode_batch):
+            if hidden is None:
+                states = self.policy.hidden_states(*self.sequences(rows[part], tokens[part]))
+            else:
+                states = hidden[part]
+            images.append(self._decode(states, self.policy.noise(seeds[part])))
         return torch.cat(images).numpy()
 
     def _decode(self, hidden: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -159,11 +184,10 @@ class PlainLoop:
             rewards, weights, self.config.rollout.group_size, section.scale_rewards, section.min_group_std
         )
         total = 0.0
-        for part in _batches(range(len(rows)), self.setting.micro_batch):
-            of_part = slice(part[0], part[-1] + 1)
-            ids, mask = self._sequences(rows[of_part], tokens[of_part])
+        for part in _slices(len(rows), self.setting.micro_batch):
+            ids, mask = self.sequences(rows[part], tokens[part])
             logprobs = self.logprobs(self.policy.ar, ids, mask)
-            per_token = -advantages[of_part, None]
+            per_token = -advantages[part, None]
             if self.reference is not None:
                 with torch.no_grad():
                     away = self.logprobs(self.reference, ids, mask)
@@ -184,7 +208,8 @@ class PlainLoop:
         chosen = ids[:, -length:] - space.start
         return -F.cross_entropy(logits.flatten(0, 1), chosen.flatten(), reduction="none").view(chosen.shape)
 
-    def _sequences(self, rows: Sequence[Sequence[int]], tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def sequences(self, rows: Sequence[Sequence[int]], tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids `[B, L + T]` of prompts, padded on the left, and their tokens `[B, T]`; and the mask."""
         ids, mask = self.policy.prompts.pad(rows)
         return torch.cat([ids, tokens], 1), torch.cat([mask, torch.ones_like(tokens)], 1)
 
@@ -202,9 +227,9 @@ class PlainLoop:
         size = self.config.rollout.group_size
         clock = StageClock()
         rows = self.rows(prompts, size)
-        tokens = self.sample(rows)
+        tokens, hidden = self.sample(rows)
         clock.ends("sample")
-        images = self.decode(rows, tokens, self.seeds(prompts, step, size))
+        images = self.decode(rows, tokens, hidden, self.seeds(prompts, step, size))
         clock.ends("decode")
         rewards = self.scoring(images, [prompt for prompt in prompts for _ in range(size)], self.setting.scoring)
         clock.ends("score")
@@ -275,19 +300,19 @@ def tuned(loop: PlainLoop, prompts: Sequence[Prompt]) -> tuple[Setting, dict[str
         found[stage] = seconds
 
     best("sample", "sample_batch", [batch for batch in sizes if batch >= min(16, len(rows))], lambda: loop.sample(rows))
-    tokens = loop.sample(rows).clone()
+    tokens, hidden = loop.sample(rows)
     seeds = loop.seeds(prompts, "tuning", size)
-    best("decode", "decode_batch", sizes, lambda: loop.decode(rows, tokens, seeds))
-    images = loop.decode(rows, tokens, seeds)
+    best("decode", "decode_batch", sizes, lambda: loop.decode(rows, tokens, hidden, seeds))
+    images = loop.decode(rows, tokens, hidden, seeds)
     owners = [prompt for prompt in prompts for _ in range(size)]
     ways = [way for way in WAYS if way != ONE_BY_ONE]
     best("score", "scoring", ways, lambda: loop.scoring(images, owners, loop.setting.scoring))
     rewards = loop.scoring(images, owners, loop.setting.scoring)
-    best("learn", "micro_batch", sizes, lambda: loop.backward(rows, tokens, rewards))
+    learnt = tokens.clone()  # inference tensors cannot be
+    best("learn", "micro_batch", sizes, lambda: loop.backward(rows, learnt, rewards))
     loop.optimizer.zero_grad()
     return loop.setting, found
 
 
-def _batches(rows: Iterable, size: int) -> list:
-    rows = list(rows)
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, length, size)]

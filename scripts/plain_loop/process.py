@@ -1,6 +1,8 @@
 """The plain loops in a process of their own, which does nothing while somebody else is measured.
 
-What is imported here is light: the process that waits for them needs no torch.
+What is imported here is light: the process that waits for them needs no torch. As in our workers, threads that wait
+sleep instead of spinning, unless OMP_WAIT_POLICY says otherwise: where other programs want the cores too, spinning made
+a loop many times slower.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.rollout import Prompt
@@ -40,7 +43,9 @@ class PlainProcess:
         self._job = (config, policy_path, list(prompts), list(reference))
 
     def __enter__(self) -> PlainProcess:
-        self.settings: dict[str, Any] = self._executor.submit(_start, *self._job).result()
+        with patch.dict(os.environ, {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ):
+            starting = self._executor.submit(_start, *self._job)
+        self.settings: dict[str, Any] = starting.result()
         return self
 
     def step(self, name: str, prompts: Sequence[Prompt], step: int) -> dict[str, dict[str, float]]:
@@ -70,13 +75,14 @@ def _start(
     torch.manual_seed(config.seed)
     rollout, per_prompt = config.rollout, config.evaluation.images_per_prompt
     scoring = Scoring(config.rewards, rollout.group_size, cores)
-    plain = Setting(RELEASED_BATCH, RELEASED_BATCH, RELEASED_BATCH, POOL, rollout.num_diffusion_steps)
-    released = Setting(RELEASED_BATCH, RELEASED_BATCH, RELEASED_BATCH, ONE_BY_ONE, RELEASED_STEPS)
+    batches = dict.fromkeys(("sample_batch", "decode_batch", "micro_batch"), RELEASED_BATCH)
+    plain = Setting(**batches, scoring=POOL, num_diffusion_steps=rollout.num_diffusion_steps, keep_hidden=True)
+    released = Setting(**batches, scoring=ONE_BY_ONE, num_diffusion_steps=RELEASED_STEPS, keep_hidden=False)
     for name, setting in ((PLAIN, plain), (RELEASED, released)):
         _loops[name] = PlainLoop(config, policy_path, scoring, setting)
     loop = _loops[PLAIN]
     rows = loop.rows(reference, per_prompt)
-    images = loop.decode(rows, loop.sample(rows), loop.seeds(reference, "eval", per_prompt))
+    images = loop.decode(rows, *loop.sample(rows), loop.seeds(reference, "eval", per_prompt))
     scoring.fit(images, [prompt for prompt in reference for _ in range(per_prompt)])
     loop.setting, tried = tuned(loop, prompts)
     for loop in _loops.values():

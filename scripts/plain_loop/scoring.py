@@ -19,7 +19,7 @@ from blip3o_grpo.rewards import LoadedReward, RewardBatch, find_reward
 from blip3o_grpo.rollout import Prompt
 
 Way = Literal["image by image", "one process", "a process per core"]
-"""`one process` has the rewards use all cores as far as they can; so does `image by image`."""
+"""`image by image`: one thread; `one process`: the rewards use all cores as far as they can, group by group."""
 ONE_BY_ONE: Way = "image by image"
 POOL: Way = "a process per core"
 WAYS: tuple[Way, ...] = (ONE_BY_ONE, "one process", POOL)
@@ -67,16 +67,17 @@ class Scoring:
 
     def __init__(self, sections: Sequence[RewardSection], group_size: int, cores: int):
         self.sections, self.group_size, self.cores = sections, group_size, cores
-        self.rewards = build(sections, cores)
+        self._on_one_core, self._on_all_cores = build(sections, 1), build(sections, cores)
         self._pool: Any = None
 
     def fit(self, images: np.ndarray, prompts: Sequence[Prompt]) -> None:
         """Show the starting policy's images to the rewards that compare with them, and start the pool."""
         batch = RewardBatch(list(images), [prompt.text for prompt in prompts], [prompt.metadata for prompt in prompts])
-        for reward in self.rewards:
+        for reward in self._on_one_core:
             if reward.fits_reference:
                 reward.instance.fit_reference(batch)
-        states = [reward.instance.state_dict() if reward.has_state else None for reward in self.rewards]
+        states = [reward.instance.state_dict() if reward.has_state else None for reward in self._on_one_core]
+        _load(self._on_all_cores, states)
         with patch.dict(os.environ, OMP_NUM_THREADS="1"):
             self._pool = get_context("spawn").Pool(self.cores, _start, (self.sections, states))
             self._pool.map(_ready, range(self.cores))
@@ -87,8 +88,9 @@ class Scoring:
             groups = [slice(start, start + self.group_size) for start in range(0, len(images), self.group_size)]
             parts = [(images[group], prompts[group], self.group_size) for group in groups]
             return np.concatenate(self._pool.starmap(_score_part, parts, chunksize=1))
-        at_once = 1 if way == ONE_BY_ONE else len(images)
-        return score_groups(self.rewards, images, prompts, self.group_size, at_once)
+        if way == ONE_BY_ONE:
+            return score_groups(self._on_one_core, images, prompts, self.group_size, at_once=1)
+        return score_groups(self._on_all_cores, images, prompts, self.group_size, at_once=self.group_size)
 
     def close(self) -> None:
         """End the pool."""
@@ -103,7 +105,11 @@ _rewards: list[LoadedReward] = []
 
 def _start(sections: Sequence[RewardSection], states: Sequence[Mapping[str, Any] | None]) -> None:
     _rewards.extend(build(sections, threads=1))
-    for reward, state in zip(_rewards, states, strict=True):
+    _load(_rewards, states)
+
+
+def _load(rewards: Sequence[LoadedReward], states: Sequence[Mapping[str, Any] | None]) -> None:
+    for reward, state in zip(rewards, states, strict=True):
         if state is not None:
             reward.instance.load_state_dict(state)
 

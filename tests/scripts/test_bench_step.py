@@ -70,10 +70,13 @@ def test_a_stop_inside_a_step_counts_as_nothing():
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("trainer.weight_decay=0.1", "trainer.weight_decay: .* only trainer.weight_decay=0 compares"),
+        ("trainer.weight_decay=0.1", "trainer.weight_decay: .* only trainer.weight_decay=0.0 compares"),
         ("policy.dtype=bfloat16", 'only policy.dtype="float32" compares'),
         ("cluster.gpus_per_decoder=1", "only cluster.gpus_per_decoder=0 compares"),
         ("trainer.lora.rank=8", "only trainer.lora=null compares"),
+        ("trainer.entropy_coef=0.1", "only trainer.entropy_coef=0.0 compares"),
+        ("trainer.loss_type=sapo", "trainer.loss_type: .* dapo, grpo"),
+        ("rollout.guidance_interval=[0.5, 1]", r"only rollout.guidance_interval=\[0.0, 1.0\] compares"),
         ("rewards.0.runtime_env={env_vars: {A: b}}", "'ocr': .* runtime_env"),
     ],
 )

@@ -1,5 +1,7 @@
 """The plain loop of the benchmark computes what a run computes: log-probs, loss, updates, pictures, scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,9 @@ from tests.grpo.toy_pipeline import FakePipeline
 
 WORDS = ("TAXI", "GO", "HOTELS", "X")
 PROMPTS = [Prompt(id=word, text=f'a red sign that says "{word}"', metadata={}) for word in WORDS]
-SETTING = Setting(sample_batch=3, decode_batch=3, micro_batch=4, scoring=ONE_BY_ONE, num_diffusion_steps=2)
+SETTING = Setting(
+    sample_batch=3, decode_batch=3, micro_batch=4, scoring=ONE_BY_ONE, num_diffusion_steps=2, keep_hidden=False
+)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +120,7 @@ def test_its_log_probs_are_the_trainers(trained, loop):
     trainer, batches, *_ = trained
     rows, tokens, _ = rollouts(batches[0])
     loop.policy.ar.load_state_dict(trainer.model.state_dict())
-    ids, mask = loop._sequences(rows, tokens)
+    ids, mask = loop.sequences(rows, tokens)
     assert len({len(row) for row in rows}) == 2  # left padding is part of what is tested
     with torch.no_grad():
         ours = loop.logprobs(loop.policy.ar, ids, mask)
@@ -132,18 +136,23 @@ def test_its_advantages_are_those_of_a_group_with_a_floor():
     assert group_advantages(rewards, [1.0, 0.5], 2, "none", floor=0.05).tolist()[:2] == pytest.approx([-0.5, 0.5])
 
 
-def test_it_draws_image_tokens_and_decodes_them_as_the_policy_does(loop):
+@pytest.mark.parametrize("keep_hidden", [True, False])
+def test_it_draws_image_tokens_and_decodes_them_as_the_policy_does(loop, keep_hidden):
+    loop.setting = replace(SETTING, keep_hidden=keep_hidden)
     size = loop.config.rollout.group_size
     rows, seeds = loop.rows(PROMPTS[:2], size), loop.seeds(PROMPTS[:2], 1, size)
     torch.manual_seed(0)
-    tokens, space = loop.sample(rows), loop.policy.image_tokens
+    (tokens, hidden), space = loop.sample(rows), loop.policy.image_tokens
     assert tokens.shape == (8, space.num_tokens)
     assert tokens.min() >= space.start and tokens.max() < space.stop
     assert seeds[0] == seeds[3] != seeds[4]  # noise is shared in a group
-    ids, mask = loop._sequences(rows, tokens)
     with torch.no_grad():
-        expected = loop.policy.decode(loop.policy.hidden_states(ids, mask), loop.policy.noise(seeds), 2, 2.0).numpy()
-    found = loop.decode(rows, tokens, seeds)
+        states = loop.policy.hidden_states(*loop.sequences(rows, tokens))
+        expected = loop.policy.decode(states, loop.policy.noise(seeds), 2, 2.0).numpy()
+    assert (hidden is not None) == keep_hidden
+    if keep_hidden:
+        torch.testing.assert_close(hidden, states, atol=1e-4, rtol=0)
+    found = loop.decode(rows, tokens, hidden, seeds)
     assert found.shape == expected.shape and found.std() > 1
     assert np.abs(found.astype(int) - expected).max() <= 1
 

@@ -156,7 +156,8 @@ def cheap_commands() -> list[tuple[str, list[str]]]:
             for _, text in commands_of(block):
                 words = shlex.split(text, comments=True)
                 asks = {"-h", "--help", "--version"} & set(words)
-                ours = words[:1] == ["blip3o-grpo"] and (asks or words[1] in CHEAP) and not {"--measured", "--calibration"} & set(words)
+                needs = {"--measured", "--calibration"} & set(words)
+                ours = words[:1] == ["blip3o-grpo"] and (asks or words[1] in CHEAP) and not needs
                 if ours or "check_reward" in text:
                     found.append((page.path, words))
     return found

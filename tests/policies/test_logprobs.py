@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from blip3o_grpo.policies import image_logprobs
+from blip3o_grpo.policies.blip3o_next import prefill
 from blip3o_grpo.policies.blip3o_next.logprobs import LOGITS_AT_ONCE, token_logprobs
 from blip3o_grpo.policies.blip3o_next.positions import position_ids
 
@@ -146,7 +147,7 @@ def test_image_logprobs_are_those_of_the_whole_model_over_the_image_tokens_alone
 @pytest.mark.parametrize("sizes", [[3, 1, 2], [1, 1, 1], [4]], ids=str)
 def test_siblings_that_share_their_prompt_have_the_numbers_and_gradients_of_rows_alone(policy, sizes, monkeypatch):
     """Left-padded prompts of different lengths, also padded more than these rows need."""
-    monkeypatch.setattr("blip3o_grpo.policies.blip3o_next.prefill.SHARED_FROM", 0.1)
+    monkeypatch.setattr(prefill, "SHARED_FROM", 0.1)
     space, generator = policy.image_tokens, torch.Generator().manual_seed(0)
     prompts = ["a sign", 'a red sign that says "TAXI"', "a photo of two blue circles and a long afterthought"]
     rows = [policy.prompts.encode(text) for text, size in zip(prompts, sizes, strict=False) for _ in range(size)]

@@ -164,7 +164,11 @@ def test_siblings_that_share_their_prompt_have_the_numbers_and_gradients_of_rows
         parameters = [value for value in policy.ar.parameters() if value.requires_grad]
         return logprobs, entropy, torch.autograd.grad((logprobs.sum(1) ** 2).sum() + entropy.sum(), parameters)
 
-    expected, shared = computed(False), computed(True)
+    image_logprobs(policy.ar, ids, mask, space)
+    assert len(calls) == 1  # each row for itself, unless asked otherwise
+    expected = computed(False)
+    assert len(calls) == 1
+    shared = computed(True)
     assert len(calls) == (1 if len(sizes) == len(rows) else 2)
     hook.remove()
     torch.testing.assert_close(shared[0], expected[0], atol=1e-5, rtol=0)

@@ -93,6 +93,7 @@ def test_the_numbers_are_those_of_trls_own_way(make_config, run_toy):
             assert mine[name] == pytest.approx(other[name], rel=2e-2, abs=1e-4), (mine["step"], name)
 
 
+@pytest.mark.slow
 def test_the_second_update_changes_what_is_learnt(make_config, run_toy):
     once, *_ = run_toy(make_config(trainer=TWO | {"num_iterations": 1, "max_steps": 3}))
     twice, *_ = run_toy(make_config(trainer=TWO))
@@ -138,6 +139,7 @@ def test_a_stop_while_a_batch_is_drawn_ends_after_the_one_before(make_config, ru
     assert RunFolder(config.run_dir).newest_step() == 2 and time.monotonic() - started < 50
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_what_it_would_have_been(make_config, run_toy):
     expected, _, metrics = run_toy(make_config(trainer=TWO))
     config = make_config(trainer=TWO | {"max_steps": 4})
@@ -196,7 +198,18 @@ DROPPED = [
 ]
 
 
-@pytest.mark.parametrize("options", DROPPED, ids=str)
+QUICK = (
+    {"loss_type": "dapo", "epsilon": 0.01},
+    DROPPED[4],
+    {"loss_type": "luspo", **GSPO},
+    {"entropy_coef": 0.1, "loss_type": "dapo"},
+)
+"""One of each kind; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    "options", [pytest.param(o, marks=[] if o in QUICK else [pytest.mark.slow], id=str(o)) for o in DROPPED]
+)
 def test_a_dropped_group_leaves_the_others_gradient_as_it_is(gradients, options):
     """Gradients and metrics of both updates are those of the other group alone, with every loss."""
     (expected, alone), (found, metrics) = gradients(1, options), gradients(2, options, drop=("BANK",))

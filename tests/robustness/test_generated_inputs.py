@@ -6,6 +6,7 @@ Properties, not a table; counted apart from `test_malformed_inputs.py`.
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,7 +156,11 @@ def test_anything_a_service_may_answer(content):
     reward = RemoteReward.__new__(RemoteReward)
     reward.url, reward.kind, reward.max_batch = "http://reward.example", "pointwise", 32
     reward._encode = lambda batch: {}
-    reward._ask = lambda method, path, **body: content
+
+    async def ask(method, path, **body):
+        return content
+
+    reward._transport = SimpleNamespace(ask=ask)
     try:
         checked(reward(BATCH))
     except RewardError as error:

@@ -45,7 +45,12 @@ def test_a_measured_reward_changes_nothing(make_config, fake_pipeline, prompts, 
     plain, extra = (train(config, fake_pipeline, prompts) for config in (without, measured))
     for ours, theirs in zip(plain, extra, strict=True):
         interval = {f"interval/reward/measured/{part}" for part in ("low", "high", "n")}
-        assert set(theirs) - set(ours) == {"reward/measured", "reward/measured_std", *interval}
+        assert set(theirs) - set(ours) == {
+            "reward/measured",
+            "reward/measured_std",
+            "time/score/measured",
+            *interval,
+        }
         for name in ours:
             if not name.startswith("time/"):
                 assert theirs[name] == ours[name], name

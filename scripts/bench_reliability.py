@@ -101,7 +101,7 @@ def checks_off(workers: Sequence[ActorHandle]) -> Iterator[None]:
             "blip3o_grpo.training.trainer.ImageGRPOTrainer.any_rank": lambda self, value: False,
             "blip3o_grpo.training.guards.Guards.on_pre_optimizer_step": lambda *args, **kwargs: None,
             "blip3o_grpo.training.guards.Guards.on_log": lambda *args, **kwargs: None,
-            "blip3o_grpo.training.callbacks.StopAfterStep.on_step_end": lambda *args, **kwargs: None,
+            "blip3o_grpo.training.callbacks.StopAfterBatch.on_step_end": lambda *args, **kwargs: None,
         }.items():
             stack.enter_context(patch(target, replacement))
         tell(workers, hide_board)
@@ -159,7 +159,7 @@ def measure(config: RunConfig, pairs: int, console: Console) -> Clock:
         closing(RolloutPipeline.launch(run.config, run.policy_path)) as pipeline,
     ):
         console.print("workers are up")
-        evaluate_before(run, pipeline)
+        evaluate_before(run, pipeline, Console(quiet=True))
         turns = Turns(clock, [worker for pool in pipeline._pools.values() for worker in pool])
         with patch("blip3o_grpo.rank.MetricsFile", _with_turns(turns)):
             run_training(run.config, run.train_prompts, run.heldout_prompts, pipeline)

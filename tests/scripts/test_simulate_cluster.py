@@ -110,7 +110,7 @@ def test_what_cannot_be_compared_is_one_line(runs, tmp_path, capsys, monkeypatch
     metrics.write_text(metrics.read_text().replace("time/score/guard", "time/other"))
     with pytest.raises(ConfigError, match="no time/score/guard; the run is of an older version"):
         compare([old], cores=2)
-    twice = tiny("trainer.num_iterations=2")
+    twice = tiny("trainer.num_iterations=2", "checkpoint.every_steps=20")
     with pytest.raises(ConfigError, match="trainer.num_iterations=2: one update a batch is simulated"):
         compare([write_run(tmp_path / "twice", twice, simulate_cores(twice, COSTS, 2))], cores=2)
     monkeypatch.setattr(sys, "argv", ["simulate_cluster.py", "compare", str(tmp_path / "nothing")])

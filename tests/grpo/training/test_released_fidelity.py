@@ -135,6 +135,10 @@ def require(options):
         pytest.importorskip("deepspeed")
 
 
+COUNTED = ("model", "optim", "averaged")
+"""In the names of files that `checkpoint_bytes` foresees; the others are small, but not beside toy adapters."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp2 and averages", "fsdp2 and lora", "deepspeed 1", "deepspeed 3"])
 def test_a_resumed_run_of_two_ranks_stays_tied_or_not_and_its_checkpoints_have_the_size_foreseen(
@@ -160,9 +164,8 @@ def test_a_resumed_run_of_two_ranks_stays_tied_or_not_and_its_checkpoints_have_t
     assert tied == torch.equal(published[HEAD], published[EMBEDDING])
     saved = load_trained(BLIP3oNext.from_pretrained(start, parts=("ar",)).ar, folder.newest_checkpoint(), two)
     assert is_tied(saved) == tied
-    size = sum(file.stat().st_size for file in folder.newest_checkpoint().rglob("*") if file.is_file())
-    # Small files and headers, 0.15 MB here, are not counted; beside adapters of the toy policy they show.
-    assert size == pytest.approx(checkpoint_bytes(two, start), rel=0.1, abs=2e5)
+    kept = [file for file in folder.newest_checkpoint().rglob("*") if any(word in file.name for word in COUNTED)]
+    assert sum(file.stat().st_size for file in kept) == pytest.approx(checkpoint_bytes(two, start), rel=0.1)
 
 
 @pytest.mark.slow

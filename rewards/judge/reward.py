@@ -12,7 +12,8 @@ from blip3o_grpo.rewards.judge.options import judge_options
 from blip3o_grpo.rewards.judge.templates import fill, places
 from blip3o_grpo.rewards.types import RewardBatch, RewardError
 
-ANSWERS = ("yes", "score")
+ANSWERS = ("yes_no", "score")
+"""Without a plain `yes`: YAML reads that as true."""
 
 
 class JudgeReward:
@@ -21,7 +22,7 @@ class JudgeReward:
     Args:
         judge: which one and how, see `JudgeOptions`: `{url, model, version, token_env, ...}`.
         question: with `{prompt}` and `{key}` of the prompt's metadata; say in it how to answer.
-        answer: `yes` (exactly yes or no: 1 or 0) or `score` (a whole number from `low` to `high`, mapped to 0 to 1).
+        answer: `yes_no` (exactly yes or no: 1 or 0) or `score` (a whole number from `low` to `high`, mapped to 0 to 1).
         low: worst score.
         high: best score.
 
@@ -35,21 +36,21 @@ class JudgeReward:
         self,
         judge: Mapping[str, Any],
         question: str,
-        answer: Literal["yes", "score"] = "yes",
+        answer: Literal["yes_no", "score"] = "yes_no",
         low: int = 0,
         high: int = 10,
     ) -> None:
         self.check_options(judge, question, answer, low, high)
         self._question = question
-        self._form: Form = YES if answer == "yes" else whole_number(low, high)
-        self._low, self._range = (0, 1) if answer == "yes" else (low, high - low)
+        self._form: Form = YES if answer == "yes_no" else whole_number(low, high)
+        self._low, self._range = (0, 1) if answer == "yes_no" else (low, high - low)
         self._judge = Judge(judge_options(judge, "judge"))
 
     @staticmethod
     def check_options(
         judge: Mapping[str, Any],
         question: str,
-        answer: str = "yes",
+        answer: str = "yes_no",
         low: int = 0,
         high: int = 10,
     ) -> None:

@@ -1,8 +1,11 @@
 """The reward `judge`: question templates, scores in [0, 1], and what it refuses before a server is asked."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
 from blip3o_grpo.rewards import RewardBatch, RewardError, check_reward, find_reward, load_reward
 from blip3o_grpo.rewards.http import transport
 from blip3o_grpo.rewards.judge.templates import fill, places
@@ -44,7 +47,7 @@ def test_scores_are_mapped_to_shares_of_their_range():
     [
         ({"question": " "}, "question is empty"),
         ({"question": "Is it pretty?"}, r"names no {prompt}"),
-        ({"answer": "maybe"}, "unknown answer 'maybe'; it is one of yes, score"),
+        ({"answer": "maybe"}, "unknown answer 'maybe'; it is one of yes_no, score"),
         ({"answer": "score", "low": 3, "high": 3}, "low must be below high"),
         ({"judge": {"url": "http://host/v1"}}, "judge: model is missing"),
         ({"qestion": "x"}, "did you mean 'question'"),
@@ -68,3 +71,15 @@ def test_a_prompt_without_a_key_of_the_question_is_refused():
 def test_templates():
     assert places("{a} {b} {a} {{c}} {d e}") == ["a", "b"]
     assert fill("{prompt}: {a}, {{a}} {}", "p", {"a": 2.5}) == "p: 2.5, {a} {}"
+
+
+def test_the_page_s_recipe_is_taken_as_yaml_reads_it(tmp_path):
+    """YAML reads a plain `yes` as true: no option may want one."""
+    page = (Path(__file__).parents[3] / "docs/benchmarks.md").read_text(encoding="utf-8")
+    block = next(part.split("```")[0] for part in page.split("```yaml\n")[1:] if "name: judge" in part)
+    prompts = DEFAULT_RECIPE.parent / "prompts/tiny_ocr_train.jsonl"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"run_dir: run\nprompts: {{train: {prompts}, heldout: {prompts}}}\n{block}", encoding="utf-8")
+    (reward,) = load_run_config(recipe).rewards
+    assert reward.options["answer"] == "yes_no"
+    find_reward("judge").check_options(reward.options)

@@ -120,7 +120,7 @@ def test_what_cannot_be_compared_is_one_line(runs, tmp_path, capsys, monkeypatch
 
 
 def ocr(**cluster):
-    config = load_run_config(ROOT / "configs/blip3o_next_ocr.yaml")
+    config = load_run_config(ROOT / "configs/blip3o_next_ocr.yaml", ["rollout.images_per_decode=32"])
     return with_cluster(config, EIGHT | cluster)
 
 

@@ -15,6 +15,7 @@ from blip3o_grpo.planning.times import StageTimes
 from blip3o_grpo.planning.tune import with_cluster
 from blip3o_grpo.policies.blip3o_next.released import write_configs
 from blip3o_grpo.run.folder import RunFolder
+from scripts.cluster_compare import compare, comparison_lines, simulate_cores
 from scripts.cluster_events import Costs, Simulation
 from scripts.cluster_layout import (
     Links,
@@ -26,7 +27,8 @@ from scripts.cluster_layout import (
     on_cores,
     on_gpus,
 )
-from scripts.simulate_cluster import compare, comparison_lines, grown, halves, main, simulate_cores, smaller_calls
+from scripts.cluster_scale import grown, halves, smaller_calls
+from scripts.simulate_cluster import main
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 0.15

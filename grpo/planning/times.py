@@ -100,7 +100,7 @@ def check_measured(run: Path) -> None:
         ConfigError: it has no `config.yaml`, or one that is no run's.
     """
     if not is_regular(run / "config.yaml"):
-        raise ConfigError(f"--measured {run}: no run folder (config.yaml is missing)")
+        raise ConfigError(f"{run}: no run folder (config.yaml is missing)")
     load_run_config(run / "config.yaml")
 
 

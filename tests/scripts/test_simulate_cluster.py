@@ -118,7 +118,12 @@ def test_what_cannot_be_compared_is_one_line(runs, tmp_path, capsys, monkeypatch
     monkeypatch.setattr(sys, "argv", ["simulate_cluster.py", "compare", str(tmp_path / "nothing")])
     with pytest.raises(SystemExit) as left:
         main()
-    assert left.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+    said = capsys.readouterr().err
+    assert (
+        left.value.code == 2
+        and said.startswith(f"error: {tmp_path / 'nothing'}: no run folder")
+        and said.count("\n") == 1
+    )
 
 
 def ocr(**cluster):

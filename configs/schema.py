@@ -16,6 +16,7 @@ from blip3o_grpo.configs.decoder import DecoderSection
 from blip3o_grpo.configs.faults import FaultsSection
 from blip3o_grpo.configs.free_form import check_free_form
 from blip3o_grpo.configs.guards import GuardsSection
+from blip3o_grpo.configs.head import HeadSection, check_learning
 from blip3o_grpo.configs.section import Section
 from blip3o_grpo.configs.training import TrainerSection, whole_batches
 
@@ -53,7 +54,10 @@ class RolloutSection(Section):
     temperature: float = Field(default=1.0, gt=0)
     """Of the draws of image tokens; the loss uses the same."""
     noise: Literal["shared", "independent"] = "shared"
-    """Diffusion noise of a group: one draw for all members, or one each."""
+    """Diffusion noise of a group: the same draws for all members, or their own."""
+    noises_per_completion: int = Field(default=1, ge=1, le=4096)
+    """Images painted from one completion, each from another noise. Tokens are judged by the mean of their images, the
+    head (`learn`) by the differences between them; a step has prompts_per_step x group_size x this many images."""
     num_diffusion_steps: int = Field(default=8, ge=1, le=1000)
     """Denoising steps of the diffusion head."""
     guidance_scale: float = Field(default=2.0, ge=1)
@@ -266,12 +270,15 @@ class RunConfig(Section):
     """Folder of the run; the same command on it resumes."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Every seed and every diffusion noise of the run derives from it."""
+    learn: tuple[Literal["tokens", "head"], ...] = Field(default=("tokens",), min_length=1)
+    """Which halves of the policy learn: the AR part that writes tokens, the diffusion head that paints them."""
     policy: PolicySection = PolicySection()
     prompts: PromptsSection
     rollout: RolloutSection = RolloutSection()
     rewards: tuple[RewardSection, ...] = Field(min_length=1)
     cluster: ClusterSection = ClusterSection()
     trainer: TrainerSection = TrainerSection()
+    head: HeadSection = HeadSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     faults: FaultsSection = FaultsSection()
@@ -312,6 +319,7 @@ class RunConfig(Section):
         for section in ("checkpoint", "evaluation"):
             every = getattr(self, section).every_steps
             whole_batches(f"{section}.every_steps", every, self.trainer.num_iterations)
+        check_learning(self)
         return self
 
 

@@ -44,7 +44,7 @@ from blip3o_grpo.run.peak_memory import MemoryMonitor
 from blip3o_grpo.run.stopping import StopSignals
 from blip3o_grpo.run.trackers import send_later, tracked_as
 from blip3o_grpo.terminal import show
-from blip3o_grpo.training.checkpoint_weights import load_trained
+from blip3o_grpo.training.checkpoint_weights import load_trained, load_trained_head
 from blip3o_grpo.validate import CheckedRun, check_models
 
 ORPHANS_GONE_S = 60.0
@@ -143,10 +143,13 @@ def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline, console: Console)
     step = run.folder.newest_step()
     with activity(console, f"saving the policy to {run.folder.policy}"):
         policy = BLIP3oNext.from_pretrained(run.policy_path, parts=stored_parts(Weights(run.policy_path)))
-        policy.ar = load_trained(policy.ar, run.folder.newest_checkpoint(), run.config)
+        checkpoint = run.folder.newest_checkpoint()
+        if "tokens" in run.config.learn:
+            policy.ar = load_trained(policy.ar, checkpoint, run.config)
+        head = load_trained_head(policy, checkpoint, run.config) if "head" in run.config.learn else None
         with staged_folder(run.folder.policy) as staged:
             policy.save_pretrained(staged)
-        pipeline.sync_weights(policy.ar.state_dict(), version=step)
+        pipeline.sync_weights(policy.ar.state_dict(), version=step, head=head)
     with heldout_bar(run, console) as bar:
         return evaluate(
             pipeline,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import blip3o_grpo.training.trl_seams  # isort: skip  # noqa: F401
 import ray.train
@@ -20,6 +21,7 @@ from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.evaluation.callback import GridTracker, HeldoutCallback
 from blip3o_grpo.evaluation.statistics import reward_metrics
 from blip3o_grpo.policies import BLIP3oNext, resolve_policy_path
+from blip3o_grpo.policies.blip3o_next.prefill import completion_hidden_states
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, RolloutRecorder
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import hold
@@ -28,6 +30,11 @@ from blip3o_grpo.run.trackers import PROJECT, finish, prepare, to_tensorboard, t
 from blip3o_grpo.training.callbacks import MetricsFile, ProgressReporter
 from blip3o_grpo.training.parallel import parallel_arguments
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from blip3o_grpo.training.head.learner import HeadLearner
 
 GONE_WITHIN_S = 60.0
 """How long a killed run's trainer may take to notice that its driver is gone."""
@@ -127,7 +134,8 @@ def run_training(
     folder = RunFolder(config.run_dir)
     # What learns stays in float32 (autocast computes in bfloat16); a base that LoRA freezes need not.
     dtype = getattr(torch, config.policy.dtype) if config.trainer.lora else torch.float32
-    policy = BLIP3oNext.from_pretrained(resolve_policy_path(config.policy.path), parts=("ar",), dtype=dtype)
+    path = resolve_policy_path(config.policy.path)
+    policy = BLIP3oNext.from_pretrained(path, parts=("ar",), dtype=dtype)
     policy.ar.requires_grad_(True).train()
     if "wandb" in config.report_to:
         prepare(folder)
@@ -145,6 +153,7 @@ def run_training(
             all_images=config.rollout.record_images == "all",
         ),
         summarise=reward_metrics,
+        head=partial(learning_head, policy, path, config) if "head" in config.learn else None,
         callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue is not None else [])],
     )
     main = trainer.is_world_process_zero()
@@ -173,6 +182,8 @@ def run_training(
             )
         if resume:
             trainer.ahead.load(resume)
+            if trainer.head is not None:
+                trainer.head.load(resume)
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         except StopRequested:
@@ -182,6 +193,14 @@ def run_training(
                 finish(config.report_to)
             trainer.wait_for_records()
     return trainer
+
+
+def learning_head(policy: BLIP3oNext, path: Path, config: RunConfig, accelerator: Accelerator) -> HeadLearner:
+    """The diffusion head of the checkpoint at `path`, beside the AR part of `policy`."""
+    from blip3o_grpo.training.head.learner import HeadLearner  # imports diffusers
+
+    head = BLIP3oNext.from_pretrained(path, parts=("head",), dtype=torch.float32, device=accelerator.device)
+    return HeadLearner(head, partial(completion_hidden_states, policy), config, accelerator)
 
 
 def checkpoint_for_all_ranks(folder: RunFolder, main: bool, queue: Any) -> Path | None:

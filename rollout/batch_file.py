@@ -23,6 +23,7 @@ def save_batch(path: Path, batch: RolloutBatch, step: int) -> None:
         {
             "prompt": [group.prompt.id, group.prompt.text, group.prompt.metadata],
             "prompt_ids": list(map(int, group.prompt_ids)),
+            "noises": group.noises_per_completion,
             "rollouts": [
                 [rollout.completion.policy_version, rollout.completion.seed, rollout.rewards]
                 for rollout in group.rollouts
@@ -58,5 +59,5 @@ def load_batch(path: Path) -> tuple[int, RolloutBatch]:
             token_ids, logprobs, image = (arrays[name][place] for name in ("token_ids", "logprobs", "images"))
             rollouts.append(Rollout(Completion(token_ids, logprobs, version, seed), image, rewards))
             place += 1
-        groups.append(RolloutGroup(Prompt(*group["prompt"]), group["prompt_ids"], tuple(rollouts)))
+        groups.append(RolloutGroup(Prompt(*group["prompt"]), group["prompt_ids"], tuple(rollouts), group["noises"]))
     return about["step"], RolloutBatch(tuple(groups), about["seconds"], about["skipped_groups"], about["faults"])

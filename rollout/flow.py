@@ -139,7 +139,8 @@ class Flow:
             RolloutError: a reward failed and its `on_error` is `stop`.
         """
         prompts = [group.prompt for group in groups]
-        requests = self.requests.make(prompts, self.step, len(groups[0].rollouts))
+        each = groups[0].noises_per_completion
+        requests = self.requests.make(prompts, self.step, len(groups[0].rollouts) // each, noises=each)
         pixels = [np.stack([rollout.image for rollout in group.rollouts]) for group in groups]
         decoded = [
             DecodedChunk(tuple(requests[part]), tuple(pixels[part]), Work("", 0.0, None))

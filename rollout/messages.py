@@ -13,6 +13,8 @@ from blip3o_grpo.rollout.types import Completion, Prompt
 if TYPE_CHECKING:
     import ray
 
+    from blip3o_grpo.configs.head import FlowGRPOSection
+
 BOARD = "board"
 """Name of the run's board actor."""
 
@@ -37,6 +39,10 @@ class Denoising(NamedTuple):
     """Euler steps."""
     guidance_interval: tuple[float, float]
     """Noise levels between which guidance acts."""
+    stochastic: FlowGRPOSection | None = None
+    """Which steps add noise; None: none does."""
+    keep_latents: bool = False
+    """Whether the head learns from these images."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,14 @@ class GroupRequest:
     seed: int
     """Of member 0; member k's is `seed + k`."""
     noise_seeds: tuple[int, ...]
-    """One per member."""
+    """One per image: those of member 0, then those of member 1, and so on, equally many."""
     draw: Draw | None = None
     """None: as in training."""
+
+    @property
+    def noises_per_completion(self) -> int:
+        """Images of each member."""
+        return len(self.noise_seeds) // self.group_size
 
 
 @dataclass(frozen=True)
@@ -70,12 +81,13 @@ class Snapshot:
 
     version: int
     boxed: tuple[ray.ObjectRef, ...]
-    """One reference; inside a tuple Ray passes it on instead of resolving it for every call."""
+    """References; inside a tuple Ray passes them on instead of resolving them for every call. Of a policy, the AR
+    part's weights and, where it learns, those of the diffusion head; else one."""
 
     @property
     def id(self) -> str:
         """Differs between any two publications."""
-        return self.boxed[0].hex()
+        return "".join([str(self.version), *(ref.hex() for ref in self.boxed)])
 
 
 @dataclass(frozen=True)
@@ -102,8 +114,10 @@ class DecodedChunk:
 
     requests: tuple[GroupRequest, ...]
     images: tuple[np.ndarray, ...]
-    """Per group `[G, H, W, 3]` uint8, RGB."""
+    """Per group `[G, H, W, 3]` uint8, RGB; G images, those of one completion side by side."""
     work: Work
+    latents: tuple[np.ndarray, ...] = ()
+    """Per group `[G, S, C, h, w]` float32, if they were asked for (`Rollout.latents`)."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from ray.actor import ActorHandle
 
 from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.configs.head import FlowGRPOSection
 from blip3o_grpo.policies import PromptEncoder, load_config
 from blip3o_grpo.policies.blip3o_next.tied import shared_once
 from blip3o_grpo.rollout.faults.board import Published
@@ -85,23 +86,34 @@ class RolloutPipeline:
 
             self._transfer = WeightTransfer(self._path, self._pools["sample"], self._dtype)
 
-    def sync_weights(self, state_dict: Mapping[str, torch.Tensor], version: int) -> None:
-        """Give the AR part's weights to all samplers and decoders and wait until every one of them has them.
+    def sync_weights(
+        self,
+        state_dict: Mapping[str, torch.Tensor] | None,
+        version: int,
+        head: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Give the policy's weights to all samplers and decoders and wait until every one of them has them.
 
         Unblocks `collect`, whose calls all name these weights from now on.
 
         Args:
-            state_dict: all of `Qwen3ForCausalLM`'s tensors; of tied embeddings one or both.
+            state_dict: all of `Qwen3ForCausalLM`'s tensors; of tied embeddings one or both. None: those that this
+                process published last.
             version: optimiser steps behind them; every later completion carries it.
+            head: the diffusion head's, by `connector.NAME` and `sana.NAME`. None: those of the checkpoint.
 
         Raises:
             RolloutError: a worker reports another version, or failed.
         """
-        if self._tied:
-            state_dict = shared_once(state_dict)
-        snapshot = self._published.publish(POLICY, version, pack_weights(state_dict, self._dtype))
+        if state_dict is None:
+            weights: Any = self._published.own(POLICY).boxed[0]
+        else:
+            state_dict = shared_once(state_dict) if self._tied else state_dict
+            weights = pack_weights(state_dict, self._dtype)
+        painter = [] if head is None else [pack_weights(head, self._dtype)]
+        snapshot = self._published.publish(POLICY, version, weights, *painter)
         fetching = submit_to_all({"decode": self._pools["decode"]}, "use", snapshot)
-        if self._transfer is not None:
+        if self._transfer is not None and state_dict is not None:
             self._transfer.send(state_dict, snapshot)  # samplers that got it have nothing to fetch
         fetching += submit_to_all({"sample": self._pools["sample"]}, "use", snapshot)
         for call in fetching:
@@ -122,6 +134,7 @@ class RolloutPipeline:
         explain: bool = False,
         turn: int = 0,
         progress: Callable[[int], None] | None = None,
+        train: bool = False,
     ) -> RolloutBatch:
         """Sample, decode and score one group per prompt, with the weights of the last `sync_weights`.
 
@@ -136,13 +149,21 @@ class RolloutPipeline:
             explain: have the rewards that can explain their scores do so.
             turn: which of those who collect at once this is; trainer ranks give their own numbers.
             progress: is told how many groups are done, whenever more are.
+            train: paint as it is learnt from: `rollout.noises_per_completion` images of each completion, with latents
+                and noisy steps where the head learns.
 
         Raises:
             PromptError: a prompt is longer than the policy's context.
             RolloutError: a stage failed, or a reward did and its `on_error` is `stop`.
         """
         rollout = self._config.rollout
-        denoising = Denoising(num_diffusion_steps or rollout.num_diffusion_steps, rollout.guidance_interval)
+        method = self._config.head.method if train and "head" in self._config.learn else None
+        denoising = Denoising(
+            num_diffusion_steps or rollout.num_diffusion_steps,
+            rollout.guidance_interval,
+            method if isinstance(method, FlowGRPOSection) else None,
+            keep_latents=method is not None,
+        )
         return self.collect_each(
             prompts,
             step,
@@ -152,6 +173,7 @@ class RolloutPipeline:
             explain=explain,
             turn=turn,
             progress=progress,
+            noises=rollout.noises_per_completion if train else 1,
         )[0]
 
     def collect_each(
@@ -165,14 +187,15 @@ class RolloutPipeline:
         explain: bool = False,
         turn: int = 0,
         progress: Callable[[int], None] | None = None,
+        noises: int = 1,
     ) -> list[RolloutBatch]:
-        """As `collect`, one batch per way of painting: the same completions from the same noise.
+        """As `collect`, one batch per way of painting: the same completions from the same noise, or `noises` of them.
 
         All batches count the seconds of the one sampling; `wall` is that of all of them.
         """
         started = perf_counter()
         size = group_size or self._config.rollout.group_size
-        requests = self._requests.make(prompts, step, size, draw)
+        requests = self._requests.make(prompts, step, size, draw, noises)
         flow = self._flow(step, explain, turn)
         sampled = flow.sample(requests)
         decoded = [flow.decode(sampled, denoising) for denoising in denoisings]

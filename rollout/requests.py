@@ -19,9 +19,9 @@ def groups_per_chunk(config: RunConfig, num_groups: int, group_size: int) -> int
     return max(1, min(images_per_chunk(config) // group_size, share))
 
 
-def groups_per_part(config: RunConfig, group_size: int) -> int:
+def groups_per_part(config: RunConfig, images_per_group: int) -> int:
     """Groups of one decoder call, where the chunk has so many."""
-    return max(1, config.rollout.images_per_decode // group_size)
+    return max(1, config.rollout.images_per_decode // images_per_group)
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Requests:
     encoder: PromptEncoder
 
     def make(
-        self, prompts: Sequence[Prompt], step: int | str, size: int, draw: Draw | None = None
+        self, prompts: Sequence[Prompt], step: int | str, size: int, draw: Draw | None = None, noises: int = 1
     ) -> list[GroupRequest]:
-        """One group of `size` members per prompt.
+        """One group of `size` members per prompt, each painted from so many noises.
 
         Raises:
             PromptError: a prompt is longer than the policy's context.
         """
-        return [self._request(prompt, step, size, draw) for prompt in prompts]
+        return [self._request(prompt, step, size, draw, noises) for prompt in prompts]
 
     def chunks(self, requests: Sequence[GroupRequest]) -> list[Sequence[GroupRequest]]:
         """Requests of one size by engine call: the same number of completions whatever the size, no idle sampler."""
@@ -50,11 +50,15 @@ class Requests:
 
     def parts(self, chunk: Sequence[GroupRequest]) -> list[slice]:
         """A chunk's groups by decoder call."""
-        per_part = groups_per_part(self.config, chunk[0].group_size)
+        per_part = groups_per_part(self.config, len(chunk[0].noise_seeds))
         return [slice(start, start + per_part) for start in range(0, len(chunk), per_part)]
 
-    def _request(self, prompt: Prompt, step: int | str, size: int, draw: Draw | None) -> GroupRequest:
+    def _request(self, prompt: Prompt, step: int | str, size: int, draw: Draw | None, noises: int) -> GroupRequest:
         run = self.config
-        noise = tuple(noise_seed(run.seed, step, prompt.id, member, run.rollout.noise) for member in range(size))
+        noise = tuple(
+            noise_seed(run.seed, step, prompt.id, member, run.rollout.noise, index, noises)
+            for member in range(size)
+            for index in range(noises)
+        )
         seed = completion_seed(run.seed, step, prompt.id, 0)
         return GroupRequest(prompt, self.encoder.encode(prompt.text), size, seed, noise, draw)

@@ -120,13 +120,18 @@ def join(
 ) -> list[RolloutGroup]:
     """Groups of a decoded chunk, without those that have no scores."""
     groups = []
-    for request, images, group, columns in zip(decoded.requests, decoded.images, completions, scores, strict=True):
+    all_latents = decoded.latents or (None,) * len(decoded.images)
+    for request, images, latents, group, columns in zip(
+        decoded.requests, decoded.images, all_latents, completions, scores, strict=True
+    ):
         if columns is None:
             continue
+        each = request.noises_per_completion
         rollouts = tuple(
-            Rollout(completion, images[member], *columns.of(member)) for member, completion in enumerate(group)
+            Rollout(group[index // each], image, *columns.of(index), latents=latents[index] if latents else None)
+            for index, image in enumerate(images)
         )
-        groups.append(RolloutGroup(request.prompt, request.prompt_ids, rollouts))
+        groups.append(RolloutGroup(request.prompt, request.prompt_ids, rollouts, each))
     return groups
 
 

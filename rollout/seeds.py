@@ -21,10 +21,23 @@ def completion_seed(run_seed: int, step: int | str, prompt_id: str, member: int)
 
 
 def noise_seed(
-    run_seed: int, step: int | str, prompt_id: str, member: int, noise: Literal["shared", "independent"]
+    run_seed: int,
+    step: int | str,
+    prompt_id: str,
+    member: int,
+    noise: Literal["shared", "independent"],
+    draw: int = 0,
+    draws: int = 1,
 ) -> int:
-    """Seed of one image's diffusion noise; with `shared`, all members of a group get the same."""
-    return _hash("noise", run_seed, _moment(step), prompt_id) + (member if noise == "independent" else 0)
+    """Seed of one image's diffusion noise, the member's `draw` of `draws`; with `shared`, all members of a group get
+    the same ones."""
+    first = _hash("noise", run_seed, _moment(step), prompt_id)
+    return first + (member * draws if noise == "independent" else 0) + draw
+
+
+def learning_seed(run_seed: int, step: int | str, prompt_id: str, image: int) -> int:
+    """Seed of what the head's loss draws for the image with this place in its group."""
+    return _hash("learning", run_seed, _moment(step), prompt_id) + image
 
 
 def _moment(step: int | str) -> int | str:

@@ -54,6 +54,9 @@ class Rollout:
     """Reward name to score; None: the reward does not apply to this prompt."""
     explanations: dict[str, Mapping] = field(default_factory=dict)
     """Reward name to what it says about its score, if that was asked for and the reward has something to say."""
+    latents: np.ndarray | None = None
+    """`[S, C, h, w]` float32, the latents that the image was painted through, of which the last is decoded: those after
+    the steps that added noise, and the last; None: nobody asked for them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ class RolloutGroup:
     prompt_ids: list[int]
     """`[P]` token ids ending in `<im_start><S0>`."""
     rollouts: tuple[Rollout, ...]
+    """Images of the same completion side by side."""
+    noises_per_completion: int = 1
+    """How many of them there are for each."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     python scripts/build_tiny_policy.py --work runs/tiny_build          # long, resumable
     python scripts/build_tiny_policy.py --work /tmp/smoke --smoke       # a minute, untrained quality
+    python scripts/build_tiny_policy.py --work runs/rough --rough       # of the shipped policy, with a rougher head
 
 Stages, each skipped when its output is in the work folder: `autoencoder` (DC-AE) and `tokenizer` (VQ-SigLIP2) on drawn
 pixels, then sequential warm starts: `ar` (honest captions), `noisy` (the AR part again, captions with mistakes), and,
@@ -26,6 +27,7 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from blip3o_grpo.configs.schema import PolicySection, WarmstartConfig
+from blip3o_grpo.policies.blip3o_next.config import TINY
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 from blip3o_grpo.policies.tiny_world.architecture import LATENT_CHANNELS, random_policy
 from blip3o_grpo.warmstart import train_supervised
@@ -33,6 +35,7 @@ from scripts.tiny_build import captions, prompts
 from scripts.tiny_build.head import align_head
 from scripts.tiny_build.measure import measure
 from scripts.tiny_build.patches import Codebook, draw, embed_patches, pixels
+from scripts.tiny_build.rough import with_new_head
 from scripts.tiny_build.tools import train_autoencoder, train_tokenizer
 
 console = Console()
@@ -51,13 +54,14 @@ class Size:
     noisy_steps: int
     head_steps: int
     steady_steps: int
+    rough_steps: int
     batch_size: int
     scenes: int
     groups: int
 
 
-FULL = Size(20_000, 3000, 1100, 2000, 150, 2500, 900, 32, 96, 32)
-SMOKE = Size(300, 6, 8, 6, 2, 4, 2, 8, 12, 2)
+FULL = Size(20_000, 3000, 1100, 2000, 150, 2500, 900, 200, 32, 96, 32)
+SMOKE = Size(300, 6, 8, 6, 2, 4, 2, 4, 8, 12, 2)
 
 
 def make_codebook(work: Path, size: Size, num_codes: int) -> Codebook:
@@ -162,8 +166,24 @@ def build(work: Path, output: Path | None, size: Size) -> None:
     noisy = warm_start(work, "noisy", ar, size, ar_steps=size.noisy_steps, rate=3e-4, swap=0.1)
     head = warm_start(work, "head", align(work, noisy), size, head_steps=size.head_steps, rate=1e-3, swap=0.3)
     steady = warm_start(work, "steady", head, size, head_steps=size.steady_steps, rate=6e-4, swap=0.3, noise=0.25)
-    output = output or work / "tiny"
-    BLIP3oNext.from_pretrained(steady, parts=PARTS).save_pretrained(output, dtype=torch.bfloat16)
+    finish(work, steady, output or work / "tiny", size)
+
+
+def build_rough(work: Path, output: Path | None, size: Size) -> None:
+    """The rough variant of the shipped policy (`tiny_build.rough`)."""
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "clean.jsonl").is_file():
+        captions.write_pictures(work, size.pictures, seed=1)
+    start = work / "new_head"
+    if not start.is_dir():
+        with_new_head(TINY, start)
+    rough = warm_start(work, "rough", align(work, start), size, head_steps=size.rough_steps, rate=1e-3, swap=0.3)
+    finish(work, rough, output or work / "tiny_rough", size)
+
+
+def finish(work: Path, trained: Path, output: Path, size: Size) -> None:
+    """The checkpoint as it is shipped, in bfloat16, and its ladder."""
+    BLIP3oNext.from_pretrained(trained, parts=PARTS).save_pretrained(output, dtype=torch.bfloat16)
     shipped = BLIP3oNext.from_pretrained(output, parts=PARTS)
     (work / "pictures").mkdir(exist_ok=True)
     record = {
@@ -183,6 +203,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="where the finished checkpoint goes (default: WORK/tiny)")
     parser.add_argument("--smoke", action="store_true", help="a minute's work of no quality")
+    parser.add_argument("--rough", action="store_true", help="the variant of the shipped policy with a rough head")
     parser.add_argument("--prompts", type=Path, help="folder to write the tiny recipes' prompt files to; then stop")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
@@ -190,7 +211,8 @@ def main() -> None:
         prompts.write_prompts(arguments.prompts)
         return
     torch.set_num_threads(arguments.threads)
-    build(arguments.work, arguments.output, SMOKE if arguments.smoke else FULL)
+    build_policy = build_rough if arguments.rough else build
+    build_policy(arguments.work, arguments.output, SMOKE if arguments.smoke else FULL)
 
 
 if __name__ == "__main__":

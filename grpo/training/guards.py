@@ -72,6 +72,16 @@ class Guards(TrainerCallback):
             raise error
         self.mismatch_error = error
 
+    def on_head(self, step: int, reason: str, measured: Mapping[str, float]) -> None:
+        """The diffusion head made no update; go on without it, or stop.
+
+        Raises:
+            GuardError: with `guards.non_finite: stop`.
+        """
+        evidence = self.save_evidence(step, f"diffusion head: {reason}", measured)
+        if self.section.non_finite == "stop":
+            raise GuardError(f"step {step}: diffusion head: {reason}; guards.non_finite=stop (evidence: {evidence})")
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
         """Throw the gradient away, or stop, if this step must not reach the weights."""
         loss = torch.stack([loss.float() for loss in self.losses]).sum().item() if self.losses else 0.0

@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import Qwen3ForCausalLM
 
+from blip3o_grpo.configs.head import HeadLoRASection
 from blip3o_grpo.configs.training import LoRASection
 
 PREFIX = "base_model.model."
@@ -32,7 +33,7 @@ def peft_config(section: LoRASection) -> LoraConfig:
     )
 
 
-def merge_adapter(state: Mapping[str, torch.Tensor], section: LoRASection) -> dict[str, torch.Tensor]:
+def merge_adapter(state: Mapping[str, torch.Tensor], section: LoRASection | HeadLoRASection) -> dict[str, torch.Tensor]:
     """State dict of the plain model from the (gathered) one of the PEFT model: W + alpha / rank * B A.
 
     Computed in float32 and returned in the base's dtype; tensors without an adapter are passed on as they are.

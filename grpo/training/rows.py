@@ -34,7 +34,7 @@ def columns(
 
 
 def group_rows(group: RolloutGroup, rewards: Sequence[RewardSection]) -> list[dict[str, Any]]:
-    """One row per member of a group.
+    """One row per completion of a group; its scores are the means over its images.
 
     Raises:
         RolloutError: a reward scored only some of them, which TRL would take for zeros of the others.
@@ -43,16 +43,22 @@ def group_rows(group: RolloutGroup, rewards: Sequence[RewardSection]) -> list[di
         reason = partly_none([rollout.rewards[reward.name] for rollout in group.rollouts], group.prompt.text)
         if reason:
             raise RolloutError(f"reward {reward.name!r} {reason}")
+    each = group.noises_per_completion
     return [
         {
             "prompt_ids": group.prompt_ids,
-            "completion_ids": rollout.completion.token_ids.tolist(),
-            "logprobs": rollout.completion.logprobs.tolist(),
-            "env_mask": [1] * len(rollout.completion.token_ids),
-            **{f"reward/{reward.name}": rollout.rewards[reward.name] for reward in rewards},
+            "completion_ids": images[0].completion.token_ids.tolist(),
+            "logprobs": images[0].completion.logprobs.tolist(),
+            "env_mask": [1] * len(images[0].completion.token_ids),
+            **{f"reward/{reward.name}": _mean([image.rewards[reward.name] for image in images]) for reward in rewards},
         }
-        for rollout in group.rollouts
+        for images in (group.rollouts[start : start + each] for start in range(0, len(group.rollouts), each))
     ]
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """Of one completion's images, which all have a score or none."""
+    return scores[0] if len(scores) == 1 or scores[0] is None else sum(scores) / len(scores)
 
 
 def masked_row(prompt_ids: list[int], token: int, length: int, rewards: Sequence[RewardSection]) -> dict[str, Any]:

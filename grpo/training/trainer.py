@@ -5,6 +5,7 @@ One optimiser step on a new batch, in the order in which it happens, on every ra
     sync_weights     the weights of the last update go to samplers and decoders
                      (with `rollout.max_staleness: 1` once the rollouts are there, and before the next ones start)
     rollouts         sample, decode and score: one group of images per prompt (`rollout/pipeline.py`)
+    learn_head       the diffusion head's own update, if it learns (`head/learner.py`)
     logprobs         the reference policy's, of what was sampled
     (TRL)            scores become advantages, within each group
     see_rewards      advantages of groups that hardly differ shrink (`advantages.py`)
@@ -72,9 +73,11 @@ from blip3o_grpo.training.step_metrics import StepClock, batch_metrics, prompt_m
 from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from trl import GRPOConfig
 
     from blip3o_grpo.rollout import RolloutPipeline, RolloutRecorder
+    from blip3o_grpo.training.head.learner import HeadLearner
 
 
 class ImageGRPOTrainer(SeamedGRPOTrainer):
@@ -89,6 +92,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         prompts: training prompts; `prompt_schedule` says which batch sees which.
         pipeline: anything with `collect` and `sync_weights` of `rollout.RolloutPipeline`.
         recorder: keeps each group's best and worst image, of all ranks.
+        head: the diffusion head, where it learns.
         summarise: makes metrics of a step's rewards, prompt by prompt (`step_metrics.prompt_means`).
     """
 
@@ -103,6 +107,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         prompts: Sequence[Prompt],
         pipeline: RolloutPipeline,
         recorder: RolloutRecorder | None = None,
+        head: Callable[[Accelerator], HeadLearner] | None = None,
         summarise: Callable[[Sequence[Mapping[str, float]]], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ):
@@ -124,7 +129,9 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             add_metrics=self.add_metrics,
         )
         section = config.trainer
-        reference = copy.deepcopy(ar) if section.beta and not section.lora else None
+        self.learns_tokens = "tokens" in config.learn
+        beta = section.beta if self.learns_tokens else 0.0
+        reference = copy.deepcopy(ar) if beta and not section.lora else None
         self.averaged = AveragedWeights(section.ema.decay, self.folder.checkpoints) if section.ema else None
         self.ahead = Ahead(args.process_index)
         self.stale = False  # whether the step's rollouts are of older weights than its own
@@ -152,7 +159,9 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             reference.requires_grad_(False).eval()
             reference.forward = self._image_forward(reference)
             reference = prepare_reference(reference, self.accelerator, config)
-        self.set_reference(section.beta, reference)
+        self.set_reference(beta, reference)
+        self.head = head(self.accelerator) if head else None
+        self._published_tokens = False
         self.moving: MovingReference | None = None
         if section.sync_ref_model:
             alpha, every = section.ref_model_mixup_alpha, section.ref_model_sync_steps
@@ -238,10 +247,24 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         means = gather_object(prompt_means(batch, self.run.rewards))  # of all ranks
         if self.summarise is not None:
             self.add_metrics(self.summarise(means))
+        if self.head is not None:
+            self.learn_head(batch)
         return batch
 
+    def learn_head(self, batch: RolloutBatch) -> None:
+        """The head's update on a batch, while the AR part is still the one that drew.
+
+        Raises:
+            GuardError: loss or gradient is not finite, and `guards.non_finite` is `stop`.
+        """
+        started = time.perf_counter()
+        metrics, reason = self.head.learn(batch, self.step)
+        self.add_metrics(metrics | {"time/head": time.perf_counter() - started})
+        if reason is not None:
+            self.guards.on_head(self.step, reason, metrics)
+
     def _draw(self, step: int, prompts: Sequence[Prompt]) -> RolloutBatch:
-        return self.pipeline.collect(prompts, step=step, turn=self.accelerator.process_index)
+        return self.pipeline.collect(prompts, step=step, turn=self.accelerator.process_index, train=True)
 
     def _prompts_of(self, step: int) -> list[Prompt]:
         """This rank's prompts of a step: ranks have equal parts of the schedule's, in their order."""
@@ -359,7 +382,12 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         The first one of a step waits for all of the above. The last one unblocks the optimiser, unless a guard throws
         the gradient away.
         """
-        loss = super().training_step(*args, **kwargs)
+        if self.learns_tokens:
+            loss = super().training_step(*args, **kwargs)
+        else:
+            inputs = kwargs["inputs"] if "inputs" in kwargs else args[1]
+            self._prepare_inputs(inputs)  # has the batch drawn and scored, and the head learn from it
+            loss = torch.zeros((), device=self.accelerator.device)
         self.guards.losses.append(loss)
         return loss
 
@@ -379,7 +407,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
     def sync_evaluated_weights(self) -> None:
         """Publish the weights that evaluations measure, averaged or not (`trainer.ema.use`)."""
         self.ahead.wait()  # what is drawn ahead needs the weights that samplers and decoders have now
-        self._publish(averaged=self.averaged is not None and self.run.trainer.ema.use == "averaged")
+        self._publish(averaged=self.averaged is not None and self.run.trainer.ema.use == "averaged", measured=True)
         self.sync_again()
 
     def _sync(self) -> None:
@@ -387,13 +415,17 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self._publish(averaged=False)
         self.clock.sync = time.perf_counter() - started
 
-    def _publish(self, averaged: bool) -> None:
+    def _publish(self, averaged: bool, measured: bool = False) -> None:
+        head = self.head and (self.head.measured_weights() if measured else self.head.drawing_weights())
         with self.averaged.applied() if averaged else nullcontext():
-            weights = self.accelerator.get_state_dict(self.model_wrapped)  # whole on rank 0, also when sharded
+            weights = None  # those that were published already
+            if self.learns_tokens or not self._published_tokens:
+                weights = self.accelerator.get_state_dict(self.model_wrapped)  # whole on rank 0, also when sharded
             if self.accelerator.is_main_process:
-                if self.run.trainer.lora:
+                if weights is not None and self.run.trainer.lora:
                     weights = merge_adapter(weights, self.run.trainer.lora)
-                self.pipeline.sync_weights(weights, version=self.state.global_step)
+                self.pipeline.sync_weights(weights, version=self.state.global_step, head=head)
+            self._published_tokens = True
             self.accelerator.wait_for_everyone()
 
     def save_now(self) -> None:
@@ -419,6 +451,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
                 self.ahead.save(staging / f"checkpoint-{step}")
                 self.accelerator.wait_for_everyone()
                 if self.accelerator.is_main_process:
+                    if self.head is not None:
+                        self.head.save(staging / f"checkpoint-{step}")
                     for file, weights in whole.items():
                         save_file(weights, staging / f"checkpoint-{step}" / file)
                     score = checkpoint_score(self.state.log_history, self.run, step)

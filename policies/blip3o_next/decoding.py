@@ -6,12 +6,17 @@ weights can still be loaded and saved. Left out: half precision, which is the po
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
+from blip3o_grpo.policies.blip3o_next.denoising import denoise, path_noise
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.prefill import completion_hidden_states
+
+if TYPE_CHECKING:
+    from blip3o_grpo.configs.head import FlowGRPOSection
 
 
 def prepare_head(
@@ -37,6 +42,35 @@ def prepare_head(
 
 
 @torch.no_grad()
+def denoise_completions(
+    policy: BLIP3oNext,
+    prompt_ids: Sequence[Sequence[int]],
+    tokens: torch.Tensor,
+    seeds: Sequence[int],
+    *,
+    num_steps: int = 30,
+    guidance_scale: float = 2.0,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    stochastic: FlowGRPOSection | None = None,
+) -> torch.Tensor:
+    """Latents `[B * K, S, C, h, w]` of image tokens (`denoising.denoise`), those of one completion side by side.
+
+    Args:
+        policy: with the parts `ar` and `head`.
+        prompt_ids: ids of each completion's prompt, ending in `<im_start><S0>`; equal neighbours are a group.
+        tokens: `[B, T]` vocabulary ids.
+        seeds: of the diffusion noise, equally many, K, for each completion.
+        num_steps: Euler steps.
+        guidance_scale: of classifier-free guidance.
+        guidance_interval: noise levels between which it acts.
+        stochastic: which steps add noise.
+    """
+    hidden = completion_hidden_states(policy, prompt_ids, tokens)
+    hidden = hidden.repeat_interleave(len(seeds) // len(tokens), 0)
+    noise = path_noise(policy, seeds, stochastic)
+    return denoise(policy, hidden, noise, num_steps, guidance_scale, guidance_interval, stochastic)
+
+
 def decode_completions(
     policy: BLIP3oNext,
     prompt_ids: Sequence[Sequence[int]],
@@ -47,16 +81,25 @@ def decode_completions(
     guidance_scale: float = 2.0,
     guidance_interval: tuple[float, float] = (0.0, 1.0),
 ) -> torch.Tensor:
-    """Images `[B, H, W, 3]` uint8 of image tokens, on the CPU.
+    """Images `[B * K, H, W, 3]` uint8 of image tokens, on the CPU; arguments as of `denoise_completions`."""
+    latents = denoise_completions(
+        policy,
+        prompt_ids,
+        tokens,
+        seeds,
+        num_steps=num_steps,
+        guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval,
+    )
+    return policy.latents_to_images(latents[:, -1]).cpu()
+
+
+def load_head(policy: BLIP3oNext, weights: Mapping[str, torch.Tensor]) -> None:
+    """Replace weights of the diffusion head, in place.
 
     Args:
-        policy: with the parts `ar` and `head`.
-        prompt_ids: ids of each image's prompt, ending in `<im_start><S0>`; equal neighbours are a group.
-        tokens: `[B, T]` vocabulary ids.
-        seeds: of the diffusion noise, one per image.
-        num_steps: Euler steps.
-        guidance_scale: of classifier-free guidance.
-        guidance_interval: noise levels between which it acts (`BLIP3oNext.denoise`).
+        weights: tensors by `connector.NAME` and `sana.NAME`.
     """
-    hidden = completion_hidden_states(policy, prompt_ids, tokens)
-    return policy.decode(hidden, policy.noise(seeds), num_steps, guidance_scale, guidance_interval).cpu()
+    for part in ("connector", "sana"):
+        own = {name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")}
+        getattr(policy, part).load_state_dict(own)

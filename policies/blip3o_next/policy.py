@@ -25,6 +25,7 @@ from blip3o_grpo.policies.blip3o_next.config import (
     read_config,
     resolve_policy_path,
 )
+from blip3o_grpo.policies.blip3o_next.denoising import denoise, path_noise
 from blip3o_grpo.policies.blip3o_next.hub import DIFFUSION_CONFIGS, diffusion_folder, read_diffusion_configs
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.policies.blip3o_next.positions import position_ids
@@ -191,12 +192,8 @@ class BLIP3oNext(nn.Module):
 
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """Initial diffusion noise `[B, C, h, w]`, float32, one generator a sample: independent of batch composition."""
-        size = self.sana.config.sample_size
-        shape = (self.sana.config.in_channels, size, size)
-        draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return torch.stack(draws).to(self.sana.device)
+        return path_noise(self, seeds, None)[:, 0]
 
-    @torch.no_grad()
     def denoise(
         self,
         hidden: torch.Tensor,
@@ -205,33 +202,8 @@ class BLIP3oNext(nn.Module):
         guidance_scale: float = 2.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
     ) -> torch.Tensor:
-        """Latents `[B, C, h, w]` decoded from hidden states `[B, T + 1, D]` with classifier-free guidance.
-
-        Guidance acts in the steps whose noise level (1: noise alone, 0: none) lies in `guidance_interval`; the others
-        cost half. The unconditional branch is the connector applied to zeros. Captions are read once for all steps
-        (`caption_once`), and the first unconditional step is done once per distinct noise. The head computes in its own
-        dtype; latents, guidance and Euler steps stay in the noise's float32, so a bfloat16 head does not round the
-        latents in every step.
-        """
-        from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once, distinct_rows
-
-        scheduler = self.scheduler.from_config(self.scheduler.config)
-        scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist(), device=noise.device)
-        low, high = guidance_interval
-        guided = [guidance_scale != 1 and low <= level <= high for level in scheduler.sigmas[:-1].tolist()]
-        nothing = self.connector(torch.zeros_like(hidden[:1, :1])) if any(guided) else None
-        latents, everyone = noise, torch.arange(len(noise), device=noise.device)
-        with captions_read_once(self.sana, self.connector(hidden), nothing) as velocity_of:
-            for number, timestep in enumerate(scheduler.timesteps):
-                if guided[number]:
-                    first, which = distinct_rows(noise) if number == 0 else (everyone, everyone)
-                    velocity = velocity_of(torch.cat([latents[first], latents]), timestep)
-                    without, with_condition = velocity[: len(first)][which], velocity[len(first) :]
-                    velocity = without + guidance_scale * (with_condition - without)
-                else:
-                    velocity = velocity_of(latents, timestep)
-                latents = scheduler.step(velocity, timestep, latents).prev_sample
-        return latents
+        """Latents `[B, C, h, w]` from hidden states `[B, T + 1, D]` and noise `[B, C, h, w]` (`denoising.denoise`)."""
+        return denoise(self, hidden, noise[:, None], num_steps, guidance_scale, guidance_interval)[:, -1]
 
     @torch.no_grad()
     def latents_to_pixels(self, latents: torch.Tensor) -> torch.Tensor:

@@ -85,12 +85,17 @@ class Published:
         self._board = board
         self._own: dict[str, Snapshot] = {}
 
-    def publish(self, name: str, version: int, values: Any) -> Snapshot:
-        """Put values into the object store and name them on the board."""
-        snapshot = Snapshot(version, (ray.put(values),))
+    def publish(self, name: str, version: int, *values: Any) -> Snapshot:
+        """Put values into the object store and name them on the board; references are named as they are."""
+        boxed = tuple(value if isinstance(value, ray.ObjectRef) else ray.put(value) for value in values)
+        snapshot = Snapshot(version, boxed)
         ray.get(self._board.publish.remote(name, snapshot))
         self._own[name] = snapshot
         return snapshot
+
+    def own(self, name: str) -> Snapshot:
+        """The one that this process published last."""
+        return self._own[name]
 
     def release(self, name: str) -> None:
         """Hold a snapshot no longer: another process publishes newer ones from now on."""

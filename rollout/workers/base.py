@@ -71,6 +71,7 @@ class Worker(ABC):
         self.busy_seconds = 0.0
         self.policy_version: int | None = None
         self._snapshot_id: str | None = None
+        self._values_id: str | None = None
         self._started = False
 
     @abstractmethod
@@ -93,13 +94,19 @@ class Worker(ABC):
         if snapshot.id != self._snapshot_id:
             with self.busy("sync"):
                 self.ready()
-                self.load(ray.get(snapshot.boxed[0]))
+                self.fetch(snapshot)
             self.adopt(snapshot)
         return self.policy_version
+
+    def fetch(self, snapshot: Snapshot) -> None:
+        """Load those values of a snapshot that are not in use."""
+        if snapshot.boxed[0].hex() != self._values_id:
+            self.load(ray.get(snapshot.boxed[0]))
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Take the values in use for this snapshot's."""
         self._snapshot_id = snapshot.id
+        self._values_id = snapshot.boxed[0].hex()
         self.policy_version = snapshot.version
 
     @contextmanager

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 
 from blip3o_grpo.policies import BLIP3oNext
-from blip3o_grpo.policies.blip3o_next.decoding import decode_completions, prepare_head
+from blip3o_grpo.policies.blip3o_next.decoding import denoise_completions, load_head, prepare_head
 from blip3o_grpo.policies.blip3o_next.tied import load_weights
 from blip3o_grpo.rollout.messages import DecodedChunk, Denoising, SampledChunk, Snapshot
 from blip3o_grpo.rollout.weights.packing import unpack_weights
@@ -23,8 +24,8 @@ class Decoder(Worker):
 
     Args:
         name: of the worker.
-        policy_path: checkpoint folder. Head and image decoder stay as they are there; the AR part follows snapshots,
-            since its hidden states condition the head.
+        policy_path: checkpoint folder. The image decoder stays as it is there; the AR part follows snapshots, since
+            its hidden states condition the head, and so does the head where it learns.
         dtype: torch dtype name.
         device: `cpu` or `cuda`.
         guidance_scale: of classifier-free guidance.
@@ -59,15 +60,25 @@ class Decoder(Worker):
         """Replace the AR part's weights."""
         load_weights(self._policy.ar, dict(unpack_weights(values)))
 
+    def fetch(self, snapshot: Snapshot) -> None:
+        """As every worker's, and the head's weights if the snapshot has some."""
+        super().fetch(snapshot)
+        for ref in snapshot.boxed[1:]:
+            load_head(self._policy, dict(unpack_weights(ray.get(ref))))
+
     def decode(self, sampled: SampledChunk, part: slice, denoising: Denoising, snapshot: Snapshot) -> DecodedChunk:
         """Images of the groups `part` of a sampled chunk, all in one batch."""
         requests = sampled.requests[part]
         with self.busy("decode", requests):
             self.use(snapshot)
-            groups = self._decode(sampled, part, denoising)
-        return DecodedChunk(requests, groups, self.work())
+            images, latents = self._decode(sampled, part, denoising)
+        ends = np.cumsum([len(request.noise_seeds) for request in requests])[:-1]
+        kept = tuple(np.split(latents, ends)) if denoising.keep_latents else ()
+        groups = tuple(np.ascontiguousarray(group) for group in np.split(images, ends))
+        return DecodedChunk(requests, groups, self.work(), kept)
 
-    def _decode(self, sampled: SampledChunk, part: slice, denoising: Denoising) -> tuple[np.ndarray, ...]:
+    def _decode(self, sampled: SampledChunk, part: slice, denoising: Denoising) -> tuple[np.ndarray, np.ndarray]:
+        """Images `[B, H, W, 3]` and the latents `[B, S, C, h, w]` they were painted through."""
         requests = sampled.requests[part]
         with self.timed(), torch.inference_mode():  # not around `use`: inference tensors cannot be overwritten later
             prompts, tokens, seeds = [], [], []
@@ -75,7 +86,7 @@ class Decoder(Worker):
                 prompts += [request.prompt_ids] * len(group)
                 tokens += [completion.token_ids for completion in group]
                 seeds += request.noise_seeds
-            images = decode_completions(
+            latents = denoise_completions(
                 self._policy,
                 prompts,
                 torch.from_numpy(np.stack(tokens).astype(np.int64)),
@@ -83,6 +94,7 @@ class Decoder(Worker):
                 num_steps=denoising.num_steps,
                 guidance_scale=self._guidance_scale,
                 guidance_interval=denoising.guidance_interval,
-            ).numpy()
-            ends = np.cumsum([request.group_size for request in requests])
-            return tuple(np.ascontiguousarray(group) for group in np.split(images, ends[:-1]))
+                stochastic=denoising.stochastic,
+            )
+            images = self._policy.latents_to_images(latents[:, -1]).cpu().numpy()
+            return images, latents.float().cpu().numpy()

@@ -1,0 +1,57 @@
+"""The head's weights by their released names, whether all of them learn or adapters do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from safetensors.torch import load_file
+from torch import nn
+
+from blip3o_grpo.configs.head import HeadLoRASection
+from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.training.lora import merge_adapter
+
+FILE = "head.safetensors"
+"""In a checkpoint: the parameters that learn."""
+AVERAGED_FILE = "head_averaged.safetensors"
+"""Their averages, with `trainer.ema`."""
+TARGETS = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)"
+"""SANA's attention to itself and to the caption."""
+
+
+def head_of(policy: BLIP3oNext) -> nn.ModuleDict:
+    """Connector and SANA of a policy as one module, with the released names."""
+    return nn.ModuleDict({"connector": policy.connector, "sana": policy.sana})
+
+
+def adapt(policy: BLIP3oNext, section: HeadLoRASection | None) -> None:
+    """Freeze SANA and give its attention adapters; without a section nothing happens."""
+    if section is None:
+        return
+    policy.sana.requires_grad_(False)
+    options = LoraConfig(
+        r=section.rank, lora_alpha=section.alpha, target_modules=TARGETS, lora_dropout=0.0, bias="none"
+    )
+    inject_adapter_in_model(options, policy.sana)
+
+
+def whole_weights(policy: BLIP3oNext, section: HeadLoRASection | None) -> dict[str, torch.Tensor]:
+    """Every tensor of the head by its released name, adapters merged."""
+    state = head_of(policy).state_dict()
+    return state if section is None else merge_adapter(state, section)
+
+
+def trained_head(policy: BLIP3oNext, file: Path, section: HeadLoRASection | None) -> dict[str, torch.Tensor]:
+    """The weights that a checkpoint's `file` makes of the starting policy's head, by released names.
+
+    Args:
+        policy: the starting policy, with the part `head`; it is changed, and has adapters afterwards if there are any.
+        file: what `HeadLearner.save` wrote of the parameters that learn.
+    """
+    adapt(policy, section)
+    unexpected = head_of(policy).load_state_dict(load_file(file), strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"{file}: not of this head: {', '.join(unexpected[:5])}")
+    return whole_weights(policy, section)

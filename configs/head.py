@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from blip3o_grpo.configs.section import Section
+from blip3o_grpo.configs.training import TrainerSection
 
-if TYPE_CHECKING:
-    from blip3o_grpo.configs.schema import RunConfig
+LORA_TARGETS = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)"
+"""Modules of SANA with an adapter: its attention to itself and to the caption."""
 
 
 class HeadLoRASection(Section):
@@ -89,25 +90,32 @@ class HeadSection(Section):
     """None: all weights of connector and SANA learn."""
 
 
-def check_learning(config: RunConfig) -> None:
+def check_learning(
+    learn: tuple[str, ...], head: HeadSection, trainer: TrainerSection, *, noises: int, staleness: int, steps: int
+) -> None:
     """Refuse a head that cannot learn as the other sections have it.
+
+    Args:
+        learn, head, trainer: of the run.
+        noises: `rollout.noises_per_completion`.
+        staleness: `rollout.max_staleness`.
+        steps: `rollout.num_diffusion_steps`.
 
     Raises:
         ValueError: naming the key and what to give instead.
     """
-    learn, rollout, trainer = config.learn, config.rollout, config.trainer
     if len(set(learn)) < len(learn):
         raise ValueError(f"learn: {max(learn, key=learn.count)!r} is named twice")
     if "head" not in learn:
-        if config.head != HeadSection():
+        if head != HeadSection():
             raise ValueError("head: the head does not learn; write learn: [tokens, head], or leave the section out")
         return
-    if config.head.credit == "factorised" and rollout.noises_per_completion == 1:
+    if head.credit == "factorised" and noises == 1:
         raise ValueError(
             "rollout.noises_per_completion is 1, and with head.credit=factorised the head is judged by how images of "
             "the same tokens differ; give 2 or more, or head.credit=shared"
         )
-    if rollout.max_staleness:
+    if staleness:
         raise ValueError(
             "rollout.max_staleness=1: the head learns on the hidden states that its rollouts were painted from, which "
             "are gone when the AR part has learnt on; give 0, or learn: [tokens]"
@@ -117,9 +125,8 @@ def check_learning(config: RunConfig) -> None:
             f"trainer.parallel.type={trainer.parallel.type}: every rank holds the whole head; give ddp, or "
             "learn: [tokens]"
         )
-    method = config.head.method
-    if isinstance(method, FlowGRPOSection) and method.window >= rollout.num_diffusion_steps:
-        steps = rollout.num_diffusion_steps
+    method = head.method
+    if isinstance(method, FlowGRPOSection) and method.window >= steps:
         raise ValueError(
             f"head.method.window={method.window} of rollout.num_diffusion_steps={steps} steps: what the last step adds "
             f"stays in the picture as noise; give {steps - 1} or less"

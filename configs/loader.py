@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from blip3o_grpo.configs.mistakes import kind_mistaken, kind_of, mistake_in_words, shown
-from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.names import HUB_NAME, SHIPPED
 from blip3o_grpo.configs.regular_files import read_bytes
 from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
@@ -221,7 +221,7 @@ def _resolve_paths(values: dict, folder: Path) -> None:
         holder: Any = values
         for section in sections:
             holder = holder.get(section) if isinstance(holder, dict) else None
-        if isinstance(holder, dict) and isinstance(holder.get(key), str) and holder[key] != "tiny":
+        if isinstance(holder, dict) and isinstance(holder.get(key), str) and holder[key] not in SHIPPED:
             path = folder / expand_user(holder[key])
             if sections != ["policy"] or path.is_dir() or not HUB_NAME.fullmatch(holder[key]):
                 holder[key] = str(path)

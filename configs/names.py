@@ -1,4 +1,4 @@
-"""How a policy on the Hugging Face hub is named; here so that policies need no pydantic to read a checkpoint."""
+"""How policies are named that are no folders; here so that policies need no pydantic to read a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,3 +6,5 @@ import re
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 """`ORG/NAME` or `ORG/NAME@REVISION`: what `policy.path` means if there is no such folder."""
+SHIPPED = ("tiny", "tiny_rough")
+"""Policies that come with the project: `policies/NAME`."""

@@ -25,8 +25,8 @@ class PolicySection(Section):
     """Which BLIP3o-NEXT checkpoint to start from."""
 
     path: str = "tiny"
-    """`tiny` (the policy shipped with the project), a folder in the released layout, or a repository on the Hugging
-    Face hub: `ORG/NAME` or `ORG/NAME@REVISION`."""
+    """`tiny` or `tiny_rough` (shipped with the project; the second's head has yet to learn), a folder in the released
+    layout, or a repository on the Hugging Face hub: `ORG/NAME` or `ORG/NAME@REVISION`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What policies compute in; weights that learn stay in float32."""
 
@@ -84,6 +84,16 @@ class RolloutSection(Section):
     `trainer.num_iterations`, under the first step on the same images."""
     record_images: Literal["extremes", "all"] = "extremes"
     """`all` also keeps the images between best and worst, for `blip3o-grpo rescore`."""
+
+    @property
+    def completions_per_step(self) -> int:
+        """Token sequences of a batch, over all trainer ranks."""
+        return self.prompts_per_step * self.group_size
+
+    @property
+    def images_per_step(self) -> int:
+        """Images painted from them."""
+        return self.completions_per_step * self.noises_per_completion
 
     @field_validator("guidance_interval")
     @classmethod
@@ -319,7 +329,14 @@ class RunConfig(Section):
         for section in ("checkpoint", "evaluation"):
             every = getattr(self, section).every_steps
             whole_batches(f"{section}.every_steps", every, self.trainer.num_iterations)
-        check_learning(self)
+        check_learning(
+            self.learn,
+            self.head,
+            self.trainer,
+            noises=self.rollout.noises_per_completion,
+            staleness=self.rollout.max_staleness,
+            steps=self.rollout.num_diffusion_steps,
+        )
         return self
 
 

@@ -26,7 +26,7 @@ from blip3o_grpo.configs.loader import (
     read_section,
     whole_path,
 )
-from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.names import HUB_NAME, SHIPPED
 from blip3o_grpo.configs.reward_files import find_reward_folders
 from blip3o_grpo.configs.schema import RewardSection, RunConfig
 from blip3o_grpo.configs.section import Section
@@ -385,7 +385,7 @@ def _resolve_paths(overrides: dict[str, Any], folder: Path) -> None:
 
 
 def _is_no_folder(policy: str, folder: Path) -> bool:
-    return policy == "tiny" or bool(HUB_NAME.fullmatch(policy) and not (folder / expand_user(policy)).is_dir())
+    return policy in SHIPPED or bool(HUB_NAME.fullmatch(policy) and not (folder / expand_user(policy)).is_dir())
 
 
 def _resolve(values: dict, key: str, folder: Path) -> None:

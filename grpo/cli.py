@@ -35,7 +35,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Changes to the file: section.key=value (list items by index: rewards.0.weight=2)."),
 ]
-Policy = Annotated[str, typer.Option(help="`tiny`, a folder in the released layout, or a run folder.")]
+POLICY_HELP = "`tiny`, `tiny_rough`, a folder in the released layout, or a run folder."
+Policy = Annotated[str, typer.Option(help=POLICY_HELP)]
 
 
 def _show_version(asked: bool) -> None:
@@ -209,7 +210,7 @@ def sample(
 @app.command("eval", cls=EvaluationCommand)
 @one_line_errors
 def evaluate(
-    policy: Annotated[str, typer.Argument(help="`tiny`, a folder in the released layout, or a run folder.")],
+    policy: Annotated[str, typer.Argument(help=POLICY_HELP)],
     suite: Annotated[str | None, typer.Option(help="What to measure: a registered suite.")] = None,
     compare: Annotated[str | None, typer.Option(help="A second policy, on the same prompts and noise.")] = None,
     config: Annotated[str | None, typer.Option(help="Recipe with the settings; default: those of the run.")] = None,

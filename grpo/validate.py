@@ -19,7 +19,7 @@ from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, RewardSection, RunConfig
 from blip3o_grpo.configs.loader import exists
-from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.names import HUB_NAME, SHIPPED
 from blip3o_grpo.configs.shipped import missing_hint
 from blip3o_grpo.planning import check_layout, check_placement
 from blip3o_grpo.planning.pictures import check_pictures
@@ -123,7 +123,7 @@ def policy_of(config: RunConfig) -> Path:
     try:
         return check_headers(config.policy.path)
     except CheckpointError as error:
-        if config.policy.path == "tiny" or exists(config.policy.path) or HUB_NAME.fullmatch(config.policy.path):
+        if config.policy.path in SHIPPED or exists(config.policy.path) or HUB_NAME.fullmatch(config.policy.path):
             raise
         raise CheckpointError(f"policy.path: {error}; {missing_hint(config.policy.path)}") from None
 

@@ -7,6 +7,7 @@ measurement can tell: CUDA's context, fragmentation, and the activations of deco
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.configs.head import LORA_TARGETS, NFTSection
 from blip3o_grpo.configs.training import DDPSection, DeepSpeedSection, FSDP2Section
 from blip3o_grpo.planning.sizes import Footprint
 from blip3o_grpo.policies import BLIP3oNext, load_config
@@ -63,7 +65,7 @@ def footprints(config: RunConfig, policy_path: Path) -> dict[str, Footprint]:
 
 def images_at_once(config: RunConfig) -> int:
     """Images of a decoder's batch: whole groups."""
-    size = config.rollout.group_size
+    size = config.rollout.group_size * config.rollout.noises_per_completion
     return max(1, config.rollout.images_per_decode // size) * size
 
 
@@ -98,6 +100,7 @@ def trainer_footprint(config: RunConfig, policy: BLIP3oNext, length: int) -> Foo
         "average": learning * FLOAT // (ranks if stage == 3 else 1) if section.ema else 0,
         "working copy in bfloat16": numel * BFLOAT if low and weight == FLOAT and stage < 3 else 0,
         "gathered layer and head": largest_unit(policy) * compute if stage == 3 else 0,
+        **head_footprint(config, policy),
         "activations": kept_activations(policy.config, micro, length, compute, section.gradient_checkpointing),
         "logits of a chunk": CHUNKS * FLOAT * min(LOGITS_AT_ONCE, micro * length * policy.config.num_image_tokens),
     }
@@ -108,6 +111,40 @@ def trainer_footprint(config: RunConfig, policy: BLIP3oNext, length: int) -> Foo
     items = {name: size for name, size in items.items() if size}
     passing = ("working copy in bfloat16", "activations", "logits of a chunk")
     return Footprint(items, "CUDA's context, fragmentation", passing)
+
+
+def head_footprint(config: RunConfig, policy: BLIP3oNext) -> dict[str, int]:
+    """What a learning diffusion head adds to a rank: float32 copies of it, and what it learns from."""
+    learning = num_head_values(policy, config)
+    if not learning:
+        return {}
+    whole = sum(value.numel() for part in (policy.connector, policy.sana) for value in part.parameters())
+    copies = 1 + bool(config.head.method.kl) + head_is_averaged(config)
+    hidden = (policy.image_tokens.num_tokens + 1) * policy.config.hidden_size
+    return {
+        "head, its reference and average": (whole * copies + learning * bool(config.trainer.ema)) * FLOAT,
+        "head's gradients and Adam": 3 * learning * FLOAT,
+        "head's hidden states": min(config.head.micro_batch_size, config.rollout.images_per_step) * hidden * FLOAT,
+    }
+
+
+def head_is_averaged(config: RunConfig) -> bool:
+    """Whether rollouts are drawn by an average of the head."""
+    return isinstance(config.head.method, NFTSection) and config.head.method.old_decay > 0
+
+
+def num_head_values(policy: BLIP3oNext, config: RunConfig) -> int:
+    """Parameters of the diffusion head that learn; 0 where it does not."""
+    if "head" not in config.learn:
+        return 0
+    connector = sum(value.numel() for value in policy.connector.parameters())
+    if not config.head.lora:
+        return connector + sum(value.numel() for value in policy.sana.parameters())
+    return connector + sum(
+        config.head.lora.rank * (module.in_features + module.out_features)
+        for name, module in policy.sana.named_modules()
+        if re.fullmatch(LORA_TARGETS, name)
+    )
 
 
 def num_adapter_values(policy: BLIP3oNext, config: RunConfig) -> int:

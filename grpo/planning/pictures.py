@@ -23,8 +23,10 @@ def check_pictures(config: RunConfig, policy: Path, heldout: Sequence[Prompt]) -
     rollout, evaluation = config.rollout, config.evaluation
     side = image_side(policy)
     steps = 1 + rollout.max_staleness
-    what = "rollout.prompts_per_step x rollout.group_size" + (" of two steps" if steps > 1 else "")
-    require_memory(steps * rollout.prompts_per_step * rollout.group_size, side, what)
+    what = "rollout.prompts_per_step x rollout.group_size"
+    what += " x rollout.noises_per_completion" if rollout.noises_per_completion > 1 else ""
+    what += " of two steps" if steps > 1 else ""
+    require_memory(steps * rollout.images_per_step, side, what)
     measured = min(evaluation.num_prompts, len(heldout))
     require_memory(measured * evaluation.images_per_prompt, side, "prompts x evaluation.images_per_prompt")
 

@@ -75,7 +75,7 @@ def measure_run(run: Path) -> StageTimes:
     lines = read_metrics(run / "metrics.jsonl")[WARMUP_STEPS:]
     if not any("time/sample" in line for line in lines):  # not in further steps on the same images
         raise ConfigError(f"--measured {run}: at least {WARMUP_STEPS + 1} steps are needed to measure anything")
-    images = config.rollout.prompts_per_step * config.rollout.group_size
+    completions, images = config.rollout.completions_per_step, config.rollout.images_per_step
 
     def median(name: str) -> float:
         return statistics.median(line[f"time/{name}"] for line in lines if f"time/{name}" in line)
@@ -84,11 +84,11 @@ def measure_run(run: Path) -> StageTimes:
         policy=policy_shape(resolve_policy_path(config.policy.path)),
         device=device_of(config),
         dtype=config.policy.dtype,
-        sample=median("sample") / images,
+        sample=median("sample") / completions,
         decode_per_step=median("decode") / images / config.rollout.num_diffusion_steps,
         decode_once=0.0,
         score=median("score") / images,
-        train=median("train") * config.cluster.trainers / images,
+        train=median("train") * config.cluster.trainers / completions,
         source=f"{run}, medians of {len(lines)} steps",
     )
 
@@ -135,15 +135,14 @@ def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
     Where several steps follow a batch, each has its share of the rollout's seconds.
     """
     cluster, rollout = config.cluster, config.rollout
-    images = rollout.prompts_per_step * rollout.group_size
-    new = images / config.trainer.num_iterations
+    new, drawn = (n / config.trainer.num_iterations for n in (rollout.images_per_step, rollout.completions_per_step))
     replicas = min(reward.replicas or cluster.rewards for reward in config.rewards)
     stages = {
-        "sample": new * times.sample / cluster.samplers,
+        "sample": drawn * times.sample / cluster.samplers,
         "decode": new * (times.decode_once + times.decode_per_step * rollout.num_diffusion_steps) / cluster.decoders,
         "score": new * times.score / replicas,
     }
-    train = images * times.train / cluster.trainers
+    train = rollout.completions_per_step * times.train / cluster.trainers
     longest = max(stages.values())
     return {
         **stages,

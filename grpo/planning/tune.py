@@ -115,7 +115,7 @@ def rewards_that_keep_up(config: RunConfig, times: StageTimes) -> int:
 def propose(config: RunConfig, changes: Cluster, times: StageTimes, num_gpus: int) -> Proposal:
     """What a placement that fits comes to."""
     seconds = predict(config, times)["step at best" if num_gpus > 1 else "step at worst"]
-    images = config.rollout.prompts_per_step * config.rollout.group_size / config.trainer.num_iterations
+    images = config.rollout.images_per_step / config.trainer.num_iterations
     return {
         "cluster": changes,
         "step_seconds": seconds,

@@ -161,7 +161,8 @@ def facts(run: RunContents) -> list[tuple[str, str]]:
     rollout = run.config["rollout"]
     rows = [
         ("steps", f"{done} of {planned}"),
-        ("images per step", f"{rollout['prompts_per_step']} prompts × {rollout['group_size']}"),
+        ("images per step", _images(rollout)),
+        ("what learns", " and ".join(run.config.get("learn", ["tokens"]))),
     ]
     if (updates := run.config["trainer"].get("num_iterations", 1)) > 1:
         rows.append(("steps on the same images", str(updates)))
@@ -175,6 +176,12 @@ def facts(run: RunContents) -> list[tuple[str, str]]:
     if run.resumed:
         rows.append(("resumed after step", ", ".join(map(str, run.resumed))))
     return [*rows, ("policy", str(run.config["policy"].get("path"))), ("seed", str(run.config["seed"]))]
+
+
+def _images(rollout: Mapping[str, Any]) -> str:
+    """Of a step; runs of older versions have one noise for each completion."""
+    noises = rollout.get("noises_per_completion", 1)
+    return f"{rollout['prompts_per_step']} prompts × {rollout['group_size']}" + (f" × {noises}" if noises > 1 else "")
 
 
 def duration(seconds: float) -> str:

@@ -385,8 +385,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         if self.learns_tokens:
             loss = super().training_step(*args, **kwargs)
         else:
-            inputs = kwargs["inputs"] if "inputs" in kwargs else args[1]
-            self._prepare_inputs(inputs)  # has the batch drawn and scored, and the head learn from it
+            self.take_batch(kwargs["inputs"] if "inputs" in kwargs else args[1])  # and the head learns from it
             loss = torch.zeros((), device=self.accelerator.device)
         self.guards.losses.append(loss)
         return loss

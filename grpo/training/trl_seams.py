@@ -249,6 +249,13 @@ class SeamedGRPOTrainer(GRPOTrainer):
         self._in_order = batch
         return batch
 
+    def take_batch(self, inputs: Any) -> None:
+        """`_prepare_inputs`, called where no loss follows: the step's batch is drawn, scored and seen.
+
+        test_a_batch_is_drawn_where_tokens_do_not_learn
+        """
+        self._prepare_inputs(inputs)
+
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """Overridden: TRL shuffles a batch before it cuts it into micro-batches, for updates on parts of it.
 

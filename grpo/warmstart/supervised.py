@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from blip3o_grpo.configs import WarmstartConfig
+from blip3o_grpo.configs.names import SHIPPED
 from blip3o_grpo.progress import activity
 from blip3o_grpo.run.folder import WARMSTART, RunFolder
 from blip3o_grpo.run.locks import hold
@@ -53,7 +54,7 @@ def train_supervised(config: WarmstartConfig, console: Console | None = None) ->
 def with_absolute_paths(config: WarmstartConfig) -> WarmstartConfig:
     """Paths that mean the same in the run folder's `config.yaml` as they do here."""
     changes = {key: str(Path(getattr(config, key)).expanduser().absolute()) for key in ("images", "captions")}
-    if Path(config.policy.path).expanduser().is_dir() and config.policy.path != "tiny":
+    if Path(config.policy.path).expanduser().is_dir() and config.policy.path not in SHIPPED:
         path = str(Path(config.policy.path).expanduser().absolute())
         changes["policy"] = config.policy.model_copy(update={"path": path})
     return config.model_copy(update=changes)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.configs.names import HUB_NAME, SHIPPED
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError, read_json
 from blip3o_grpo.policies.blip3o_next.tied import TIE
@@ -58,27 +58,27 @@ class ImageTokens:
 
 
 def resolve_policy_path(name: str | Path) -> Path:
-    """Folder of a policy: `tiny` is the one shipped with the project, anything else a path or a hub repository.
+    """Folder of a policy: `tiny` and `tiny_rough` are shipped, anything else is a path or a hub repository.
 
     Args:
-        name: `tiny`, a folder, or `ORG/NAME` (`ORG/NAME@REVISION`) on the hub if there is no such folder.
+        name: a shipped one's, a folder, or `ORG/NAME` (`ORG/NAME@REVISION`) on the hub if there is no such folder.
 
     Raises:
         CheckpointError: the folder or its `config.json` does not exist, here or on the hub.
     """
     try:
-        path = TINY if str(name) == "tiny" else Path(name).expanduser()
+        path = TINY.with_name(str(name)) if str(name) in SHIPPED else Path(name).expanduser()
     except RuntimeError as error:
         raise CheckpointError(f"policy {str(name)!r}: no such user on this machine") from error
     if not path.is_dir():
-        if str(name) == "tiny":
+        if str(name) in SHIPPED:
             raise CheckpointError(
-                f"policy 'tiny': its weights are not installed here ({TINY} is missing); install the "
+                f"policy {str(name)!r}: its weights are not installed here ({path} is missing); install the "
                 "project with its data files, or give a folder or a hub repository"
             )
         if not HUB_NAME.fullmatch(str(name)):
-            near = difflib.get_close_matches(path.name.lower(), ["tiny"], n=1)  # a recipe makes any name a whole path
-            hint = "did you mean `tiny`?" if near else "give `tiny`, a folder or a hub repository"
+            near = difflib.get_close_matches(path.name.lower(), SHIPPED, n=1)  # a recipe makes any name a whole path
+            hint = f"did you mean `{near[0]}`?" if near else "give `tiny`, a folder or a hub repository"
             raise CheckpointError(f"policy {str(name)!r}: no such folder; {hint}")
         from blip3o_grpo.policies.blip3o_next.hub import fetch
 

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from blip3o_grpo.policies.blip3o_next.stochastic import noisy_step
 
 if TYPE_CHECKING:
-    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers import FlowMatchEulerDiscreteScheduler, SanaTransformer2DModel
+    from torch import nn
 
     from blip3o_grpo.configs.head import FlowGRPOSection
-    from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 
 Interval = tuple[float, float]
 
 
-def sampler(policy: BLIP3oNext, num_steps: int, device: torch.device | None = None) -> FlowMatchEulerDiscreteScheduler:
+class Head(Protocol):
+    """What is asked of a policy here: the attributes of `BLIP3oNext` with the part `head`."""
+
+    connector: nn.Module
+    sana: SanaTransformer2DModel
+    scheduler: FlowMatchEulerDiscreteScheduler
+
+
+def sampler(policy: Head, num_steps: int, device: torch.device | None = None) -> FlowMatchEulerDiscreteScheduler:
     """The scheduler of so many steps: `timesteps` `[N]`, and `sigmas` `[N + 1]`, the noise levels from 1 to 0."""
     scheduler = policy.scheduler.from_config(policy.scheduler.config)
     scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist(), device=device)
     return scheduler
 
 
-def path_noise(policy: BLIP3oNext, seeds: Sequence[int], stochastic: FlowGRPOSection | None) -> torch.Tensor:
+def path_noise(policy: Head, seeds: Sequence[int], stochastic: FlowGRPOSection | None) -> torch.Tensor:
     """Noise `[B, 1 + W, C, h, w]`, float32: what every image starts from, and what its W steps with noise add."""
     size = policy.sana.config.sample_size
     shape = (policy.sana.config.in_channels, size, size)
@@ -40,7 +48,7 @@ def path_noise(policy: BLIP3oNext, seeds: Sequence[int], stochastic: FlowGRPOSec
 
 @torch.no_grad()
 def denoise(
-    policy: BLIP3oNext,
+    policy: Head,
     hidden: torch.Tensor,
     noise: torch.Tensor,
     num_steps: int = 30,
@@ -97,7 +105,7 @@ def denoise(
 
 
 def velocity(
-    policy: BLIP3oNext,
+    policy: Head,
     hidden: torch.Tensor,
     latents: torch.Tensor,
     timesteps: torch.Tensor,

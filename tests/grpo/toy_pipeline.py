@@ -6,13 +6,15 @@ For tests about the trainer, not the rollouts. A module of its own, so that test
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from blip3o_grpo.policies import PromptEncoder, image_tokens, load_config
-from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, completion_seed
+from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, image_tokens, load_config
+from blip3o_grpo.policies.blip3o_next.decoding import denoise_completions, load_head
+from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, completion_seed, noise_seed
 from blip3o_grpo.run.folder import RunFolder
 
 
@@ -37,9 +39,16 @@ class FakePipeline:
         self.hang_at = hang_at
         self.version = -1
         self.versions = []
+        self.painter = None
+        if "head" in config.learn:
+            self.painter = BLIP3oNext.from_pretrained(policy_path)
+            self.painter.ar = self.ar
 
-    def sync_weights(self, state_dict, version):
-        self.ar.load_state_dict(state_dict)
+    def sync_weights(self, state_dict, version, head=None):
+        if state_dict is not None:
+            self.ar.load_state_dict(state_dict)
+        if head is not None:
+            load_head(self.painter, head)
         self.version = version
         self.versions.append(version)
 
@@ -54,6 +63,7 @@ class FakePipeline:
         explain=False,
         turn=0,
         progress=None,
+        train=False,
     ):
         if self.stop_at is not None and step == self.stop_at:
             raise KeyboardInterrupt
@@ -62,12 +72,53 @@ class FakePipeline:
             time.sleep(60)
         started = time.perf_counter()
         size = group_size or self.config.rollout.group_size
-        groups = [self._group(prompt, step, size) for prompt in prompts if prompt.id not in self.drop]
+        groups = [
+            self._painted(self._group(prompt, step, size), step, train)
+            for prompt in prompts
+            if prompt.id not in self.drop
+        ]
         if progress is not None:
             progress(len(prompts))
         wall = time.perf_counter() - started
         seconds = {"sample": wall, "decode": 0.0, "score": 0.0, "wall": wall}
         return RolloutBatch(tuple(groups), seconds, len(prompts) - len(groups))
+
+    @torch.no_grad()
+    def _painted(self, group, step, train):
+        """The group as a head paints it, if it learns: the mean of the latents is added to every reward."""
+        rollout, each = self.config.rollout, self.config.rollout.noises_per_completion if train else 1
+        if self.painter is None and each == 1:
+            return group
+        rollouts = [rollout for rollout in group.rollouts for _ in range(each)]
+        if self.painter is None:
+            rollouts = [
+                replace(r, rewards={name: score + 0.1 * (k % each) for name, score in r.rewards.items()})
+                for k, r in enumerate(rollouts)
+            ]
+            return replace(group, rollouts=tuple(rollouts), noises_per_completion=each)
+        seeds = [
+            noise_seed(self.config.seed, step, group.prompt.id, member, rollout.noise, k, each)
+            for member in range(len(group.rollouts))
+            for k in range(each)
+        ]
+        method = self.config.head.method
+        latents = denoise_completions(
+            self.painter,
+            [group.prompt_ids] * len(group.rollouts),
+            torch.from_numpy(np.stack([r.completion.token_ids for r in group.rollouts]).astype(np.int64)),
+            seeds,
+            num_steps=rollout.num_diffusion_steps,
+            stochastic=method if train and method.type == "flow_grpo" else None,
+        )
+        painted = [
+            replace(
+                r,
+                rewards={name: score + latent[-1].mean().item() for name, score in r.rewards.items()},
+                latents=latent.numpy() if train else None,
+            )
+            for r, latent in zip(rollouts, latents, strict=True)
+        ]
+        return replace(group, rollouts=tuple(painted), noises_per_completion=each)
 
     @torch.no_grad()
     def _group(self, prompt, step, size):

@@ -9,7 +9,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file
 from torch import nn
 
-from blip3o_grpo.configs.head import HeadLoRASection
+from blip3o_grpo.configs.head import LORA_TARGETS, HeadLoRASection
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.training.lora import merge_adapter
 
@@ -17,8 +17,6 @@ FILE = "head.safetensors"
 """In a checkpoint: the parameters that learn."""
 AVERAGED_FILE = "head_averaged.safetensors"
 """Their averages, with `trainer.ema`."""
-TARGETS = r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)"
-"""SANA's attention to itself and to the caption."""
 
 
 def head_of(policy: BLIP3oNext) -> nn.ModuleDict:
@@ -32,7 +30,7 @@ def adapt(policy: BLIP3oNext, section: HeadLoRASection | None) -> None:
         return
     policy.sana.requires_grad_(False)
     options = LoraConfig(
-        r=section.rank, lora_alpha=section.alpha, target_modules=TARGETS, lora_dropout=0.0, bias="none"
+        r=section.rank, lora_alpha=section.alpha, target_modules=LORA_TARGETS, lora_dropout=0.0, bias="none"
     )
     inject_adapter_in_model(options, policy.sana)
 

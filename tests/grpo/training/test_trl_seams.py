@@ -268,3 +268,15 @@ def test_a_checkpoint_is_written_through_the_seam(noted):
 
 def test_trl_prepares_a_reference_for_deepspeed():
     assert list(inspect.signature(prepare_deepspeed).parameters) == ["model", "accelerator"]
+
+
+def test_a_batch_is_drawn_where_tokens_do_not_learn(make_config, run_toy):
+    """`_prepare_inputs` alone draws, scores and shows a step's batch, and syncs weights before it."""
+    before = len(Noted.events)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blip3o_grpo.rank.ImageGRPOTrainer", Noted)
+        sections = {"rollout": {"noises_per_completion": 2}, "trainer": {"max_steps": 2, "beta": 0.1}}
+        run_toy(make_config(learn=["head"], **sections))
+    found = Noted.events[before:]
+    del Noted.events[before:]
+    assert found == [*["sync_weights", "rollouts", "see_rewards", "see_gradient_norm"] * 2, "write_checkpoint"]

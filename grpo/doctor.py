@@ -215,12 +215,12 @@ def _environment_table(policy: Path, versions: dict[str, str]) -> Table:
 
 def _spread_table(name: str, spread: SpreadShares) -> Table:
     table = Table(
-        f"where the spread of {name} within a prompt comes from", "share", "95 % interval", "can GRPO learn it?"
+        f"where the spread of {name} within a prompt comes from", "share", "95 % interval", "which half can learn it?"
     )
     answers = {
-        "tokens": "yes",
-        "noise": "no; shared noise removes it from the groups",
-        "interaction": "partly: tokens that work with one noise and not with another",
+        "tokens": "the tokens",
+        "noise": "the head (learn: [head]); for tokens, shared noise removes it from the groups",
+        "interaction": "both, partly: tokens that work with one noise and not with another",
     }
     for name, share in spread.estimates().items():
         table.add_row(name, f"{share.mean:.0%}", share.interval_and_n(".0%"), answers[name])

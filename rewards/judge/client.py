@@ -1,9 +1,9 @@
 """Asks a judge: any server that speaks OpenAI's `chat/completions` with images (vLLM, SGLang, a hosted one).
 
 `GET URL/models` must list the model; `POST URL/chat/completions` gets one question with its image, or with two to be
-compared, as PNG data URLs, at temperature 0. An answer in another form is asked for again, with the form said once more,
-and is then an error: never a score. Answers are kept on disk, so that the same question about the same image is paid for
-once.
+compared, as PNG data URLs, at temperature 0. An answer in another form is asked for again, with the form said once
+more, and is then an error: never a score. Answers are kept on disk, so that the same question about the same image is
+paid for once.
 """
 
 from __future__ import annotations

@@ -79,11 +79,6 @@ class ClipModel:
         size = self._model.visual.image_size
         return size if isinstance(size, int) else size[0]
 
-    @property
-    def width(self) -> int:
-        """D of the embeddings."""
-        return self._model.visual.output_dim
-
     def encode_images(
         self,
         images: Sequence[Image.Image | np.ndarray],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from blip3o_grpo.rewards.clip.model import ClipModel
 from blip3o_grpo.rewards.images import as_rgb
 from blip3o_grpo.rewards.learned.head import score_head
@@ -41,7 +43,8 @@ class AestheticReward:
     ) -> None:
         tensors = load_tensors(find_file(weights, FILE, _PLACE), _PLACE)
         self._clip = ClipModel(model, pretrained, device, dtype)
-        self._head = score_head(tensors, self._clip.width, _PLACE).to(device)
+        width = self._clip.encode_images([np.zeros((1, 1, 3), np.uint8)]).shape[-1]  # not all encoders tell it
+        self._head = score_head(tensors, width, _PLACE).to(device)
 
     @staticmethod
     def check_options(

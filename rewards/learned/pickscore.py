@@ -27,8 +27,8 @@ _PROCESSOR_FILES = (("preprocessor_config.json",), ("tokenizer.json", "vocab.jso
 class PickScore:
     """exp(logit_scale) x cosine of prompt and image, in a CLIP ViT-H/14 that was fine-tuned on people's picks.
 
-    Kirstain et al. 2023, https://arxiv.org/abs/2305.01569, https://github.com/yuvalkirstain/PickScore. CLIP
-    keeps exp(logit_scale) at 100 or below, which bounds the scores.
+    Kirstain et al. 2023, https://arxiv.org/abs/2305.01569, https://github.com/yuvalkirstain/PickScore. The scale, which
+    the weights hold, bounds the scores on both sides.
 
     Args:
         weights: a folder, or `ORG/NAME` on the hub, in the local cache, of a transformers `CLIPModel`.

@@ -1,10 +1,19 @@
-"""The `device` option of every reward part that runs a torch network."""
+"""The options `device` and `dtype` of every reward part that runs a torch network."""
 
 from __future__ import annotations
 
 import re
 
 from blip3o_grpo.rewards.types import RewardError
+
+DTYPES = ("float32", "bfloat16")
+"""What networks may compute in; float16 overflows in some of them."""
+
+
+def check_dtype(dtype: str) -> None:
+    """Check the name of a floating-point type without importing torch; raises RewardError."""
+    if dtype not in DTYPES:
+        raise RewardError(f"dtype is {dtype!r}; it must be {' or '.join(map(repr, DTYPES))}")
 
 
 def check_device(device: str) -> None:

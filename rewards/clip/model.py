@@ -6,14 +6,14 @@ import difflib
 import importlib.util
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from blip3o_grpo.rewards.torch_device import check_device, require_device
+from blip3o_grpo.rewards.torch_device import check_device, check_dtype, require_device
 from blip3o_grpo.rewards.types import RewardError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ BATCH = 32
 
 
 class ClipModel:
-    """Image and text encoder in float32.
+    """Image and text encoder; embeddings are float32 whatever it computes in.
 
     Args:
         model: open_clip's name of the architecture, e.g. `ViT-L-14`.
@@ -32,55 +32,76 @@ class ClipModel:
             file of weights. OpenAI's weights need QuickGELU: the tag switches it on, and for a file the model must be
             named accordingly, e.g. `ViT-L-14-quickgelu`.
         device: `cpu`, `cuda` or `cuda:N`.
+        dtype: `float32` or `bfloat16`, of weights and computation.
 
     Raises:
         RewardError: open_clip is missing, the model or tag is unknown, the weights are not on this machine or do not
             fit, or the device cannot be used.
     """
 
-    def __init__(self, model: str, pretrained: str, device: str = "cpu") -> None:
+    def __init__(self, model: str, pretrained: str, device: str = "cpu", dtype: str = "float32") -> None:
+        check_dtype(dtype)
         if importlib.util.find_spec("open_clip") is None:
             raise RewardError("CLIP needs the package open_clip_torch, which is not installed")
         require_device(device)
         import open_clip
+        import torch
 
         weights, settings = _find_weights(model, pretrained)
+        precision = "fp32" if dtype == "float32" else "bf16"  # of the latter, norms compute in float32
         try:
             self._model, _, self._transform = open_clip.create_model_and_transforms(
-                model, pretrained=str(weights), device=device, **settings
+                model, pretrained=str(weights), precision=precision, device=device, **settings
             )
         except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RewardError(f"CLIP weights {str(weights)!r} do not fit model {model!r}: {reason}") from error
         self._model.eval()
         self._tokenize = open_clip.get_tokenizer(model)
-        self._device = device
+        self._device, self._dtype = device, getattr(torch, dtype)
 
     @staticmethod
-    def check_options(model: str, pretrained: str, device: str = "cpu") -> None:
+    def check_options(model: str, pretrained: str, device: str = "cpu", dtype: str = "float32") -> None:
         """Check the names, and that the weights are on this machine, without loading them; raises RewardError.
 
         Without open_clip, which may be installed for the workers only, no name can be checked.
         """
         check_device(device)
+        check_dtype(dtype)
         if importlib.util.find_spec("open_clip") is not None:
             _find_weights(model, pretrained)
         elif _is_path(pretrained) and not Path(pretrained).expanduser().is_file():
             raise RewardError(f"CLIP weights {pretrained!r} do not exist")
 
-    def encode_images(self, images: Sequence[Image.Image | np.ndarray]) -> Tensor:
-        """Embeddings `[N, D]` of unit length, of PIL images or `[H, W, 3]` uint8 RGB arrays of any sizes."""
+    @property
+    def image_side(self) -> int:
+        """Height and width of what the image encoder sees (px)."""
+        size = self._model.visual.image_size
+        return size if isinstance(size, int) else size[0]
+
+    def encode_images(
+        self,
+        images: Sequence[Image.Image | np.ndarray],
+        prepare: Callable[[Image.Image], Tensor] | None = None,
+    ) -> Tensor:
+        """Embeddings `[N, D]` of unit length.
+
+        Args:
+            images: PIL images or `[H, W, 3]` uint8 RGB arrays of any sizes.
+            prepare: makes of each what the encoder sees, `[3, image_side, image_side]`; None: open_clip's own way.
+        """
         import torch
         from torch.nn.functional import normalize
 
-        parts = []
+        parts, prepare = [], prepare or self._transform
         for start in range(0, len(images), BATCH):
             pictures = [
-                self._transform(image if isinstance(image, Image.Image) else Image.fromarray(image))
+                prepare(image if isinstance(image, Image.Image) else Image.fromarray(image))
                 for image in images[start : start + BATCH]
             ]
             with torch.inference_mode():
-                parts.append(normalize(self._model.encode_image(torch.stack(pictures).to(self._device)), dim=-1))
+                pixels = torch.stack(pictures).to(self._device, self._dtype)
+                parts.append(normalize(self._model.encode_image(pixels).float(), dim=-1))
         return torch.cat(parts)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
@@ -89,7 +110,23 @@ class ClipModel:
         from torch.nn.functional import normalize
 
         with torch.inference_mode():
-            return normalize(self._model.encode_text(self._tokenize(list(texts)).to(self._device)), dim=-1)
+            return normalize(self._model.encode_text(self._tokenize(list(texts)).to(self._device)).float(), dim=-1)
+
+    def cosines(
+        self,
+        images: Sequence[Image.Image | np.ndarray],
+        texts: Sequence[str],
+        prepare: Callable[[Image.Image], Tensor] | None = None,
+    ) -> Tensor:
+        """Cosine `[N]` of every image and its text, in [-1, 1]; equal texts are encoded once.
+
+        Args:
+            images: N of them, at least one, and `prepare`, as for `encode_images`.
+            texts: N of them.
+        """
+        distinct = list(dict.fromkeys(texts))
+        rows = [distinct.index(text) for text in texts]
+        return (self.encode_images(images, prepare) * self.encode_texts(distinct)[rows]).sum(dim=-1)
 
 
 def _find_weights(model: str, pretrained: str) -> tuple[Path, dict[str, Any]]:

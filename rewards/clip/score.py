@@ -36,7 +36,5 @@ class CLIPScore:
         """One score in [0, 2.5] per image; equal prompts are encoded once."""
         if not len(batch):
             return []
-        prompts = list(dict.fromkeys(batch.prompts))
-        texts = self._clip.encode_texts(prompts)[[prompts.index(prompt) for prompt in batch.prompts]]
-        cosines = (self._clip.encode_images([as_rgb(image) for image in batch.images]) * texts).sum(dim=-1)
+        cosines = self._clip.cosines([as_rgb(image) for image in batch.images], batch.prompts)
         return (SCALE * cosines.clamp(min=0)).tolist()

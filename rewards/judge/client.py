@@ -1,8 +1,9 @@
 """Asks a judge: any server that speaks OpenAI's `chat/completions` with images (vLLM, SGLang, a hosted one).
 
-`GET URL/models` must list the model; `POST URL/chat/completions` gets one question with one image as a PNG data URL, at
-temperature 0. An answer in another form is asked for again, with the form said once more, and is then an error: never a
-score. Answers are kept on disk, so that the same question about the same image is paid for once.
+`GET URL/models` must list the model; `POST URL/chat/completions` gets one question with its image, or with two to be
+compared, as PNG data URLs, at temperature 0. An answer in another form is asked for again, with the form said once
+more, and is then an error: never a score. Answers are kept on disk, so that the same question about the same image is
+paid for once.
 """
 
 from __future__ import annotations
@@ -34,12 +35,24 @@ _MOST_NAMES = 8
 
 @dataclass(frozen=True)
 class Question:
-    """Something to ask about an image."""
+    """Something to ask about an image, or about two."""
 
     text: str
     image: np.ndarray
     """`[H, W, 3]` uint8, RGB."""
     form: Form
+    second: np.ndarray | None = None
+    """Shown after `image`, which may have another size, for questions that compare; None: there is one image only."""
+
+    @property
+    def images(self) -> tuple[np.ndarray, ...]:
+        """In the order in which they are shown."""
+        return (self.image,) if self.second is None else (self.image, self.second)
+
+    @property
+    def shown(self) -> str:
+        """Hash of what is shown; two images in the other order have another."""
+        return "+".join(map(image_hash, self.images))
 
 
 @dataclass(frozen=True)
@@ -92,9 +105,10 @@ class Judge:
             key = self._key(question)
             answers.append(self._kept(key, question))
             if answers[-1] is None:
-                if id(question.image) not in urls:
-                    urls[id(question.image)] = _data_url(question.image)
-                waiting.append((key, question, urls[id(question.image)]))
+                for image in question.images:
+                    if id(image) not in urls:
+                        urls[id(image)] = _data_url(image)
+                waiting.append((key, question, [urls[id(image)] for image in question.images]))
         new = iter(run(self._ask_all(waiting)) if waiting else ())
         return [next(new) if answer is None else answer for answer in answers]
 
@@ -109,9 +123,9 @@ class Judge:
 
     def _key(self, question: Question) -> str:
         request = {"extra": dict(self.options.extra), "max_tokens": question.form.max_tokens}
-        return answer_key({**self.options.identity, **request}, question.text, image_hash(question.image))
+        return answer_key({**self.options.identity, **request}, question.text, question.shown)
 
-    async def _ask_all(self, waiting: Sequence[tuple[str, Question, str]]) -> list[Answer]:
+    async def _ask_all(self, waiting: Sequence[tuple[str, Question, list[str]]]) -> list[Answer]:
         tasks = [asyncio.create_task(self._ask_one(*each)) for each in waiting]
         try:
             return list(await asyncio.gather(*tasks))
@@ -121,11 +135,11 @@ class Judge:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
-    async def _ask_one(self, key: str, question: Question, data_url: str) -> Answer:
+    async def _ask_one(self, key: str, question: Question, data_urls: list[str]) -> Answer:
         usage, text, reminder = Usage(answers=1), "", ""
         async with self._open:
             for _ in range(self.options.retries + 1):
-                text, cut_off, took = await self._request(question, data_url, reminder)
+                text, cut_off, took = await self._request(question, data_urls, reminder)
                 usage += took
                 try:
                     if cut_off:
@@ -134,7 +148,7 @@ class Judge:
                 except UnparseableError:
                     reminder = f"\n\nAnswer with {question.form.words}, and nothing else."
                     continue
-                about = {**self.options.identity, "question": question.text, "image": image_hash(question.image)}
+                about = {**self.options.identity, "question": question.text, "image": question.shown}
                 self._cache.put(key, text, about)
                 return Answer(value, text, usage)
         said = f"{_short(text)}{' (cut off)' if cut_off else ''}" if text.strip() else "nothing"
@@ -143,11 +157,11 @@ class Judge:
             f"({usage.calls} calls); the question was {_short(question.text)}"
         )
 
-    async def _request(self, question: Question, data_url: str, reminder: str) -> tuple[str, bool, Usage]:
+    async def _request(self, question: Question, data_urls: list[str], reminder: str) -> tuple[str, bool, Usage]:
         """One request: the answer's words, whether they were cut off, and what they took."""
         content = [
             {"type": "text", "text": question.text + reminder},
-            {"type": "image_url", "image_url": {"url": data_url}},
+            *({"type": "image_url", "image_url": {"url": url}} for url in data_urls),
         ]
         body = {
             "model": self.options.model,

@@ -32,17 +32,17 @@ class Served:
         return [body["messages"][0]["content"][0]["text"] for body in self.requests]
 
 
-def picture(body):
-    """The image of a request."""
-    url = body["messages"][0]["content"][1]["image_url"]["url"]
-    kind, _, data = url.partition(",")
-    assert kind == "data:image/png;base64"
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+def pictures(body):
+    """The images of a request, in their order."""
+    for part in body["messages"][0]["content"][1:]:
+        kind, _, data = part["image_url"]["url"].partition(",")
+        assert kind == "data:image/png;base64"
+        yield np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
 @contextmanager
 def judging(reply, *, models=("tiny-judge",), token=None, usage=TOLD, delay_s=0.0, lists=True, finish="stop"):
-    """A server whose answers are `reply(question, image)`: a text, None, the whole body, or a response."""
+    """A server whose answers are `reply(question, *images)`: a text, None, the whole body, or a response."""
     app, served, open_now = FastAPI(), Served(), [0]
 
     def refused(request):
@@ -68,7 +68,7 @@ def judging(reply, *, models=("tiny-judge",), token=None, usage=TOLD, delay_s=0.
         served.most_open = max(served.most_open, open_now[0])
         await asyncio.sleep(delay_s)
         open_now[0] -= 1
-        said = reply(body["messages"][0]["content"][0]["text"], picture(body))
+        said = reply(body["messages"][0]["content"][0]["text"], *pictures(body))
         if isinstance(said, JSONResponse | dict):
             return said
         choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": finish}

@@ -1,0 +1,1 @@
+"""Networks that learned from people's choices what they like: PickScore, HPSv2, ImageReward, LAION's aesthetics."""

@@ -51,4 +51,4 @@ def words(text: str) -> list[str]:
 
 def letters(text: str) -> str:
     """What the scores compare: the folded text in lower case without any white space."""
-    return "".join(words(text))
+    return unicodedata.normalize("NFC", "".join(words(text)))  # an accent after a space meets a letter now

@@ -88,6 +88,11 @@ def test_case_is_ignored_also_at_the_end_of_a_greek_word():
     )
 
 
+@pytest.mark.parametrize("text", ["a \u0301", "a\uffe3", "e\t\u0308x"])
+def test_an_accent_that_stands_alone_is_folded_once(text):
+    assert letters(letters(text)) == letters(text)
+
+
 @given(st.text())
 def test_folding_twice_changes_nothing_more(text):
     assert folded(folded(text)) == folded(text)

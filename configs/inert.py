@@ -11,8 +11,29 @@ import math
 
 from pydantic import BaseModel
 
+from blip3o_grpo.configs.head import HeadSection
 from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
 from blip3o_grpo.configs.training import TrainerSection
+
+OF_TOKENS = (
+    "learning_rate",
+    "beta",
+    "importance_sampling_level",
+    "epsilon",
+    "epsilon_high",
+    "delta",
+    "loss_type",
+    "off_policy_mask_threshold",
+    "top_entropy_quantile",
+    "entropy_coef",
+    "use_adaptive_entropy",
+    "scale_rewards",
+    "max_grad_norm",
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "lora",
+)
+"""Options of `trainer` that only the tokens' update asks for."""
 
 
 def inert_options(config: RunConfig) -> list[str]:
@@ -58,6 +79,12 @@ def inert_options(config: RunConfig) -> list[str]:
         )
     if config.rollout.guidance_scale == 1:
         found += _set(config.rollout, "rollout", "guidance_interval", "rollout.guidance_scale=1 is no guidance")
+    if "head" not in config.learn:
+        for key in HeadSection.model_fields:
+            found += _set(config.head, "head", key, "learn does not name the head")
+    if "tokens" not in config.learn:
+        for key in OF_TOKENS:
+            found += _set(trainer, "trainer", key, "learn does not name the tokens")
     if not config.rollout.record_every_steps:
         found += _set(config.rollout, "rollout", "record_images", "rollout.record_every_steps=0 records none")
     if all(reward.replicas for reward in config.rewards):
@@ -116,4 +143,6 @@ def _set(section: BaseModel, name: str, key: str, reason: str) -> list[str]:
     if value == type(section).model_fields[key].default:
         return []
     written = list(value) if isinstance(value, tuple) else value  # as in YAML
+    if isinstance(value, BaseModel):
+        written = value.model_dump(exclude_defaults=True) or "{}"
     return [f"{name}{'.' if name else ''}{key}={written} changes nothing: {reason}"]

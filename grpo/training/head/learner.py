@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
@@ -26,12 +24,12 @@ from blip3o_grpo.configs.head import FlowGRPOSection
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.denoising import path_noise, sampler, velocity
 from blip3o_grpo.policies.blip3o_next.stochastic import noisy_step, step_logprob
-from blip3o_grpo.rollout import RolloutBatch, RolloutGroup
-from blip3o_grpo.rollout.seeds import learning_seed, noise_seed
+from blip3o_grpo.rollout import RolloutBatch
 from blip3o_grpo.training.guard_rules import non_finite
 from blip3o_grpo.training.head.credit import head_advantages, variance_parts
 from blip3o_grpo.training.head.flow_grpo import flow_grpo_loss
 from blip3o_grpo.training.head.nft import nft_loss
+from blip3o_grpo.training.head.portions import Images, group_rewards, portions
 from blip3o_grpo.training.head.weights import AVERAGED_FILE, FILE, adapt, head_of, whole_weights
 
 OLD_FILE = "head_old.safetensors"
@@ -41,19 +39,6 @@ HiddenStates = Callable[[Sequence[Sequence[int]], torch.Tensor], torch.Tensor]
 
 class HeadMismatchError(RuntimeError):
     """Decoder and trainer disagree about the probability of the sampler's steps."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """Some images of a batch and what is learnt from them; B of C completions, in order."""
-
-    prompt_ids: list[list[int]]  # of each completion
-    tokens: torch.Tensor  # [C, T] vocabulary ids
-    which: torch.Tensor  # [B], the completion of each image
-    latents: torch.Tensor  # [B, S, C, h, w]
-    advantages: torch.Tensor  # [B]
-    noise_seeds: list[int]  # of each image
-    learning_seeds: list[int]
 
 
 class HeadLearner:
@@ -114,7 +99,7 @@ class HeadLearner:
         Raises:
             HeadMismatchError: the steps' log-probabilities of decoder and trainer differ by more than the bound.
         """
-        totals, spread = self._rewards(batch)
+        totals = group_rewards(batch, self.config)
         advantages = [
             head_advantages(rewards, self.section.credit, self.config.trainer.min_group_std) for rewards in totals
         ]
@@ -123,7 +108,7 @@ class HeadLearner:
         rows = num_images * (self.method.window if isinstance(self.method, FlowGRPOSection) else times)
         self.optimiser.zero_grad(set_to_none=True)
         sums: dict[str, torch.Tensor] = {}
-        for images in self._portions(batch.groups, advantages, step):
+        for images in portions(batch.groups, advantages, step, self.config, self.section.micro_batch_size // times):
             loss, told = self._loss(images)
             (loss.sum() / rows).backward()
             for name, values in ({"head/loss": loss.detach()} | told).items():
@@ -140,7 +125,7 @@ class HeadLearner:
             metrics["head/mismatch"] *= rows / max(seen, 1)
             self._check(metrics["head/mismatch"], step)
         metrics |= {"head/grad_norm": norm, "head/learning_rate": self.scheduler.get_last_lr()[0]}
-        metrics |= self._spread_metrics(spread)
+        metrics |= self._spread_metrics([variance_parts(rewards) for rewards in totals])
         reason = non_finite(metrics["head/loss"], norm)
         if reason is not None:
             self.optimiser.zero_grad(set_to_none=True)  # nothing is left to step with; the learning rate goes on
@@ -151,46 +136,6 @@ class HeadLearner:
         if reason is None:
             self._follow()
         return metrics | {"head/skipped": float(reason is not None)}, reason
-
-    def _rewards(self, batch: RolloutBatch) -> tuple[list[np.ndarray], list[tuple[float, float]]]:
-        """Weighted sums of every group's rewards `[G, K]`, NaN where none applies, and their variance parts."""
-        totals = []
-        for group in batch.groups:
-            each = group.noises_per_completion
-            sums = [
-                [
-                    reward.weight * score
-                    for reward in self.config.rewards
-                    if (score := r.rewards[reward.name]) is not None
-                ]
-                for r in group.rollouts
-            ]
-            totals.append(np.array([sum(s) if s else math.nan for s in sums], dtype=np.float64).reshape(-1, each))
-        return totals, [variance_parts(rewards) for rewards in totals]
-
-    def _portions(
-        self, groups: Sequence[RolloutGroup], advantages: Sequence[np.ndarray], step: int
-    ) -> Iterator[Images]:
-        """Completions with something to learn from, so many at once as `head.micro_batch_size` allows."""
-        run = self.config
-        times = 1 if isinstance(self.method, FlowGRPOSection) else self.method.times_per_image
-        portion: list[tuple] = []
-        for group, found in zip(groups, advantages, strict=True):
-            each = group.noises_per_completion
-            for member in range(len(found)):
-                if not found[member].any():
-                    continue  # its gradient is 0
-                if portion and (len(portion) + 1) * each * times > self.section.micro_batch_size:
-                    yield _together(portion)
-                    portion = []
-                places = range(member * each, (member + 1) * each)
-                seeds = [
-                    noise_seed(run.seed, step, group.prompt.id, member, run.rollout.noise, k, each) for k in range(each)
-                ]
-                learning = [learning_seed(run.seed, step, group.prompt.id, place) for place in places]
-                portion.append((group, found[member], [group.rollouts[place] for place in places], seeds, learning))
-        if portion:
-            yield _together(portion)
 
     def _loss(self, images: Images) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         device = self.accelerator.device
@@ -363,20 +308,6 @@ class HeadLearner:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(values[name])
-
-
-def _together(portion: Sequence[tuple]) -> Images:
-    completions = [rollouts[0].completion for _, _, rollouts, _, _ in portion]
-    images = [rollout for _, _, rollouts, _, _ in portion for rollout in rollouts]
-    return Images(
-        prompt_ids=[list(group.prompt_ids) for group, *_ in portion],
-        tokens=torch.from_numpy(np.stack([completion.token_ids for completion in completions]).astype(np.int64)),
-        which=torch.arange(len(portion)).repeat_interleave(torch.tensor([len(entry[2]) for entry in portion])),
-        latents=torch.from_numpy(np.stack([image.latents for image in images])),
-        advantages=torch.from_numpy(np.concatenate([found for _, found, *_ in portion])).float(),
-        noise_seeds=[seed for *_, seeds, _ in portion for seed in seeds],
-        learning_seeds=[seed for *_, seeds in portion for seed in seeds],
-    )
 
 
 def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -128,7 +128,9 @@ def join(
             continue
         each = request.noises_per_completion
         rollouts = tuple(
-            Rollout(group[index // each], image, *columns.of(index), latents=latents[index] if latents else None)
+            Rollout(
+                group[index // each], image, *columns.of(index), latents=None if latents is None else latents[index]
+            )
             for index, image in enumerate(images)
         )
         groups.append(RolloutGroup(request.prompt, request.prompt_ids, rollouts, each))

@@ -201,3 +201,38 @@ def test_broken_weights_stop_the_run(pipeline, policy, prompts):
     pipeline.sync_weights(state, version=50)
     with pytest.raises(RolloutError, match=r"sampler-0, prompt 'a red sign that says \"TAXI\"', member 0"):
         pipeline.collect(prompts, step=0)
+
+
+def test_a_completion_is_painted_from_several_noises_by_the_head_that_was_sent(launch, make_config, policy, prompts):
+    """Also by a decoder that died in between: it fetches the head with the rest."""
+    config = make_config(
+        rewards=[{"name": "brightness", "type": "toy_rewards:Brightness"}],
+        learn=["head"],
+        rollout={"noises_per_completion": 2, "noise": "independent"},
+    )
+    other = copy.deepcopy(policy)
+    with torch.no_grad():
+        for parameter in (*other.sana.parameters(), *other.connector.parameters()):
+            parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+    head = {f"{part}.{n}": v for part in ("connector", "sana") for n, v in getattr(other, part).state_dict().items()}
+    with launch(config) as pipeline:
+        pipeline.sync_weights(policy.ar.state_dict(), version=0)
+        pipeline.sync_weights(None, version=1, head=head)  # the AR part's weights stay
+        killed = pid_of(pipeline._pools["decode"][0])
+        os.kill(killed, signal.SIGKILL)
+        batch = pipeline.collect(prompts[:2], step=5, train=True)
+        evaluated = pipeline.collect(prompts[:2], step="eval")
+    assert largest_difference(policy, batch.groups) < 1e-4
+    for group in batch.groups:
+        assert len(group.rollouts) == 6 and group.noises_per_completion == 2
+        first, second = group.rollouts[:2]
+        assert first.completion is second.completion and (first.image != second.image).any()
+        assert first.completion.policy_version == 1
+        seeds = [noise_seed(0, 5, group.prompt.id, m, "independent", k, 2) for m in range(3) for k in range(2)]
+        ids, mask = policy.prompts.pad([[*group.prompt_ids, *r.completion.token_ids] for r in group.rollouts])
+        with torch.no_grad():
+            latents = other.denoise(other.hidden_states(ids, mask), other.noise(seeds), 2, 2.0)
+        found = torch.from_numpy(np.stack([rollout.latents[-1] for rollout in group.rollouts]))
+        torch.testing.assert_close(found, latents, atol=1e-4, rtol=1e-4)
+    assert [len(group.rollouts) for group in evaluated.groups] == [3, 3]
+    assert all(rollout.latents is None for group in evaluated.groups for rollout in group.rollouts)

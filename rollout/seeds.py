@@ -35,9 +35,9 @@ def noise_seed(
     return first + (member * draws if noise == "independent" else 0) + draw
 
 
-def learning_seed(run_seed: int, step: int | str, prompt_id: str, image: int) -> int:
-    """Seed of what the head's loss draws for the image with this place in its group."""
-    return _hash("learning", run_seed, _moment(step), prompt_id) + image
+def learning_seed(run_seed: int, step: int | str, prompt_id: str, member: int) -> int:
+    """Seed of what the head's loss draws for the images of one completion."""
+    return _hash("learning", run_seed, _moment(step), prompt_id) + member
 
 
 def _moment(step: int | str) -> int | str:

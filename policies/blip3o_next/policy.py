@@ -1,8 +1,9 @@
 """BLIP3o-NEXT: a Qwen3 policy that writes image tokens, and a SANA head that decodes their hidden states.
 
-One class for the tiny and the released size. During RL only `ar` learns; the head, the decoder and the VQ tokenizer
-stay frozen. Left out on purpose: sampling (vLLM does it, see `rollout/`) and the loss (see `grpo/warmstart/`
-and TRL). diffusers, half of the import time, is imported where a head is built or used: trainer ranks have none.
+One class for the tiny and the released size. During RL `ar` learns, and connector and SANA where a run says so; the
+image decoder and the VQ tokenizer stay as they are. Left out on purpose: sampling of tokens (vLLM does it, see
+`rollout/`) and the losses (see `grpo/warmstart/`, `grpo/training/head/` and TRL). diffusers, half of the import time,
+is imported where a head is built or used.
 """
 
 from __future__ import annotations

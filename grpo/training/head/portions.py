@@ -77,7 +77,8 @@ def _images(group: RolloutGroup, member: int, advantages: np.ndarray, step: int,
         latents=torch.from_numpy(np.stack([rollout.latents for rollout in rollouts])),
         advantages=torch.from_numpy(advantages).float(),
         noise_seeds=[noise_seed(seed, step, group.prompt.id, member, noise, k, each) for k in range(each)],
-        learning_seeds=[learning_seed(seed, step, group.prompt.id, place) for place in places],
+        # The same for all images of a completion: advantages that sum to 0 cancel what the loss says without rewards.
+        learning_seeds=[learning_seed(seed, step, group.prompt.id, member)] * each,
     )
 
 

@@ -18,6 +18,7 @@ from blip3o_grpo.configs.atomic import staged_folder, write_atomically
 from blip3o_grpo.configs.inert import inert_options
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
+from blip3o_grpo.evaluation.gold_watch import judge_last
 from blip3o_grpo.evaluation.heldout import (
     HELDOUT_STEP,
     Evaluation,
@@ -41,6 +42,7 @@ from blip3o_grpo.run.hacking import heldout_warnings
 from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.peak_memory import MemoryMonitor
+from blip3o_grpo.run.rollback import has_steps_left, rescore_checkpoints
 from blip3o_grpo.run.stopping import StopSignals
 from blip3o_grpo.run.trackers import send_later, tracked_as
 from blip3o_grpo.terminal import show
@@ -72,6 +74,7 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
         ):
             run.folder.prepare(config)
             reopen(run.folder, config)
+            rescore_checkpoints(run.folder, config)
             if {"wandb", "trackio"} & set(config.report_to):
                 tracked_as(run.folder)  # made here, as ranks must not make one each
             check_room(config, run.folder, run.policy_path)
@@ -85,11 +88,14 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
         ):
             before = evaluate_before(run, pipeline, console)
             announce(console, before)
-            if run.folder.newest_step() < config.trainer.max_steps:
+            if has_steps_left(run.folder, config):
                 pipeline.release_weights()  # from here on, the trainer publishes them
                 fit(run, pipeline, console, signals, before)
             after = evaluate_after(run, pipeline, console)
             announce(console, after, before)
+            if judge_last(run.folder, config, lambda text: print_notice(console, text)):
+                after = evaluate_after(run, pipeline, console)
+                announce(console, after, before)
         for warning in heldout_warnings(
             config.warnings, config.rewards, before.means, paired_changes(before, after), after.step
         ):
@@ -143,7 +149,8 @@ def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline, console: Console)
     step = run.folder.newest_step()
     with activity(console, f"saving the policy to {run.folder.policy}"):
         policy = BLIP3oNext.from_pretrained(run.policy_path, parts=stored_parts(Weights(run.policy_path)))
-        policy.ar = load_trained(policy.ar, run.folder.newest_checkpoint(), run.config)
+        if step:  # else the run was rolled back to its start
+            policy.ar = load_trained(policy.ar, run.folder.newest_checkpoint(), run.config)
         with staged_folder(run.folder.policy) as staged:
             policy.save_pretrained(staged)
         pipeline.sync_weights(policy.ar.state_dict(), version=step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from trl import GRPOConfig
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.evaluation.callback import GridTracker, HeldoutCallback
+from blip3o_grpo.evaluation.gold_watch import GoldWatch
 from blip3o_grpo.evaluation.statistics import reward_metrics
 from blip3o_grpo.policies import BLIP3oNext, resolve_policy_path
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, RolloutRecorder
@@ -171,6 +173,16 @@ def run_training(
                     tell=queue.put if queue is not None else lambda message: None,
                 )
             )
+        if config.guards.gold:
+            trainer.add_callback(
+                GoldWatch(
+                    config,
+                    folder,
+                    any_rank=trainer.any_rank,
+                    save_rollouts=trainer.guards.save_evidence,
+                    tell=partial(notify, queue),
+                )
+            )
         if resume:
             trainer.ahead.load(resume)
         try:
@@ -186,11 +198,12 @@ def run_training(
 
 def checkpoint_for_all_ranks(folder: RunFolder, main: bool, queue: Any) -> Path | None:
     """What the main rank found complete; its warnings go to the driver's terminal."""
-
-    def warn(text: str) -> None:
-        if queue is not None:
-            queue.put({"notice": text})
-
     if main:
         folder.clean()
-    return broadcast_object_list([folder.verified_checkpoint(warn) if main else None])[0]
+    return broadcast_object_list([folder.verified_checkpoint(partial(notify, queue)) if main else None])[0]
+
+
+def notify(queue: Any, text: str) -> None:
+    """Have the driver's terminal show a sentence, if there is one."""
+    if queue is not None:
+        queue.put({"notice": text})

@@ -1,6 +1,7 @@
 """Gold at work inside the trainer: it rises, turns round while the reward goes on, and the run ends there."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -26,7 +27,7 @@ def gold_of(share):
     return 1 - abs(share - PEAK)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def train(make_config, fake_pipeline, prompts, policy_path):
     """Trains on `target`, with `gold` of weight 0 beside it; returns configuration, folder and what stopped it."""
 
@@ -55,6 +56,12 @@ def train(make_config, fake_pipeline, prompts, policy_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def stopped(train):
+    """A run that gold stopped."""
+    return train()
+
+
 def with_gold(batch):
     groups = []
     for group in batch.groups:
@@ -74,8 +81,8 @@ def means(folder):
     }
 
 
-def test_a_run_stops_where_gold_turns_round_and_keeps_its_best_checkpoint(train):
-    config, folder, error = train()
+def test_a_run_stops_where_gold_turns_round_and_keeps_its_best_checkpoint(train, stopped):
+    config, folder, error = stopped
     gold = means(folder)
     last, best = max(gold), max(gold, key=gold.get)
     assert 0 < best < last < 24
@@ -109,15 +116,16 @@ def test_a_run_that_is_rolled_back_ends_with_its_best_checkpoint(train):
     assert read_metrics(folder.metrics)[-1]["step"] == last
 
 
-def test_what_is_measured_after_the_last_step_is_judged_too(train, make_config):
-    config, folder, error = train()
-    last = max(means(folder))
+def test_what_is_measured_after_the_last_step_is_judged_too(stopped, make_config, tmp_path):
+    config, there, error = stopped
+    last = max(means(there))
+    folder = RunFolder(shutil.copytree(there.path, tmp_path / "run"))
     for name in (f"step-{last}.json", f"step-{last}-images"):
         (folder.evaluations / name).rename(folder.evaluations / name.replace(f"step-{last}", "after"))
     shorter = config.model_copy(update={"trainer": config.trainer.model_copy(update={"max_steps": last})})
     with pytest.raises(GuardError) as caught:
         judge_last(folder, shorter, print)
-    assert str(caught.value) == str(error)
+    assert str(caught.value) == str(error).replace(str(there.path), str(folder.path))
     told = []
     guards = shorter.guards.model_copy(update={"gold_fall": "rollback"})
     rolling = shorter.model_copy(update={"guards": guards})

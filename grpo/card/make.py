@@ -39,7 +39,7 @@ def make_card(run: str | Path, request: Request, out: Path | None = None, consol
     check_page(page)
     card = find_card(plan, console)
     write_card(card, page)
-    write_model_card(plan.run, card, plan.config)
+    write_model_card(plan.run, card, plan.own)
     return card
 
 
@@ -74,7 +74,7 @@ def find_card(plan: CardPlan, console: Console | None = None) -> Card:
     weights = {reward.name: reward.weight for reward in plan.config.rewards}
     return Card(
         run=str(plan.run.path),
-        start=plan.start_name,
+        start=plan.own.policy.path,
         steps=after.step,
         images_per_prompt=plan.config.evaluation.images_per_prompt,
         rows=make_rows(*tables, plan.sets, weights, plan.margins),

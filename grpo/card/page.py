@@ -16,7 +16,7 @@ from blip3o_grpo.run.folder import RunFolder
 
 PICTURES = ("card-start", "card-trained")
 """Names under which pictures of the two policies lie in the run's `evaluations`."""
-CLASSES = {"better": "up", "not worse": "same", "worse": "down", "cannot tell": "quiet"}
+CLASSES = {"better": "up", "not worse": "same", "worse": "down", "cannot tell": "same"}
 """How the page colours a verdict."""
 
 

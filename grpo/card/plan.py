@@ -41,10 +41,10 @@ class CardPlan:
     """A card that can be made."""
 
     run: RunFolder
+    own: RunConfig
+    """Of the run."""
     config: RunConfig
     """Of the measurement: the run's rewards with their weights, and those of suites with weight 0."""
-    start_name: str
-    """Of the starting policy, as the run's configuration has it."""
     start: Path
     trained: Path
     """Folders of the two policies."""
@@ -74,8 +74,8 @@ def plan_card(run: str | Path, request: Request) -> CardPlan:
         raise ConfigError(f"{folder.path} is still at work; a card is made of a finished run")
     overrides = list(request.overrides or [])
     trained = policy_folder(folder.path)
-    start_name = load_run_config(folder.config, overrides).policy.path
-    start = policy_folder(start_name)
+    own = load_run_config(folder.config)
+    start = policy_folder(own.policy.path)
     base = measuring_config("card", [str(folder.path)], folder.config, DEFAULT_RECIPE, None, overrides)
     heldout = load_prompts(base.prompts.heldout)[: base.evaluation.num_prompts]
     suites, left_out = _suites(request.suites, base, heldout)
@@ -97,7 +97,7 @@ def plan_card(run: str | Path, request: Request) -> CardPlan:
     for name in (start, trained):
         check_policy(str(name), prompts, config)
     sets = {name: [p.id for p in found] for name, found in ((HELDOUT, heldout), (REWORDED, reworded)) if found}
-    return CardPlan(folder, config, start_name, start, trained, prompts, sets, margins, left_out, request)
+    return CardPlan(folder, own, config, start, trained, prompts, sets, margins, left_out, request)
 
 
 def _suites(
@@ -108,7 +108,7 @@ def _suites(
     for name in dict.fromkeys(available_suites() if names is None else names):
         suite = find_suite(name)
         if suite.benchmark is not None:
-            reason = f"suite {name}: official data and a judge; `blip3o-grpo eval RUN --suite {name}` measures it"
+            reason = f"suite {name}: official data and a judge; measure it with blip3o-grpo eval RUN --suite {name}"
         else:
             section = suite_reward(suite, base)
             own = next((reward.name for reward in base.rewards if _same(reward, section)), None)

@@ -55,8 +55,9 @@ def test_what_a_hack_cost_is_worse_and_can_be_verified(tmp_path):
         assert rows[f"heldout/{name}"]["after"]["mean"] == pytest.approx(summary["after"][name], abs=1e-4)
     page = (tmp_path / "run" / "card.html").read_text()
     assert page.count('src="data:image') == 2 * 3 * 2 and "Worse: heldout/suite_ocr" in page
-    results = ModelCard.load(tmp_path / "run" / "policy" / "README.md").data.eval_results
-    assert len(results) == len(rows)
+    hub = ModelCard.load(tmp_path / "run" / "policy" / "README.md")
+    assert len(hub.data.eval_results) == len(rows)
+    assert "after 6 steps of GRPO" in hub.text and "4 prompts × 8 images a step" in hub.text
 
     verified = command(tmp_path, "card", "--verify", "run/card.html", "--json")
     assert verified.returncode == 0, verified.stderr

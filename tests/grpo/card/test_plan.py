@@ -59,7 +59,7 @@ REFUSED = {
     "suite": (Request(suites=["ocrr"]), "unknown suite 'ocrr'; did you mean 'ocr'?"),
     "suite with a judge": (
         Request(suites=["dpg"]),
-        "--suites: suite dpg: official data and a judge; `blip3o-grpo eval",
+        "--suites: suite dpg: official data and a judge; measure it",
     ),
     "suite without prompts": (Request(suites=["geneval"]), "--suites: suite geneval: "),
     "margin": (Request(margins=["0"]), "--margin 0: expected a number above 0, such as 0.05"),

@@ -33,3 +33,11 @@ class GuardsSection(Section):
     """For `window_steps` all members of every group scored the same, so there was nothing to learn."""
     window_steps: int = Field(default=20, ge=1)
     """Steps that `reward_collapse` and `no_spread` look back on."""
+    gold: tuple[str, ...] = ()
+    """Names of rewards of weight 0 that say whether training does what it is for. They are watched at the held-out
+    evaluations of `evaluation.every_steps`, each of which then has a checkpoint, and `checkpoint.keep_best` keeps the
+    best by the mean of these rewards."""
+    gold_fall: Literal["stop", "rollback"] = "stop"
+    """A gold reward is lower than at its best evaluation so far, beyond the noise of prompts, while the trained reward
+    is higher. `rollback`: the run ends there, later checkpoints are deleted, and the best by gold, which may be the
+    starting policy, is its result."""

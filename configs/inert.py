@@ -60,6 +60,8 @@ def inert_options(config: RunConfig) -> list[str]:
         found += _set(
             guards, "guards", "max_skips", "guards.non_finite and guards.mismatch are stop, so no step is skipped"
         )
+    if not guards.gold:
+        found += _set(guards, "guards", "gold_fall", "guards.gold names no reward")
     if not trainer.use_adaptive_entropy:
         for key in ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target"):
             found += _set(trainer, "trainer", key, "use_adaptive_entropy is false")
@@ -89,8 +91,8 @@ def inert_options(config: RunConfig) -> list[str]:
         found += _set(config.rollout, "rollout", "record_images", "rollout.record_every_steps=0 records none")
     if all(reward.replicas for reward in config.rewards):
         found += _set(config.cluster, "cluster", "rewards", "every reward has replicas of its own")
-    # 0 where steps are not evaluated
-    if math.lcm(evaluation.every_steps, config.checkpoint.every_steps) >= trainer.max_steps:
+    # 0 where steps are not evaluated; with gold, every step that is evaluated has a checkpoint
+    if not guards.gold and math.lcm(evaluation.every_steps, config.checkpoint.every_steps) >= trainer.max_steps:
         never = (
             f"no checkpoint (every {config.checkpoint.every_steps} steps) is of a step that is evaluated (every "
             f"{evaluation.every_steps}), so none competes"

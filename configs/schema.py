@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from blip3o_grpo.configs.decoder import DecoderSection
 from blip3o_grpo.configs.faults import FaultsSection
 from blip3o_grpo.configs.free_form import check_free_form
+from blip3o_grpo.configs.gold import check_gold
 from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.configs.head import HeadSection, check_learning
 from blip3o_grpo.configs.section import Section
@@ -253,7 +254,8 @@ class CheckpointSection(Section):
     """The newest so many stay."""
     keep_best: int = Field(default=1, ge=0)
     """So do the best so many: by held-out reward if `evaluation.every_steps` is set (checkpoints of other steps do not
-    compete), else by the mean training reward of the `every_steps` steps before."""
+    compete), else by the mean training reward of the `every_steps` steps before. With `guards.gold`: by the mean of the
+    held-out gold rewards."""
 
 
 class WarningsSection(Section):
@@ -336,6 +338,15 @@ class RunConfig(Section):
             noises=self.rollout.noises_per_completion,
             staleness=self.rollout.max_staleness,
             steps=self.rollout.num_diffusion_steps,
+        )
+        check_gold(
+            self.guards.gold,
+            {reward.name: reward.weight for reward in self.rewards},
+            evaluated_every=self.evaluation.every_steps,
+            max_steps=self.trainer.max_steps,
+            num_iterations=self.trainer.num_iterations,
+            num_prompts=self.evaluation.num_prompts,
+            keep_best=self.checkpoint.keep_best,
         )
         return self
 

@@ -182,6 +182,7 @@ SMOKE = {
     "evaluation.images_per_prompt": 2,
     "evaluation.grid_prompts": 4,
     "evaluation.every_steps": 0,
+    "guards.gold": [],
     "checkpoint.every_steps": 1,
 }
 SMOKE_ARMS = 2

@@ -10,12 +10,16 @@ from .api import evaluate as evaluate
 from .api import load_recipe as load_recipe
 from .api import load_study as load_study
 from .api import load_warmstart as load_warmstart
+from .api import make_card as make_card
 from .api import plan as plan
 from .api import rescore as rescore
 from .api import sample as sample
 from .api import train as train
+from .api import verify_card as verify_card
 from .api import warm_start as warm_start
 from .api import write_report as write_report
+from .card.card import Card as Card
+from .card.verify import CardCheck as CardCheck
 from .configs import ConfigError as ConfigError
 from .configs import RunConfig as RunConfig
 from .configs import WarmstartConfig as WarmstartConfig
@@ -43,6 +47,8 @@ from .warmstart import WarmstartResult as WarmstartResult
 __all__ = [
     "BLIP3oNext",
     "BenchmarkReport",
+    "Card",
+    "CardCheck",
     "CheckedReward",
     "CheckpointError",
     "ConfigError",
@@ -73,6 +79,7 @@ __all__ = [
     "load_recipe",
     "load_study",
     "load_warmstart",
+    "make_card",
     "plan",
     "policies",
     "rescore",
@@ -80,6 +87,7 @@ __all__ = [
     "rollout",
     "sample",
     "train",
+    "verify_card",
     "warm_start",
     "write_report",
 ]

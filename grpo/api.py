@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.console import Console
 
+    from blip3o_grpo.card.card import Card
+    from blip3o_grpo.card.verify import CardCheck
     from blip3o_grpo.evaluation.benchmark_result import BenchmarkReport
     from blip3o_grpo.evaluation.diffusion_steps import StepsResult
     from blip3o_grpo.evaluation.suites import SuiteResult
@@ -449,6 +451,55 @@ def rescore(
     from blip3o_grpo.study.rescore import rescore as rescore_run
 
     return rescore_run(run, rewards, _path(sections), console)
+
+
+@_plain_errors
+def make_card(
+    run: str | Path,
+    *,
+    suites: Sequence[str] | None = None,
+    margins: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    console: Console | None = None,
+) -> Card:
+    """Measure what training made worse: a run's starting policy against the trained one, one verdict a row.
+
+    Writes an HTML page, its numbers as JSON beside it, and a model card, `README.md`, beside the trained weights.
+
+    Args:
+        run: folder of a finished run.
+        suites: names of suites beside the run's own rewards; default: all that fit its held-out prompts.
+        margins: smallest falls that matter, `VALUE` for all measures or `MEASURE=VALUE`; default: 0.05.
+        overrides: changes of the run's settings, `section.key=value`.
+        out: HTML file; default: `card.html` in the run folder.
+        console: where progress goes; default: nowhere.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError, RewardError: before any model loads.
+    """
+    from blip3o_grpo.card.make import make_card as make
+    from blip3o_grpo.card.plan import Request
+
+    asked = Request(None if suites is None else list(suites), list(margins), list(overrides))
+    return make(run, asked, _path(out), console)
+
+
+@_plain_errors
+def verify_card(card: str | Path, run: str | Path | None = None, *, console: Console | None = None) -> list[CardCheck]:
+    """Measure again what a card tells of, and compare row by row.
+
+    Args:
+        card: `card.html` or `card.json` of `make_card`.
+        run: folder of the run, if it has moved; default: where the card says.
+        console: where progress goes; default: nowhere.
+
+    Raises:
+        ConfigError: no card, or the policies have other weights than those it is about.
+    """
+    from blip3o_grpo.card.verify import verify_card as verify
+
+    return verify(Path(card), run, console)
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from blip3o_grpo import library_output  # noqa: F401
+from blip3o_grpo.card.cli import card
 from blip3o_grpo.errors import one_line_errors
 from blip3o_grpo.evaluation.cli import steps as compare_steps
 from blip3o_grpo.hints import EvaluationCommand, Program, SettingsCommand, StudyCommand, WarmstartCommand
@@ -147,6 +148,7 @@ app.add_typer(prompts_app, name="prompts")
 app.command(cls=StudyCommand)(ablate)
 app.command()(rescore)
 app.command("steps", cls=EvaluationCommand)(compare_steps)
+app.command(cls=EvaluationCommand)(card)
 
 
 @app.command(cls=WarmstartCommand)

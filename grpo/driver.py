@@ -18,6 +18,7 @@ from blip3o_grpo.configs.atomic import staged_folder, write_atomically
 from blip3o_grpo.configs.inert import inert_options
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
+from blip3o_grpo.evaluation.gold_watch import judge_last
 from blip3o_grpo.evaluation.heldout import (
     HELDOUT_STEP,
     Evaluation,
@@ -30,6 +31,7 @@ from blip3o_grpo.evaluation.reopened import reopen
 from blip3o_grpo.planning.disk import check_room
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
+from blip3o_grpo.policies.blip3o_next.decoding import head_weights
 from blip3o_grpo.progress import Bar, activity, announce, print_notice, print_warning
 from blip3o_grpo.result import TrainingResult
 from blip3o_grpo.rewards.conformance import require_storable
@@ -41,6 +43,7 @@ from blip3o_grpo.run.hacking import heldout_warnings
 from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.peak_memory import MemoryMonitor
+from blip3o_grpo.run.rollback import has_steps_left, rescore_checkpoints
 from blip3o_grpo.run.stopping import StopSignals
 from blip3o_grpo.run.trackers import send_later, tracked_as
 from blip3o_grpo.terminal import show
@@ -72,6 +75,7 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
         ):
             run.folder.prepare(config)
             reopen(run.folder, config)
+            rescore_checkpoints(run.folder, config)
             if {"wandb", "trackio"} & set(config.report_to):
                 tracked_as(run.folder)  # made here, as ranks must not make one each
             check_room(config, run.folder, run.policy_path)
@@ -85,11 +89,14 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
         ):
             before = evaluate_before(run, pipeline, console)
             announce(console, before)
-            if run.folder.newest_step() < config.trainer.max_steps:
+            if has_steps_left(run.folder, config):
                 pipeline.release_weights()  # from here on, the trainer publishes them
                 fit(run, pipeline, console, signals, before)
             after = evaluate_after(run, pipeline, console)
             announce(console, after, before)
+            if judge_last(run.folder, config, lambda text: print_notice(console, text)):
+                after = evaluate_after(run, pipeline, console)
+                announce(console, after, before)
         for warning in heldout_warnings(
             config.warnings, config.rewards, before.means, paired_changes(before, after), after.step
         ):
@@ -143,10 +150,12 @@ def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline, console: Console)
     step = run.folder.newest_step()
     with activity(console, f"saving the policy to {run.folder.policy}"):
         policy = BLIP3oNext.from_pretrained(run.policy_path, parts=stored_parts(Weights(run.policy_path)))
-        checkpoint = run.folder.newest_checkpoint()
-        if "tokens" in run.config.learn:
+        checkpoint = run.folder.newest_checkpoint()  # None: the run was rolled back to its start
+        if checkpoint and "tokens" in run.config.learn:
             policy.ar = load_trained(policy.ar, checkpoint, run.config)
-        head = load_trained_head(policy, checkpoint, run.config) if "head" in run.config.learn else None
+        head = None
+        if "head" in run.config.learn:
+            head = load_trained_head(policy, checkpoint, run.config) if checkpoint else head_weights(policy)
         with staged_folder(run.folder.policy) as staged:
             policy.save_pretrained(staged)
         pipeline.sync_weights(policy.ar.state_dict(), version=step, head=head)

@@ -19,6 +19,7 @@ from trl import GRPOConfig
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.evaluation.callback import GridTracker, HeldoutCallback
+from blip3o_grpo.evaluation.gold_watch import GoldWatch
 from blip3o_grpo.evaluation.statistics import reward_metrics
 from blip3o_grpo.policies import BLIP3oNext, resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.prefill import completion_hidden_states
@@ -180,6 +181,16 @@ def run_training(
                     tell=queue.put if queue is not None else lambda message: None,
                 )
             )
+        if config.guards.gold:
+            trainer.add_callback(
+                GoldWatch(
+                    config,
+                    folder,
+                    any_rank=trainer.any_rank,
+                    save_rollouts=trainer.guards.save_evidence,
+                    tell=partial(notify, queue),
+                )
+            )
         if resume:
             trainer.ahead.load(resume)
             if trainer.head is not None:
@@ -205,11 +216,12 @@ def learning_head(policy: BLIP3oNext, path: Path, config: RunConfig, accelerator
 
 def checkpoint_for_all_ranks(folder: RunFolder, main: bool, queue: Any) -> Path | None:
     """What the main rank found complete; its warnings go to the driver's terminal."""
-
-    def warn(text: str) -> None:
-        if queue is not None:
-            queue.put({"notice": text})
-
     if main:
         folder.clean()
-    return broadcast_object_list([folder.verified_checkpoint(warn) if main else None])[0]
+    return broadcast_object_list([folder.verified_checkpoint(partial(notify, queue)) if main else None])[0]
+
+
+def notify(queue: Any, text: str) -> None:
+    """Have the driver's terminal show a sentence, if there is one."""
+    if queue is not None:
+        queue.put({"notice": text})

@@ -12,6 +12,7 @@ from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate
 from blip3o_grpo.run.files import SUMMARY, RunFileError, read_object
 from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.run.rollback import rolled_back
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class TrainingResult:
 
 
 def finished_result(config: RunConfig) -> TrainingResult | None:
-    """Of a run of this configuration that has done all its steps and saved its policy, else None.
+    """Of a run of this configuration that has done all its steps, or was rolled back, and saved its policy, else None.
 
     A result that cannot be read is made again by the run.
 
@@ -80,9 +81,11 @@ def finished_result(config: RunConfig) -> TrainingResult | None:
     if not is_regular(folder.config) or not is_regular(folder.summary):
         return None
     folder.check(config.model_copy(update={"run_dir": str(folder.path)}))
-    complete = (folder.policy / "config.json").is_file() and folder.newest_step() >= config.trainer.max_steps
     try:
+        back = rolled_back(folder, config)
+        last = back["step"] if back else config.trainer.max_steps
+        complete = (folder.policy / "config.json").is_file() and folder.newest_step() >= last
         result = TrainingResult.read(folder) if complete else None
     except RunFileError:
         return None
-    return result if result and result.steps >= config.trainer.max_steps else None
+    return result if result and (result.steps == last if back else result.steps >= last) else None

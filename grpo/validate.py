@@ -18,6 +18,7 @@ from typing import Literal
 from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, RewardSection, RunConfig
+from blip3o_grpo.configs.gold import FEWEST_PROMPTS
 from blip3o_grpo.configs.loader import exists
 from blip3o_grpo.configs.names import HUB_NAME, SHIPPED
 from blip3o_grpo.configs.shipped import missing_hint
@@ -92,6 +93,7 @@ def check_inputs(config: RunConfig) -> CheckedRun:
             f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
         )
     check_reference(config, heldout)
+    check_gold_prompts(config, heldout)
     check_pictures(config, policy_path, heldout)
     return CheckedRun(config, folder, policy_path, train, heldout)
 
@@ -112,6 +114,36 @@ def check_reference(config: RunConfig, heldout: Sequence[Prompt]) -> None:
                 f"{section.num_prompts} and evaluation.images_per_prompt={section.images_per_prompt} give {drawn} "
                 f"(there are {len(heldout)} held-out prompts)"
             )
+
+
+def check_gold_prompts(config: RunConfig, heldout: Sequence[Prompt]) -> None:
+    """Gold is no trained reward under another name, and scores enough prompts for a fall to be told from noise.
+
+    Raises:
+        ConfigError: naming the reward.
+    """
+    paid = {_what_it_is(reward): reward.name for reward in config.rewards if reward.weight}
+    prompts = heldout[: config.evaluation.num_prompts]
+    for reward in (reward for reward in config.rewards if reward.name in config.guards.gold):
+        if other := paid.get(_what_it_is(reward)):
+            raise ConfigError(
+                f"guards.gold: reward {reward.name!r} is what the run trains on as {other!r}; name one that differs in "
+                "type or options"
+            )
+        if reward.runtime_env:
+            continue
+        spec = find_reward(reward.target, reward.folder)
+        scored = sum(spec.applies(prompt.text, prompt.metadata) for prompt in prompts)
+        if scored < FEWEST_PROMPTS:
+            needs = f"; it needs {spec.needs}" if scored < len(prompts) else ""
+            raise ConfigError(
+                f"guards.gold: reward {reward.name!r} scores {scored} of the {len(prompts)} held-out prompts that are "
+                f"evaluated, and a fall shows on {FEWEST_PROMPTS} or more{needs}"
+            )
+
+
+def _what_it_is(reward: RewardSection) -> str:
+    return repr((reward.target, reward.folder, reward.options))
 
 
 def policy_of(config: RunConfig) -> Path:

@@ -15,6 +15,7 @@ from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.manifest import set_score
 from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.run.retention import heldout_score
+from blip3o_grpo.run.rollback import has_steps_left
 
 
 def reopen(folder: RunFolder, config: RunConfig) -> None:
@@ -29,15 +30,25 @@ def reopen(folder: RunFolder, config: RunConfig) -> None:
         StorageError: the disk is full, for example.
     """
     step, after = folder.newest_step(), folder.evaluations / "after.json"
-    if step >= config.trainer.max_steps:
+    if not has_steps_left(folder, config):
         return
     folder.summary.unlink(missing_ok=True)
     if not after.is_file() or (evaluation := Evaluation.load(after)).step != step:
         return
-    if config.evaluation.every_steps and step % config.evaluation.every_steps == 0:
+    if step and config.evaluation.every_steps and step % config.evaluation.every_steps == 0:
         _add_metrics(folder.metrics, step, heldout_metrics(evaluation))
         set_score(folder.newest_checkpoint(), heldout_score(read_metrics(folder.metrics), config, step))
-    for old in (folder.grids / "after.png", folder.evaluations / "after-images", after):
+    after_as_step(folder, step)
+
+
+def after_as_step(folder: RunFolder, step: int) -> None:
+    """What was measured `after` the last step becomes the evaluation of that step, pictures included.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    for name in ("grids/after.png", "evaluations/after-images", "evaluations/after.json"):
+        old = folder.path / name
         if old.exists():
             new = old.with_name(old.name.replace("after", f"step-{step}"))
             with storage_errors(new):

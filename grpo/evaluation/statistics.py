@@ -120,7 +120,7 @@ def stratified_mean(*strata: Sequence[float]) -> float:
     return float(np.mean([np.mean(values) for values in strata]))
 
 
-def estimate(*strata: Sequence[float], paired: bool = False, seed: int = 0) -> Estimate:
+def estimate(*strata: Sequence[float], paired: bool = False, seed: int = 0, level: float = LEVEL) -> Estimate:
     """`stratified_mean` with its 95 % interval; deterministic.
 
     Args:
@@ -128,6 +128,7 @@ def estimate(*strata: Sequence[float], paired: bool = False, seed: int = 0) -> E
             resampled within each. The spread of a stratum of one prompt is taken from the others.
         paired: the values are differences of two policies' scores.
         seed: of the resampling.
+        level: of the interval; of several that are looked at together, `corrected_level`.
     """
     data = [np.asarray(values, dtype=np.float64) for values in strata]
     mean, num_prompts = stratified_mean(*data), sum(map(len, data))
@@ -137,7 +138,7 @@ def estimate(*strata: Sequence[float], paired: bool = False, seed: int = 0) -> E
         return Estimate(mean, None, None, num_prompts)
     spread = np.array([np.ptp(values) for values in data])
     if spread.max() <= NOTHING * (1 + abs(mean)):
-        return Estimate(mean, *(constant_interval(mean, num_prompts, bounds) or (None, None)), num_prompts)
+        return Estimate(mean, *(constant_interval(mean, num_prompts, bounds, level) or (None, None)), num_prompts)
     squares = np.array([((values - values.mean()) ** 2).sum() for values in data])
     own_degrees = np.array([len(values) - 1 or degrees for values in data])
     of_mean = np.array([
@@ -145,7 +146,7 @@ def estimate(*strata: Sequence[float], paired: bool = False, seed: int = 0) -> E
         for total, free, values in zip(squares, own_degrees, data, strict=True)
     ])  # fmt: skip
     free = of_mean.sum() ** 2 / (of_mean**2 / own_degrees).sum()  # Welch's and Satterthwaite's degrees of freedom
-    quantile = -float(stats.t.ppf((1 - LEVEL) / 2, free))
+    quantile = -float(stats.t.ppf((1 - level) / 2, free))
     generator = np.random.default_rng(seed)
     resampled = np.full(NUM_RESAMPLES, mean)
     for values, variance in zip(data, of_mean, strict=True):
@@ -186,11 +187,16 @@ def find_bounds(values: np.ndarray, paired: bool) -> Bounds | None:
     return bounds if values.min() >= bounds[0] and values.max() <= bounds[1] else None
 
 
-def constant_interval(value: float, num_prompts: int, bounds: Bounds | None) -> Bounds | None:
+def corrected_level(comparisons: float) -> float:
+    """Level of each of so many intervals, all of which hold with 95 % (Bonferroni)."""
+    return 1 - (1 - LEVEL) / comparisons
+
+
+def constant_interval(value: float, num_prompts: int, bounds: Bounds | None, level: float = LEVEL) -> Bounds | None:
     """Interval of a mean where all prompts have the same value; None if nothing is known of what else could come."""
     if bounds is None:
         return None
-    kept = (1 - LEVEL) ** (1 / num_prompts)
+    kept = (1 - level) ** (1 / num_prompts)
     return value * kept + bounds[0] * (1 - kept), value * kept + bounds[1] * (1 - kept)
 
 

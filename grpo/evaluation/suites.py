@@ -5,7 +5,7 @@ Settings come from a run folder or a recipe; all that can be wrong is found befo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -247,9 +247,18 @@ def check_model(folder: Path) -> None:
 
 
 def measure(
-    config: RunConfig, policy_path: Path, prompts: Sequence[Prompt], *, explain: bool, console: Console
+    config: RunConfig,
+    policy_path: Path,
+    prompts: Sequence[Prompt],
+    *,
+    explain: bool,
+    console: Console,
+    reward_state: Mapping[str, Any] | None = None,
 ) -> tuple[RolloutGroup, ...]:
-    """Scored groups of one policy, by workers of its own."""
+    """Scored groups of one policy, by workers of its own.
+
+    `reward_state` is what rewards remember of a starting policy (`RolloutPipeline.load_reward_state`).
+    """
     from blip3o_grpo.policies import BLIP3oNext
     from blip3o_grpo.rollout import RolloutPipeline
 
@@ -259,6 +268,7 @@ def measure(
             pipeline = stack.enter_context(closing(RolloutPipeline.launch(config, policy_path)))
             model = BLIP3oNext.from_pretrained(policy_path, parts=("ar",))
             pipeline.sync_weights(model.ar.state_dict(), version=0)
+        pipeline.load_reward_state(reward_state or {})
         with Bar(console, "measuring", len(prompts), unit="prompt") as bar:
             return collect_heldout(pipeline, prompts, config, explain=explain, progress=bar.see)
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection
+from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.changes import paired_changes
+from blip3o_grpo.evaluation.gold import find_falls
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import Estimate
 from blip3o_grpo.report.curves import Curves
@@ -28,8 +30,10 @@ from blip3o_grpo.report.page import (
 from blip3o_grpo.report.pictures import MAX_IMAGES, MAX_PROMPTS, Album, grid_pictures, heldout_pictures
 from blip3o_grpo.report.reading import RunContents, read_run
 from blip3o_grpo.report.rollouts import Records, show, step_pictures
+from blip3o_grpo.run.files import read_object
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import HackingWarning, find_warnings, heldout_warnings
+from blip3o_grpo.run.rollback import ROLLED_BACK
 
 ROLLOUT_PICTURES = 48
 """About as many a page shows of training."""
@@ -173,6 +177,10 @@ def facts(run: RunContents) -> list[tuple[str, str]]:
         rows.append(("time in steps", duration(sum(line.get("time/step") or 0 for line in run.metrics))))
     if run.starts:
         rows.append(("started", describe_starts(run.starts[:1])[0]["started"]))
+    if back := run.folder.rollback.exists() and run.problems.reading(
+        lambda: read_object(run.folder.rollback, ROLLED_BACK), "it is left out"
+    ):
+        rows.append(("result", f"of step {back['step']}: rolled back after step {back['after']}"))
     if run.resumed:
         rows.append(("resumed after step", ", ".join(map(str, run.resumed))))
     return [*rows, ("policy", str(run.config["policy"].get("path"))), ("seed", str(run.config["seed"]))]
@@ -227,7 +235,7 @@ def tag_tables(before: Evaluation | None, after: Evaluation | None) -> dict[str,
 
 
 def hacking_warnings(run: RunContents) -> list[HackingWarning]:
-    """What the run's own limits warn of, in its steps and between its evaluations."""
+    """What the run's own limits and its gold warn of, in its steps and between its evaluations."""
     limits = WarningsSection.model_validate(run.config.get("warnings", {}))
     rewards = [RewardSection.model_validate(reward) for reward in run.config["rewards"]]
     found = find_warnings(limits, rewards, run.metrics)
@@ -235,4 +243,6 @@ def hacking_warnings(run: RunContents) -> list[HackingWarning]:
         found += heldout_warnings(
             limits, rewards, run.before.means, paired_changes(run.before, run.after), run.after.step
         )
-    return found
+    gold = GuardsSection.model_validate(run.config.get("guards", {})).gold
+    falls = find_falls(list(run.evaluations.values()), rewards, gold)
+    return [*found, *(HackingWarning(fall.step, f"heldout/{fall.reward}", f"{fall} (guards.gold)") for fall in falls)]

@@ -35,13 +35,7 @@ def write_page(template: str, folder: Path, values: Mapping[str, Any], numbers: 
     Raises:
         ConfigError: `out` is no .html file, or the JSON's place is taken by something else.
     """
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"--out {out}: a report is written as an .html file")
-    beside = out.with_suffix(".json")
-    if beside.exists() and not _is_ours(beside):
-        raise ConfigError(
-            f"--out {out}: the page's numbers go to {beside.name}, and that is something else; give another name"
-        )
+    check_page(out)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, HERE]),
         autoescape=True,
@@ -53,8 +47,23 @@ def write_page(template: str, folder: Path, values: Mapping[str, Any], numbers: 
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(template).render(values, script=script, script_hash=f"sha256-{digest}")
     write_atomically(out, page)
-    write_json(beside, {"kind": KIND, **numbers})
+    write_json(out.with_suffix(".json"), {"kind": KIND, **numbers})
     return out
+
+
+def check_page(out: Path) -> None:
+    """Refuse a page that could not be written, before the work whose result it is to show.
+
+    Raises:
+        ConfigError: `out` is no .html file, or the JSON's place is taken by something else.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--out {out}: a report is written as an .html file")
+    beside = out.with_suffix(".json")
+    if beside.exists() and not _is_ours(beside):
+        raise ConfigError(
+            f"--out {out}: the page's numbers go to {beside.name}, and that is something else; give another name"
+        )
 
 
 def _is_ours(file: Path) -> bool:

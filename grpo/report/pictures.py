@@ -108,14 +108,20 @@ class Album:
 
 
 def heldout_pictures(
-    album: Album, run: RunFolder, before: Sequence[Mapping[str, Any]], later: str, after: Sequence[Mapping[str, Any]]
+    album: Album,
+    run: RunFolder,
+    before: Sequence[Mapping[str, Any]],
+    later: str,
+    after: Sequence[Mapping[str, Any]],
+    earlier: str = "before",
 ) -> HeldoutPictures:
     """Before/after pictures per prompt, from the `index.jsonl` lines of two evaluations.
 
     Args:
         later: name of the evaluation of `after`.
+        earlier: name of that of `before`.
     """
-    folders = run.evaluations / "before-images", run.evaluations / f"{later}-images"
+    folders = run.evaluations / f"{earlier}-images", run.evaluations / f"{later}-images"
     lines = [{line["prompt_id"]: line for line in found} for found in (before, after)]
     names = list(dict.fromkeys([*lines[0], *lines[1]]))
     prompts = []

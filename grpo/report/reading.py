@@ -12,6 +12,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, read_yaml
+from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.configs.mistakes import first_mistake
 from blip3o_grpo.configs.regular_files import read_bytes, read_text
 from blip3o_grpo.evaluation.heldout import Evaluation
@@ -176,6 +177,7 @@ def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
     try:
         SHOWN.validate_python(values, strict=True)
         WarningsSection.model_validate(values.get("warnings", {}))
+        GuardsSection.model_validate(values.get("guards", {}))
         rewards = [RewardSection.model_validate(reward).model_dump() for reward in values["rewards"]]
     except ValidationError as error:
         raise ConfigError(f"{run.config} is not the configuration of a training run ({first_mistake(error)})") from None

@@ -17,6 +17,7 @@ RUN/reward_state.pt        what rewards remember of the starting policy
 RUN/policy/                the trained policy in the released layout
 RUN/encoded.safetensors    tokens and latents of a warm start's pictures
 RUN/summary.json           the result
+RUN/rolled_back.json       why the result is of an earlier step (`blip3o_grpo.run.rollback`)
 RUN/failures/              what was saved of steps that failed or that a guard stopped
 RUN/.lock, .lock-trainer   who works here (`blip3o_grpo.run.locks`)
 RUN/.stop                  a stop was asked for (`blip3o_grpo.run.stopping`)
@@ -90,6 +91,7 @@ TRAIN = Program(
         "metrics.jsonl",
         "policy",
         "ray",
+        "rolled_back.json",
         "rollouts",
         "summary.json",
     ),
@@ -136,6 +138,7 @@ class RunFolder:
         self.reward_state = self.path / "reward_state.pt"
         self.policy = self.path / "policy"
         self.summary = self.path / "summary.json"
+        self.rollback = self.path / "rolled_back.json"
         self.failures = self.path / "failures"
 
     def check(self, config: BaseModel) -> None:
@@ -212,11 +215,11 @@ class RunFolder:
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint with the highest step whose files have the sizes its manifest names, or None."""
         step = self.newest_step()
-        return _checkpoints(self.checkpoints)[step] if step else None
+        return checkpoints_in(self.checkpoints)[step] if step else None
 
     def newest_step(self) -> int:
         """Optimiser steps done by `newest_checkpoint` (0: none)."""
-        found = _checkpoints(self.checkpoints)
+        found = checkpoints_in(self.checkpoints)
         return next((step for step in sorted(found, reverse=True) if not fault(found[step], step, full=False)), 0)
 
     def verified_checkpoint(self, warn: Callable[[str], None]) -> Path | None:
@@ -227,7 +230,7 @@ class RunFolder:
         Raises:
             CheckpointRefusedError: there are only refused ones. Starting over would throw the run away.
         """
-        found = _checkpoints(self.checkpoints)
+        found = checkpoints_in(self.checkpoints)
         for step in sorted(found, reverse=True):
             reason = fault(found[step], step, full=True)
             if not reason:
@@ -259,17 +262,17 @@ def finish_checkpoint(staging: Path, step: int, keep: int, keep_best: int = 0, s
     with storage_errors(target):
         write_manifest(staging / target.name, step, score)
         if target.exists() and fault(target, step, full=True):
-            _delete(target)
+            delete_checkpoint(target)
         if target.exists():
             shutil.rmtree(staging / target.name)
         else:
             os.replace(staging / target.name, target)
         sync(folder)
-    found = _checkpoints(folder)
+    found = checkpoints_in(folder)
     manifests = {kept: read_manifest(path) for kept, path in found.items()}
     scores = {kept: manifest.score for kept, manifest in manifests.items() if manifest}
     for old in superfluous(scores, keep, keep_best):
-        _delete(found[old])
+        delete_checkpoint(found[old])
 
 
 def policy_folder(name: str | Path) -> Path:
@@ -288,13 +291,14 @@ def policy_folder(name: str | Path) -> Path:
     return run.policy if run.config.is_file() else resolve_policy_path(name)
 
 
-def _delete(checkpoint: Path) -> None:
+def delete_checkpoint(checkpoint: Path) -> None:
     """Delete under another name: half a deletion does not look like a checkpoint."""
     doomed = checkpoint.with_name(f".{checkpoint.name}")
     checkpoint.rename(doomed)
     shutil.rmtree(doomed)
 
 
-def _checkpoints(folder: Path) -> dict[int, Path]:
+def checkpoints_in(folder: Path) -> dict[int, Path]:
+    """Folders of a run's checkpoints by their steps, complete or not."""
     found = [(CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("checkpoint-*")]
     return {int(name[1]): path for name, path in found if name and path.is_dir()}

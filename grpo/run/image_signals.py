@@ -40,6 +40,11 @@ def image_signals(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     return sums
 
 
+def group_diversity(images: Sequence[np.ndarray]) -> float:
+    """`image/diversity` of one group's images `[H, W, 3]` uint8."""
+    return _diversity(np.stack([_resized(image) for image in images]))
+
+
 def _measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """`[G]` values of a group's images `[G, 64, 64, 3]` uint8."""
     gray = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in pixels]).astype(np.int16)

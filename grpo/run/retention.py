@@ -2,7 +2,8 @@
 
 With `evaluation.every_steps` the measure is the held-out reward, and only checkpoints of evaluated steps compete:
 scores of other steps would compare luck with skill. Without, it is the mean training reward of the steps since the last
-checkpoint; one step's mean alone would choose lucky prompts. Rewards count with their weights.
+checkpoint; one step's mean alone would choose lucky prompts. Rewards count with their weights; where there is gold
+(`guards.gold`), the gold rewards alone count, all alike.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ def checkpoint_score(history: Sequence[Mapping[str, Any]], config: RunConfig, st
 
 
 def heldout_score(history: Sequence[Mapping[str, Any]], config: RunConfig, step: int) -> float | None:
-    """Weighted sum of the held-out rewards measured at this very step."""
+    """Weighted sum of the held-out rewards measured at this very step; of gold rewards their mean."""
+    gold = config.guards.gold
     weights = {f"heldout/{reward.name}": reward.weight for reward in config.rewards if reward.weight}
+    if gold:
+        weights = {f"heldout/{name}": 1 / len(gold) for name in gold}
     for line in history:
         if line["step"] == step and any(name in line for name in weights):
             return sum(weight * line.get(name, 0.0) for name, weight in weights.items())

@@ -94,6 +94,11 @@ def decode_completions(
     return policy.latents_to_images(latents[:, -1]).cpu()
 
 
+def head_weights(policy: BLIP3oNext) -> dict[str, torch.Tensor]:
+    """Those of connector and SANA, by the names that `load_head` takes; they share the policy's memory."""
+    return {f"{part}.{n}": v for part in ("connector", "sana") for n, v in getattr(policy, part).state_dict().items()}
+
+
 def load_head(policy: BLIP3oNext, weights: Mapping[str, torch.Tensor]) -> None:
     """Replace weights of the diffusion head, in place.
 

@@ -17,6 +17,7 @@ TWO = ("trainer.num_iterations=2", "checkpoint.every_steps=10")
 SEQUENCES = ("trainer.vllm_importance_sampling_mode=sequence_mask",)
 GSPO = "trainer.importance_sampling_level=sequence"
 CISPO = ("trainer.epsilon_high=5", "trainer.loss_type=cispo")
+GOLD = "guards.gold=[guard]"
 OFF = "use_adaptive_entropy is false"
 GDPO = "trainer.multi_objective_aggregation=normalize_then_sum"
 CASES = {
@@ -58,6 +59,7 @@ CASES = {
         "guards.no_spread=ignore",
         "guards.window_steps=9",
     ): "guards.reward_collapse and guards.no_spread are ignore",
+    ("guards.gold_fall=rollback",): "guards.gold names no reward",
     ("guards.non_finite=stop", "guards.max_skips=1"): "guards.non_finite and guards.mismatch are stop, so no step is "
     "skipped",
     ("trainer.beta=0", "warnings.kl_budget=0.1"): "with trainer.beta=0 the KL to the start is not measured",
@@ -105,6 +107,8 @@ ACTING = [
     ("rewards.0.replicas=1", "cluster.rewards=3"),
     ("checkpoint.every_steps=10", "checkpoint.keep_best=2"),
     ("checkpoint.every_steps=15", "checkpoint.keep_best=2", "evaluation.every_steps=0"),
+    ("checkpoint.every_steps=15", "checkpoint.keep_best=2", "evaluation.every_steps=4", "rewards.1.weight=0", GOLD),
+    ("rewards.1.weight=0", GOLD, "guards.gold_fall=rollback"),
     ("trainer.vllm_importance_sampling_mode=token_mask", "trainer.vllm_importance_sampling_clip_min=0.5"),
 ]
 

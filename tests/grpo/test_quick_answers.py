@@ -52,6 +52,8 @@ WRONG = {
     "steps": (["steps", "tiny", "--steps", "4"], "nothing to compare"),
     "report": (["report", "/nope"], "is not a run folder"),
     "rescore": (["rescore", "/nope"], "is not a run folder"),
+    "card": (["card", "/nope"], "is not a run folder"),
+    "gold": (["train", RECIPE, "guards.gold=[guard]"], "give 'guard' weight 0"),
     "recipe of a plan": (["plan", "nope.yaml"], "no such file"),
     "measured run": (["plan", RECIPE, "--measured", "/nope"], "no run folder"),
     "study": (["ablate", "nope.yaml"], "no such file"),

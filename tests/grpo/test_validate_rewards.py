@@ -1,5 +1,6 @@
 """What a run's check says of rewards and their files, each thing in one line, once."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,3 +44,21 @@ def test_too_few_pictures_for_a_reward_that_compares_with_the_start_are_told_at_
     with pytest.raises(ConfigError, match=r"reward 'guard' needs at least 8 images .*num_prompts=3 and .*give 6 \("):
         check_inputs(load_run_config(RECIPE, few))
     assert check_inputs(load_run_config(RECIPE, ["evaluation.num_prompts=4", *few[1:]]))
+
+
+def test_gold_that_scores_too_few_held_out_prompts_is_told_at_once(tmp_path):
+    prompts = tmp_path / "heldout.jsonl"
+    texts = [f'a sign that says "{word}"' for word in ("TAXI", "BANK", "CAFE")] + [f"a wall {i}" for i in range(5)]
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    other = [f"run_dir={tmp_path / 'run'}", f"prompts.heldout={prompts}", "rewards.0.weight=0", "rewards.1.weight=1"]
+    with pytest.raises(ConfigError) as caught:
+        check_inputs(load_run_config(RECIPE, [*other, "guards.gold=[ocr]"]))
+    assert "guards.gold: reward 'ocr' scores 3 of the 8 held-out prompts that are evaluated" in str(caught.value)
+    assert "a fall shows on 4 or more; it needs " in str(caught.value)
+
+
+def test_gold_is_no_trained_reward_under_another_name(tmp_path):
+    values = [f"run_dir={tmp_path / 'run'}", "rewards.1.type=ocr", "rewards.1.weight=0", "guards.gold=[guard]"]
+    with pytest.raises(ConfigError, match=r"guards.gold: reward 'guard' is what the run trains on as 'ocr'; name one"):
+        check_inputs(load_run_config(RECIPE, values))
+    assert check_inputs(load_run_config(RECIPE, [*values, "rewards.1.options={variant: exact}"]))

@@ -11,6 +11,7 @@ import ray
 import torch
 
 from blip3o_grpo.policies import image_logprobs
+from blip3o_grpo.policies.blip3o_next.decoding import head_weights
 from blip3o_grpo.rollout import RolloutError, completion_seed, noise_seed
 from blip3o_grpo.rollout.messages import Denoising
 from tests.rollout.killing import killing, pid_of
@@ -214,10 +215,9 @@ def test_a_completion_is_painted_from_several_noises_by_the_head_that_was_sent(l
     with torch.no_grad():
         for parameter in (*other.sana.parameters(), *other.connector.parameters()):
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
-    head = {f"{part}.{n}": v for part in ("connector", "sana") for n, v in getattr(other, part).state_dict().items()}
     with launch(config) as pipeline:
         pipeline.sync_weights(policy.ar.state_dict(), version=0)
-        pipeline.sync_weights(None, version=1, head=head)  # the AR part's weights stay
+        pipeline.sync_weights(None, version=1, head=head_weights(other))  # the AR part's weights stay
         killed = pid_of(pipeline._pools["decode"][0])
         os.kill(killed, signal.SIGKILL)
         batch = pipeline.collect(prompts[:2], step=5, train=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from blip3o_grpo.cli import app
-from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.configs import ConfigError, dump_config, load_run_config
 from blip3o_grpo.report import charts, write_report
 from blip3o_grpo.report.axes import Axis
 from blip3o_grpo.report.build import duration
@@ -339,3 +339,27 @@ def test_warnings_and_image_signals_show_where_there_are_any(builder, page, tmp_
     text = Resources(html[html.index('id="warnings"') :]).text
     assert re.search(r"Step \d+: image/saturation went from 0\.355 to 0\.\d+ \(-\d+%\), more than", text)
     assert "What the images look like" in html
+
+
+def test_gold_that_fell_is_a_warning_and_a_rolled_back_run_says_of_which_step_its_result_is(builder, tmp_path):
+    run = builder.run(tmp_path / "run", images=False)
+    config = load_run_config(
+        run / "config.yaml", ["rewards.1.weight=0", "guards.gold=[geneval]", "evaluation.every_steps=12"]
+    )
+    (run / "config.yaml").write_text(dump_config(config))
+    assert "fell from" not in write_report(run).read_text(encoding="utf-8")
+    file = run / "evaluations" / "step-12.json"
+    values = json.loads(file.read_text())
+    for index, row in enumerate(values["per_prompt"].values()):
+        row |= {"geneval": 0.01 * (index % 2), "ocr": 0.9}
+    file.write_text(json.dumps(values))
+    (run / "rolled_back.json").write_text('{"step": 12, "after": 24, "reason": "gold fell"}')
+    page = write_report(run)
+    text = Resources(page.read_text(encoding="utf-8")).text
+    assert re.search(
+        r"Step 12: gold reward 'geneval' fell from 0\.150 at the start to 0\.0\d\d .*\(guards\.gold\)", text
+    )
+    assert "of step 12: rolled back after step 24" in text
+    assert any(
+        "gold reward 'geneval' fell" in line for line in json.loads(page.with_suffix(".json").read_text())["warnings"]
+    )

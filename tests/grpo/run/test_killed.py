@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from blip3o_grpo.rollout import read_rollouts
-from blip3o_grpo.run.folder import RunFolder, _checkpoints
+from blip3o_grpo.run.folder import RunFolder, checkpoints_in
 from blip3o_grpo.run.manifest import fault
 from blip3o_grpo.run.metrics import read_metrics
 from tests.grpo.lives import LifeServer
@@ -33,7 +33,7 @@ def wait_for_save(folder, life, number, files):
 
 def check_what_is_left(folder):
     """Everything that has its final name is complete."""
-    found = _checkpoints(folder.checkpoints)
+    found = checkpoints_in(folder.checkpoints)
     for step, path in found.items():
         assert fault(path, step, full=True) is None
     steps = [line["step"] for line in read_metrics(folder.metrics)]

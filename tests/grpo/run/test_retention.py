@@ -8,7 +8,7 @@ from blip3o_grpo.run.retention import checkpoint_score, heldout_score, superfluo
 TRAINING = [{"step": step, "reward/mean": step / 10} for step in range(1, 7)]
 
 
-def config(*, every=2, evaluated=0, rewards=({"name": "ocr"},)):
+def config(*, every=2, evaluated=0, rewards=({"name": "ocr"},), gold=()):
     return RunConfig.model_validate(
         {
             "run_dir": "run",
@@ -17,6 +17,7 @@ def config(*, every=2, evaluated=0, rewards=({"name": "ocr"},)):
             "rewards": list(rewards),
             "checkpoint": {"every_steps": every},
             "evaluation": {"every_steps": evaluated},
+            "guards": {"gold": list(gold)},
         }
     )
 
@@ -52,6 +53,14 @@ def test_with_evaluations_it_is_the_weighted_held_out_reward_of_that_very_step()
     assert heldout_score([{"step": 4, "heldout/ocr": 0.5}], evaluated, 4) == 1.0  # the guard had nothing to score
     assert heldout_score([{"step": 4, "heldout/clip": 0.5}], evaluated, 4) is None  # weighs nothing
     assert heldout_score([{"step": 3, "heldout/ocr": 0.5}], evaluated, 4) is None
+
+
+def test_with_gold_it_is_the_mean_of_the_gold_rewards():
+    rewards = (*REWARDS, {"name": "exact", "type": "ocr", "weight": 0.0})
+    history = [{"step": 4, "heldout/ocr": 0.75, "heldout/guard": 0.5, "heldout/clip": 0.25, "heldout/exact": 0.75}]
+    of = {gold: config(evaluated=4, rewards=rewards, gold=gold) for gold in (("clip",), ("clip", "exact"))}
+    assert [checkpoint_score(history, asked, 4) for asked in of.values()] == [0.25, 0.5]
+    assert checkpoint_score(history, of["clip",], 6) is None
 
 
 def test_the_newest_and_the_best_stay():

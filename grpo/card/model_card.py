@@ -1,0 +1,134 @@
+"""The trained policy's model card in the form of the Hugging Face hub: `README.md` beside its weights.
+
+Paths of this machine stay out of it, as it travels with the weights; the run folder is called by its name. What is not
+known is not claimed: the licence is that of the starting policy, which whoever publishes must look up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from blip3o_grpo.card.card import Card
+from blip3o_grpo.card.measures import DIVERSITY
+from blip3o_grpo.card.verdicts import MEANINGS, Row, summary
+from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.configs.atomic import write_atomically
+from blip3o_grpo.configs.names import HUB_NAME
+from blip3o_grpo.report.page import command_line
+from blip3o_grpo.run.folder import RunFolder
+
+FILE = "README.md"
+
+
+def write_model_card(folder: RunFolder, card: Card, config: RunConfig) -> Path:
+    """Write `RUN/policy/README.md` and return its path.
+
+    Raises:
+        StorageError: the disk is full, for example.
+    """
+    target = folder.policy / FILE
+    write_atomically(target, model_card(card, config))
+    return target
+
+
+def model_card(card: Card, config: RunConfig) -> str:
+    """The text of `README.md`.
+
+    Args:
+        card: what was measured.
+        config: of the run.
+    """
+    name = Path(card.run).name
+    start = _public(card.start)
+    trained = [
+        f"{reward.name} ({reward.target}, weight {reward.weight:g})" for reward in config.rewards if reward.weight
+    ]
+    data = ModelCardData(
+        model_name=name,
+        base_model=card.start if HUB_NAME.fullmatch(card.start) else None,
+        library_name="blip3o-grpo",
+        pipeline_tag="text-to-image",
+        tags=["blip3o-next", "grpo", "reinforcement-learning"],
+        eval_results=[_result(row, config) for row in card.rows],
+    )
+    rollout, section = config.rollout, config.trainer
+    lines = [
+        "---",
+        data.to_yaml(),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"A BLIP3o-NEXT text-to-image policy: `{start}` after {card.steps} steps of GRPO (blip3o-grpo) on "
+        f"{', '.join(trained)}; {rollout.prompts_per_step} prompts × {rollout.group_size} images a step, learning rate "
+        f"{section.learning_rate:g}, KL coefficient {section.beta:g}, seed {config.seed}. It is in the released "
+        "checkpoint layout. Its licence is that of the starting policy.",
+        "",
+        "## What training changed",
+        "",
+        f"{summary(card.rows)}. Both policies drew {card.images_per_prompt} images of each prompt, with the same seeds "
+        "and noise; in brackets the 95 % interval over n prompts, of a change paired by prompt.",
+        "",
+        "| measure | trained on | start | trained | change | margin | verdict |",
+        "|---|---|---|---|---|---|---|",
+        *(_line(row) for row in card.rows),
+        "",
+        *(f"- **{verdict}**: {meaning}." for verdict, meaning in MEANINGS.items()),
+        "",
+        *_left_out(card.left_out),
+        "## To repeat it",
+        "",
+        "In the folder that holds the run's:",
+        "",
+        "```bash",
+        command_line("train", f"{name}/config.yaml", f"run_dir={name}-again"),
+        repeat_command(card, name),
+        command_line("card", "--verify", f"{name}/card.json", name),
+        "```",
+        "",
+        f"SHA-256 of the weights (names and bytes of all safetensors files): `{card.policies['trained']}`; of those it "
+        f"began with: `{card.policies['start']}`. Made with "
+        f"{', '.join(f'{package} {version}' for package, version in card.versions.items())}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def repeat_command(card: Card, run: str) -> str:
+    """The command that makes a card like this one of a run folder."""
+    request = card.request
+    words = ["card", run]
+    if request.suites is not None:
+        words += ["--suites", ",".join(request.suites)]
+    words += [word for margin in request.margins or () for word in ("--margin", margin)]
+    words += [word for override in request.overrides or () for word in ("--set", override)]
+    return command_line(*words)
+
+
+def _public(start: str) -> str:
+    return start if start == "tiny" or HUB_NAME.fullmatch(start) else Path(start).name
+
+
+def _line(row: Row) -> str:
+    weight = f"× {row.weight:g}" if row.weight else "no"
+    cells = [row.name, weight, str(row.before), str(row.after)]
+    change = f"{row.change.mean:+.3f} ({row.change.interval_and_n('+.3f')})"
+    return f"| {' | '.join([*cells, change, f'{row.margin:g}', f'**{row.verdict}**'])} |"
+
+
+def _left_out(sentences: Sequence[str]) -> list[str]:
+    return ["Not measured:", "", *(f"- {sentence}." for sentence in sentences), ""] if sentences else []
+
+
+def _result(row: Row, config: RunConfig) -> EvalResult:
+    return EvalResult(
+        task_type="text-to-image",
+        dataset_type="prompts",
+        dataset_name=Path(config.prompts.heldout).name,
+        dataset_config=row.prompts,
+        metric_type=row.measure,
+        metric_name="diversity of the images of a prompt" if row.measure == DIVERSITY else row.measure,
+        metric_value=round(row.after.mean, 4),
+    )

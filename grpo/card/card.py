@@ -29,6 +29,8 @@ class Card:
     """Name of the starting policy, as the run's configuration has it."""
     steps: int
     """Optimiser steps behind the trained policy."""
+    heldout: str
+    """File of the prompts."""
     images_per_prompt: int
     rows: list[Row]
     left_out: list[str]

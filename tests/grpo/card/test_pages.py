@@ -42,6 +42,10 @@ def test_what_is_no_card_is_one_sentence(card, tmp_path):
     for broken, message in (
         ({**values, "steps": "forty"}, "'steps' is 'forty'"),
         ({**values, "rows": [*values["rows"], values["rows"][0]]}, "'rows' holds a row twice"),
+        (
+            {**values, "rows": [{**values["rows"][1], "verdict": "better"}]},
+            "'better' does not follow from its interval",
+        ),
         ({"kind": values["kind"]}, "is required"),
     ):
         file.write_text(json.dumps(broken))

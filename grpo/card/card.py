@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, TypeAdapter
 
 from blip3o_grpo.card.plan import Request
-from blip3o_grpo.card.verdicts import Row
+from blip3o_grpo.card.verdicts import Row, judge
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.run.files import read_object
 
@@ -29,6 +29,8 @@ class Card:
     """Name of the starting policy, as the run's configuration has it."""
     steps: int
     """Optimiser steps behind the trained policy."""
+    heldout: str
+    """File of the prompts."""
     images_per_prompt: int
     rows: list[Row]
     left_out: list[str]
@@ -52,6 +54,9 @@ def _consistent(card: Card) -> Card:
     names = [row.name for row in card.rows]
     if len(set(names)) < len(names):
         raise ValueError("'rows' holds a row twice")
+    for row in card.rows:
+        if row.verdict != judge(row.change, row.margin):
+            raise ValueError(f"row {row.name!r}: {row.verdict!r} does not follow from its interval and margin")
     return card
 
 

@@ -76,6 +76,7 @@ def find_card(plan: CardPlan, console: Console | None = None) -> Card:
         run=str(plan.run.path),
         start=plan.own.policy.path,
         steps=after.step,
+        heldout=plan.config.prompts.heldout,
         images_per_prompt=plan.config.evaluation.images_per_prompt,
         rows=make_rows(*tables, plan.sets, weights, plan.margins),
         left_out=plan.left_out,

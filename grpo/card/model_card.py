@@ -52,7 +52,7 @@ def model_card(card: Card, config: RunConfig) -> str:
         library_name="blip3o-grpo",
         pipeline_tag="text-to-image",
         tags=["blip3o-next", "grpo", "reinforcement-learning"],
-        eval_results=[_result(row, config) for row in card.rows],
+        eval_results=[_result(row, Path(card.heldout).name) for row in card.rows],
     )
     rollout, section = config.rollout, config.trainer
     lines = [
@@ -122,11 +122,11 @@ def _left_out(sentences: Sequence[str]) -> list[str]:
     return ["Not measured:", "", *(f"- {sentence}." for sentence in sentences), ""] if sentences else []
 
 
-def _result(row: Row, config: RunConfig) -> EvalResult:
+def _result(row: Row, heldout: str) -> EvalResult:
     return EvalResult(
         task_type="text-to-image",
         dataset_type="prompts",
-        dataset_name=Path(config.prompts.heldout).name,
+        dataset_name=heldout,
         dataset_config=row.prompts,
         metric_type=row.measure,
         metric_name="diversity of the images of a prompt" if row.measure == DIVERSITY else row.measure,

@@ -55,6 +55,7 @@ def gather(card: Card, out: Path) -> dict[str, Any]:
         "facts": [
             ("starting policy", card.start),
             ("steps", str(card.steps)),
+            ("prompts", Path(card.heldout).name),
             ("images per prompt", str(card.images_per_prompt)),
         ],
         "sets": sets,

@@ -74,6 +74,8 @@ def plan_card(run: str | Path, request: Request) -> CardPlan:
         raise ConfigError(f"{folder.path} is still at work; a card is made of a finished run")
     overrides = list(request.overrides or [])
     trained = policy_folder(folder.path)
+    if kept := [override for override in overrides if override.startswith(("policy.path", "run_dir"))]:
+        raise ConfigError(f"--set {kept[0]}: a card is about the run's own two policies; leave it out")
     own = load_run_config(folder.config)
     start = policy_folder(own.policy.path)
     base = measuring_config("card", [str(folder.path)], folder.config, DEFAULT_RECIPE, None, overrides)

@@ -13,6 +13,7 @@ from blip3o_grpo.card.make import find_card
 from blip3o_grpo.card.plan import plan_card
 from blip3o_grpo.card.verdicts import Row
 from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.evaluation.statistics import Estimate
 
 TOLERANCE = 1e-4
 """What two measurements on one machine may differ by."""
@@ -33,8 +34,8 @@ class CardCheck:
 def compare_cards(card: Card, again: Card) -> list[CardCheck]:
     """Every row of either card.
 
-    `same`: both means within `TOLERANCE`. `within its interval`: another machine drew other images, the change lies in
-    the card's interval, and the verdict is the card's. All else differs.
+    `same`: means, intervals and change within `TOLERANCE`. `within its interval`: another machine drew other images,
+    the change lies in the card's interval, and the verdict is the card's. All else differs.
     """
     said, found = ({row.name: row for row in one.rows} for one in (card, again))
     names = dict.fromkeys([*said, *found])
@@ -44,16 +45,19 @@ def compare_cards(card: Card, again: Card) -> list[CardCheck]:
 
 
 def _status(said: Row | None, found: Row | None) -> Status:
-    if said is None or found is None or said.verdict != found.verdict:
+    if said is None or found is None or (said.verdict, said.margin) != (found.verdict, found.margin):
         return "differs"
-    if all(
-        abs(first.mean - second.mean) <= TOLERANCE
-        for first, second in ((said.before, found.before), (said.after, found.after))
-    ):
+    if all(_same(getattr(said, part), getattr(found, part)) for part in ("before", "after", "change")):
         return "same"
     low, high = said.change.low, said.change.high
     inside = low is not None and high is not None and low <= found.change.mean <= high
     return "within its interval" if inside else "differs"
+
+
+def _same(first: Estimate, second: Estimate) -> bool:
+    pairs = [(first.mean, second.mean), (first.low, second.low), (first.high, second.high)]
+    close = all(a == b or (a is not None and b is not None and abs(a - b) <= TOLERANCE) for a, b in pairs)
+    return close and first.n == second.n
 
 
 def verify_card(path: Path, run: str | Path | None = None, console: Console | None = None) -> list[CardCheck]:

@@ -81,12 +81,24 @@ def find_fall(
 
 
 def find_falls(
-    evaluations: Sequence[Evaluation], rewards: Sequence[RewardSection], gold: Sequence[str]
+    evaluations: Sequence[Evaluation], rewards: Sequence[RewardSection], gold: Sequence[str], every_steps: int
 ) -> list[GoldFall]:
-    """What `find_fall` says of each evaluation of a run and those of earlier steps; they come in any order."""
-    by_step = sorted(evaluations, key=lambda evaluation: evaluation.step)
-    found = [find_fall([e for e in by_step if e.step < now.step], now, rewards, gold) for now in by_step]
-    return [fall for fall in found if fall]
+    """What a run was told of each of its evaluations, from those it has left.
+
+    Args:
+        evaluations: of the run, in any order; that of a step may be there twice, as after a rollback.
+        rewards: of the run.
+        gold: `guards.gold`.
+        every_steps: `evaluation.every_steps`; of other steps only the last one is judged.
+    """
+    by_step = dict(sorted({evaluation.step: evaluation for evaluation in evaluations}.items()))
+    due = {step: found for step, found in by_step.items() if gold and step % every_steps == 0}
+    last = {step: found for step, found in by_step.items() if gold and step == max(by_step)}
+    falls = (
+        find_fall([known for earlier, known in due.items() if earlier < step], now, rewards, gold)
+        for step, now in (due | last).items()
+    )
+    return [fall for fall in falls if fall]
 
 
 def gold_changes(before: Evaluation, now: Evaluation, name: str) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection
 from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.configs.regular_files import is_regular
+from blip3o_grpo.configs.schema import EvaluationSection
 from blip3o_grpo.evaluation.changes import paired_changes
 from blip3o_grpo.evaluation.gold import find_falls
 from blip3o_grpo.evaluation.heldout import Evaluation
@@ -244,5 +245,6 @@ def hacking_warnings(run: RunContents) -> list[HackingWarning]:
             limits, rewards, run.before.means, paired_changes(run.before, run.after), run.after.step
         )
     gold = GuardsSection.model_validate(run.config.get("guards", {})).gold
-    falls = find_falls(list(run.evaluations.values()), rewards, gold)
+    every = EvaluationSection.model_validate(run.config.get("evaluation", {})).every_steps
+    falls = find_falls(list(run.evaluations.values()), rewards, gold if every else (), every)
     return [*found, *(HackingWarning(fall.step, f"heldout/{fall.reward}", f"{fall} (guards.gold)") for fall in falls)]

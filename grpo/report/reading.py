@@ -15,6 +15,7 @@ from blip3o_grpo.configs import ConfigError, RewardSection, WarningsSection, rea
 from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.configs.mistakes import first_mistake
 from blip3o_grpo.configs.regular_files import read_bytes, read_text
+from blip3o_grpo.configs.schema import EvaluationSection
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.run.environment import ENVIRONMENT, Start
 from blip3o_grpo.run.files import EVALUATION_PICTURES, METRICS, SUMMARY, RunFileError, parse_object, read_object
@@ -178,6 +179,7 @@ def read_config(run: RunFolder) -> tuple[str, dict[str, Any]]:
         SHOWN.validate_python(values, strict=True)
         WarningsSection.model_validate(values.get("warnings", {}))
         GuardsSection.model_validate(values.get("guards", {}))
+        EvaluationSection.model_validate(values.get("evaluation", {}))
         rewards = [RewardSection.model_validate(reward).model_dump() for reward in values["rewards"]]
     except ValidationError as error:
         raise ConfigError(f"{run.config} is not the configuration of a training run ({first_mistake(error)})") from None

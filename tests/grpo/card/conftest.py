@@ -44,6 +44,7 @@ def card(config, tmp_path):
         run=str(folder),
         start="ORG/START-3B",
         steps=40,
+        heldout="/home/me/other.jsonl",
         images_per_prompt=4,
         rows=[
             row("heldout", "ocr", 0.2, weight=2.0),

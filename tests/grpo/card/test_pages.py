@@ -42,6 +42,10 @@ def test_what_is_no_card_is_one_sentence(card, tmp_path):
     for broken, message in (
         ({**values, "steps": "forty"}, "'steps' is 'forty'"),
         ({**values, "rows": [*values["rows"], values["rows"][0]]}, "'rows' holds a row twice"),
+        (
+            {**values, "rows": [{**values["rows"][1], "verdict": "better"}]},
+            "'better' does not follow from its interval",
+        ),
         ({"kind": values["kind"]}, "is required"),
     ):
         file.write_text(json.dumps(broken))
@@ -64,6 +68,7 @@ def test_the_model_card_is_one_of_the_hub_and_names_no_folder_of_this_machine(ca
         ("heldout", "image/diversity"): 0.5,
         ("reworded", "ocr"): 0.47,
     }
+    assert {r.dataset_name for r in data.eval_results} == {"other.jsonl"}
     assert "license" not in yaml.safe_load(text.split("---")[1])
     assert "`ORG/START-3B` after 40 steps of GRPO (blip3o-grpo) on ocr (ocr, weight 2);" in text
     assert "| heldout/ocr | × 2 | 0.500 (0.400 to 0.600, n=16) | 0.700 (0.600 to 0.800, n=16) | +0.200 (" in text

@@ -68,6 +68,10 @@ REFUSED = {
         "--margin oct=0.1: nothing measures 'oct'; did you mean 'ocr'?",
     ),
     "margin in words": (Request(margins=["ocr=small"]), "--margin ocr=small: expected a number above 0"),
+    "another policy": (
+        Request(overrides=["policy.path=tiny"]),
+        "--set policy.path=tiny: a card is about the run's own",
+    ),
     "setting": (Request(overrides=["evaluation.num_prompt=4"]), "did you mean 'num_prompts'?"),
 }
 

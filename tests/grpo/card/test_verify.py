@@ -30,6 +30,17 @@ def test_each_row_is_compared(card):
     assert found["heldout/image/diversity"] == "same"
 
 
+def test_an_interval_or_a_margin_that_was_not_measured_is_found(card):
+    ocr = card.rows[0]
+    for changed in (
+        replace(ocr, change=replace(ocr.change, low=0.19)),
+        replace(ocr, change=replace(ocr.change, n=17)),
+        replace(ocr, before=replace(ocr.before, high=None)),
+    ):
+        assert statuses(replace(card, rows=[changed]), card)["heldout/ocr"] == "within its interval"
+    assert statuses(replace(card, rows=[replace(ocr, margin=0.2)]), card)["heldout/ocr"] == "differs"
+
+
 def test_a_row_without_an_interval_must_be_the_same(card):
     few = replace(card.rows[0].change, low=None, high=None)
     alone = replace(card, rows=[replace(card.rows[0], change=few, verdict="cannot tell")])

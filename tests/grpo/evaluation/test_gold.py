@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from blip3o_grpo.configs import RewardSection
-from blip3o_grpo.evaluation.gold import find_fall, gold_changes, gold_score, trained_changes
+from blip3o_grpo.evaluation.gold import find_fall, find_falls, gold_changes, gold_score, trained_changes
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.evaluation.statistics import corrected_level, estimate
 
@@ -93,6 +93,18 @@ def test_checkpoints_compete_by_the_mean_of_the_gold_rewards():
     assert gold_score(found, ["ocr"]) == pytest.approx(0.3)
     assert gold_score(found, ["ocr", "clip"]) == pytest.approx(0.45)
     assert gold_score(found, ["other"]) is None
+
+
+def test_a_report_finds_what_the_run_was_told():
+    """A rollback leaves a second evaluation of a step, a longer run one that was not due: neither is a comparison."""
+    peak = evaluation(4, bright=[0.4] * 4, ocr=[0.86, 0.9, 1.0, 1.0])
+    other = evaluation(6, bright=[0.4] * 4, ocr=[0.86, 0.9, 1.0, 1.0])
+    now = evaluation(8, bright=[0.6] * 4, ocr=[0.5, 0.6, 0.7, 0.7])
+    told = find_fall([START, peak], now, REWARDS, ["ocr"])
+    assert find_falls([now, START, peak, other, peak], REWARDS, ["ocr"], 4) == [told]
+    assert find_falls([START, peak, other], REWARDS, ["ocr"], 4) == []
+    assert find_falls([START, now], REWARDS, ["ocr"], 5) == []  # the last one is judged, and is not below the start
+    assert find_falls([START, peak, now], REWARDS, [], 4) == []
 
 
 @pytest.mark.parametrize("num_prompts", [8, 64])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import partial
 
 _SAME = {
     '"': "\u201c\u201d\u201e\u201f\u2033\u2036\u00ab\u00bb\u300c\u300d\u300e\u300f\u301d\u301e\u301f\u02ba\u02ee",
@@ -33,12 +34,13 @@ _WITHOUT_WIDTH = re.compile(
 _UNSPACED = "\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Characters of scripts without spaces between words: ideographs and kana."""
 _WORDS = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
+_composed = partial(unicodedata.normalize, "NFC")
 
 
 def folded(text: str) -> str:
     """The text with every spelling of the same character made one; case and white space stay."""
     plain = _FORMS.sub(lambda forms: unicodedata.normalize("NFKC", forms[0]), _WITHOUT_WIDTH.sub("", text))
-    return unicodedata.normalize("NFC", plain).translate(_PLAIN)
+    return _composed(plain).translate(_PLAIN)
 
 
 def words(text: str) -> list[str]:
@@ -51,4 +53,5 @@ def words(text: str) -> list[str]:
 
 def letters(text: str) -> str:
     """What the scores compare: the folded text in lower case without any white space."""
-    return unicodedata.normalize("NFC", "".join(words(text)))  # an accent after a space meets a letter now
+    # Composed once more: an accent after a space meets a letter now.
+    return _composed("".join(words(text)))

@@ -9,6 +9,7 @@ import ray
 from ray._raylet import raise_sys_exit_with_custom_error_message
 
 from blip3o_grpo.rollout.messages import Verdict
+from blip3o_grpo.rollout.workers import base
 from blip3o_grpo.rollout.workers.base import CallEndedError, Worker
 
 
@@ -60,16 +61,20 @@ def toy(monkeypatch):
     faulthandler.cancel_dump_traceback_later()
 
 
-def test_a_call_that_hangs_leaves_its_stack_in_the_workers_log(toy, capfd):
-    def reward_that_waits_for_its_server():
-        text, end = "", time.monotonic() + 30
-        while "reward_that_waits_for_its_server" not in text and time.monotonic() < end:
-            time.sleep(0.01)
-            text += capfd.readouterr().err
-        return text
+def test_a_call_that_hangs_leaves_its_stack_in_the_workers_log(toy, tmp_path, monkeypatch):
+    assert base.STDERR == 2
+    log = tmp_path / "log"  # pytest's own capture loses what is written while it is read
 
-    with toy(score=0.1).busy("score"):
-        text = reward_that_waits_for_its_server()
+    def reward_that_waits_for_its_server():
+        end = time.monotonic() + 30
+        while "reward_that_waits_for_its_server" not in log.read_text() and time.monotonic() < end:
+            time.sleep(0.01)
+        return log.read_text()
+
+    with log.open("w") as file:
+        monkeypatch.setattr(base, "STDERR", file.fileno())
+        with toy(score=0.1).busy("score"):
+            text = reward_that_waits_for_its_server()
     assert "Timeout" in text and "reward_that_waits_for_its_server" in text  # among the stacks of all threads
 
 

@@ -67,7 +67,11 @@ def test_a_checkpoint_holds_the_head_that_painted(head_alone, policy_path):
 
 @pytest.mark.parametrize(
     ("learn", "head"),
-    [(["head"], {}), (["tokens", "head"], {}), (["tokens", "head"], {"method": FLOW})],
+    [
+        (["tokens", "head"], {}),
+        pytest.param(["head"], {}, marks=pytest.mark.slow),
+        pytest.param(["tokens", "head"], {"method": FLOW}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_and_resumed_run_ends_like_an_uninterrupted_one(make_config, run_toy, learn, head):
     whole, _, _ = run_toy(make_config(**settings(learn, 4, **head)))

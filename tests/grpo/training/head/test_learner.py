@@ -20,6 +20,10 @@ MEMBERS, NOISES, PROMPTS = 2, 3, 2
 FLOW = {"type": "flow_grpo", "window": 1, "epsilon": 0.1}
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     return random_policy(tmp_path_factory.mktemp("policy"), num_image_tokens=16)
@@ -86,13 +90,13 @@ def mean_reward(batch):
     "head",
     [
         {},
-        {"method": {"type": "nft", "beta": 0.1}},
-        {"method": {"type": "nft", "old_decay": 0.5, "old_decay_growth": 0.1}},
         {"method": FLOW},
-        {"method": FLOW | {"sampler": "cps", "noise_level": 0.8}},
-        {"lora": {"rank": 4}},
-        {"guided": False},
-        {"credit": "shared"},
+        slow({"method": {"type": "nft", "beta": 0.1}}),
+        slow({"method": {"type": "nft", "old_decay": 0.5, "old_decay_growth": 0.1}}),
+        slow({"method": FLOW | {"sampler": "cps", "noise_level": 0.8}}),
+        slow({"lora": {"rank": 4}}),
+        slow({"guided": False}),
+        slow({"credit": "shared"}),
     ],
 )
 def test_the_reward_rises(path, head):
@@ -116,8 +120,8 @@ def test_the_reward_rises(path, head):
     "head",
     [
         {"method": {"type": "nft", "old_decay": 0.9, "old_decay_growth": 0.1}, "trainer": {"ema": {"decay": 0.5}}},
-        {"method": FLOW},
-        {"lora": {"rank": 4}, "trainer": {"ema": {"decay": 0.5}}},
+        slow({"method": FLOW}),
+        slow({"lora": {"rank": 4}, "trainer": {"ema": {"decay": 0.5}}}),
     ],
 )
 def test_a_resumed_learner_goes_on_exactly(path, tmp_path, head):

@@ -10,10 +10,10 @@ from .loader import read_yaml as read_yaml
 from .loader import whole_path as whole_path
 from .schema import RewardSection as RewardSection
 from .schema import RunConfig as RunConfig
-from .schema import WarmstartConfig as WarmstartConfig
 from .schema import WarningsSection as WarningsSection
 from .shipped import STUDIES as STUDIES
 from .shipped import find_recipe as find_recipe
+from .warmstart import WarmstartConfig as WarmstartConfig
 
 __all__ = [
     "ConfigError",

@@ -76,11 +76,12 @@ class HeadSection(Section):
     credit: Literal["factorised", "shared"] = "factorised"
     """What an image's reward says of the head. `factorised`: how it differs from those of the same tokens painted from
     other noises, so that good tokens do not praise the head; tokens are judged by the mean over their noises. `shared`:
-    how it differs from all of its group, for both halves."""
+    how it differs from all of its group, for both halves. Rewards count as their weighted sum, whatever
+    `trainer.multi_objective_aggregation` is."""
     guided: bool = True
     """Learn the guided velocity, as the sampler uses it; false: the conditional one alone, whose guided picture changes
     more than it."""
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=3e-5, gt=0)
     """AdamW's; it goes on as `trainer.lr_scheduler_type` says."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients of a larger norm are scaled down to it."""
@@ -91,7 +92,14 @@ class HeadSection(Section):
 
 
 def check_learning(
-    learn: tuple[str, ...], head: HeadSection, trainer: TrainerSection, *, noises: int, staleness: int, steps: int
+    learn: tuple[str, ...],
+    head: HeadSection,
+    trainer: TrainerSection,
+    *,
+    noises: int,
+    staleness: int,
+    steps: int,
+    guidance_scale: float,
 ) -> None:
     """Refuse a head that cannot learn as the other sections have it.
 
@@ -100,6 +108,7 @@ def check_learning(
         noises: `rollout.noises_per_completion`.
         staleness: `rollout.max_staleness`.
         steps: `rollout.num_diffusion_steps`.
+        guidance_scale: `rollout.guidance_scale`.
 
     Raises:
         ValueError: naming the key and what to give instead.
@@ -131,6 +140,11 @@ def check_learning(
             if steps > 1
             else "rollout.num_diffusion_steps=1: the only step is the last one, whose noise would stay in the picture; "
             "flow_grpo needs 2 or more"
+        )
+    if isinstance(method, FlowGRPOSection) and not head.guided and guidance_scale != 1:
+        raise ValueError(
+            "head.guided=false: flow_grpo learns the probabilities of the sampler's own steps, and rollouts are guided "
+            f"(rollout.guidance_scale={guidance_scale:g}); leave it out, or give rollout.guidance_scale=1"
         )
     if trainer.num_iterations > 1 and "tokens" not in learn:
         raise ValueError(

@@ -12,8 +12,9 @@ import math
 from pydantic import BaseModel
 
 from blip3o_grpo.configs.head import HeadSection
-from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
+from blip3o_grpo.configs.schema import RunConfig
 from blip3o_grpo.configs.training import TrainerSection
+from blip3o_grpo.configs.warmstart import WarmstartConfig
 
 OF_TOKENS = (
     "learning_rate",
@@ -28,6 +29,7 @@ OF_TOKENS = (
     "entropy_coef",
     "use_adaptive_entropy",
     "scale_rewards",
+    "multi_objective_aggregation",
     "max_grad_norm",
     "micro_batch_size",
     "gradient_checkpointing",

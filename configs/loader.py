@@ -24,7 +24,8 @@ from blip3o_grpo.configs.mistakes import kind_mistaken, kind_of, mistake_in_word
 from blip3o_grpo.configs.names import HUB_NAME, SHIPPED
 from blip3o_grpo.configs.regular_files import read_bytes
 from blip3o_grpo.configs.reward_files import find_reward_folders
-from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
+from blip3o_grpo.configs.schema import RunConfig
+from blip3o_grpo.configs.warmstart import WarmstartConfig
 
 PATHS = "relative paths in a file start at its folder, those of overrides at the working folder"
 DEFAULT_RECIPE = Path(__file__).resolve().parent / "tiny_ocr.yaml"

@@ -59,5 +59,6 @@ def load_batch(path: Path) -> tuple[int, RolloutBatch]:
             token_ids, logprobs, image = (arrays[name][place] for name in ("token_ids", "logprobs", "images"))
             rollouts.append(Rollout(Completion(token_ids, logprobs, version, seed), image, rewards))
             place += 1
-        groups.append(RolloutGroup(Prompt(*group["prompt"]), group["prompt_ids"], tuple(rollouts), group["noises"]))
+        noises = group.get("noises", 1)  # which older checkpoints do not tell
+        groups.append(RolloutGroup(Prompt(*group["prompt"]), group["prompt_ids"], tuple(rollouts), noises))
     return about["step"], RolloutBatch(tuple(groups), about["seconds"], about["skipped_groups"], about["faults"])

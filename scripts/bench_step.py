@@ -46,7 +46,7 @@ sys.path.insert(0, str(ROOT))  # run as a script, and in the processes that it s
 
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RunConfig, load_run_config  # noqa: E402
 from blip3o_grpo.configs.atomic import write_atomically  # noqa: E402
-from blip3o_grpo.configs.schema import ClusterSection  # noqa: E402
+from blip3o_grpo.configs.cluster import ClusterSection  # noqa: E402
 from blip3o_grpo.configs.training import TrainerSection  # noqa: E402
 from blip3o_grpo.training.schedule import prompt_schedule  # noqa: E402
 from blip3o_grpo.validate import CheckedRun, check_inputs  # noqa: E402

@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from blip3o_grpo.configs.schema import PolicySection, WarmstartConfig
+from blip3o_grpo.configs.policy import PolicySection
+from blip3o_grpo.configs.warmstart import WarmstartConfig
 from blip3o_grpo.policies.blip3o_next.config import TINY
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 from blip3o_grpo.policies.tiny_world.architecture import LATENT_CHANNELS, random_policy

@@ -62,7 +62,7 @@ def make_rows(
             change = estimate([new - old for old, new in known], paired=True)
             margin = margins.get(name, MARGIN)
             first, second = (estimate(list(values)) for values in zip(*known, strict=True))
-            rows.append(
-                Row(prompts, name, weights.get(name, 0.0), first, second, change, margin, judge(change, margin))
-            )
+            weight = weights.get(name, 0.0)
+            verdict = judge(change, margin, weight)
+            rows.append(Row(prompts, name, weight, first, second, change, margin, verdict))
     return rows

@@ -46,20 +46,22 @@ class Row:
         return f"{self.prompts}/{self.measure}"
 
 
-def judge(change: Estimate, margin: float) -> Verdict:
-    """The verdict about a change of a measure of which more is better.
+def judge(change: Estimate, margin: float, weight: float = 0.0) -> Verdict:
+    """The verdict about a change of a measure.
 
     Args:
         change: with its interval.
         margin: above 0.
+        weight: with which the run trained on it: below 0, less is better; else more is.
     """
     if change.low is None or change.high is None:
         return "cannot tell"
-    if change.low > 0:
+    low, high = (change.low, change.high) if weight >= 0 else (-change.high, -change.low)
+    if low > 0:
         return "better"
-    if change.low > -margin:
+    if low > -margin:
         return "not worse"
-    return "worse" if change.high < 0 else "cannot tell"
+    return "worse" if high < 0 else "cannot tell"
 
 
 def summary(rows: Iterable[Row]) -> str:

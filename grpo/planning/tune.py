@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blip3o_grpo.configs import ConfigError, RunConfig
-from blip3o_grpo.configs.schema import ClusterSection
+from blip3o_grpo.configs.cluster import ClusterSection
 from blip3o_grpo.planning.times import StageTimes, gpu_seconds, predict
 from blip3o_grpo.rollout.placement.gpus import EPSILON
 from blip3o_grpo.rollout.placement.resources import num_reward_workers

@@ -44,10 +44,10 @@ def load_trained_head(policy: BLIP3oNext, checkpoint: Path, config: RunConfig) -
     Returns:
         Its weights by `connector.NAME` and `sana.NAME`.
     """
-    from blip3o_grpo.training.head.weights import AVERAGED_FILE, FILE, trained_head  # imports diffusers
+    from blip3o_grpo.training.head.weights import AVERAGED_FILE, FILE, head_of, trained_head  # imports diffusers
 
     ema = config.trainer.ema
     file = checkpoint / (AVERAGED_FILE if ema and ema.use == "averaged" else FILE)
-    weights = trained_head(copy.deepcopy(policy), file, config.head.lora)
+    weights = trained_head(copy.deepcopy(head_of(policy)), file, config.head.lora)
     load_head(policy, weights)
     return weights

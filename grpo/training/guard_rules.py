@@ -14,6 +14,8 @@ from blip3o_grpo.configs.guards import GuardsSection
 
 SKIPPED = "guards/skipped"
 """Metric of every step: 1 if its gradient was thrown away."""
+HEAD_SKIPPED = "head/skipped"
+"""The same of the diffusion head's own update."""
 
 
 class GuardError(ValueError):
@@ -28,11 +30,11 @@ def non_finite(loss: float, gradient_norm: float) -> str | None:
     return None
 
 
-def too_many_skips(history: Sequence[Mapping[str, Any]], max_skips: int) -> bool:
+def too_many_skips(history: Sequence[Mapping[str, Any]], max_skips: int, metric: str = SKIPPED) -> bool:
     """Whether one more skipped step after those of `history` exceeds the bound."""
     in_a_row = 0
-    for line in reversed([line for line in history if SKIPPED in line]):
-        if not line[SKIPPED]:
+    for line in reversed([line for line in history if metric in line]):
+        if not line[metric]:
             break
         in_a_row += 1
     return in_a_row >= max_skips

@@ -8,7 +8,7 @@ goes on as if the step had been made.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from blip3o_grpo.configs.atomic import staged_folder
 from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.rollout import RolloutBatch
 from blip3o_grpo.run.metrics import finite
-from blip3o_grpo.training.guard_rules import SKIPPED, GuardError, non_finite, too_many_skips, unhealthy
+from blip3o_grpo.training.guard_rules import HEAD_SKIPPED, SKIPPED, GuardError, non_finite, too_many_skips, unhealthy
 from blip3o_grpo.training.mismatch import MismatchError
 
 
@@ -72,15 +72,28 @@ class Guards(TrainerCallback):
             raise error
         self.mismatch_error = error
 
-    def on_head(self, step: int, reason: str, measured: Mapping[str, float]) -> None:
-        """The diffusion head made no update; go on without it, or stop.
+    def on_head(
+        self,
+        step: int,
+        error: MismatchError | GuardError,
+        measured: Mapping[str, float],
+        history: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """The diffusion head made no update: go on without it, or stop.
 
         Raises:
-            GuardError: with `guards.non_finite: stop`.
+            MismatchError, GuardError: where the guard is `stop`, or as many updates before it were skipped as
+                `guards.max_skips` allows.
         """
-        evidence = self.save_evidence(step, f"diffusion head: {reason}", measured)
-        if self.section.non_finite == "stop":
-            raise GuardError(f"step {step}: diffusion head: {reason}; guards.non_finite=stop (evidence: {evidence})")
+        evidence = self.save_evidence(step, str(error), measured)
+        key = "mismatch" if isinstance(error, MismatchError) else "non_finite"
+        if getattr(self.section, key) == "stop":
+            raise type(error)(f"{error}; guards.{key}=stop (evidence: {evidence})")
+        if too_many_skips(history, self.section.max_skips, HEAD_SKIPPED):
+            raise GuardError(
+                f"{error}; {self.section.max_skips} updates of the head before it were skipped already, as many as "
+                f"guards.max_skips allows (evidence: {evidence})"
+            )
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
         """Throw the gradient away, or stop, if this step must not reach the weights."""

@@ -255,13 +255,13 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         """The head's update on a batch, while the AR part is still the one that drew.
 
         Raises:
-            GuardError: loss or gradient is not finite, and `guards.non_finite` is `stop`.
+            GuardError, MismatchError: it was not made, and the guards do not go on without it.
         """
         started = time.perf_counter()
-        metrics, reason = self.head.learn(batch, self.step)
+        metrics, error = self.head.learn(batch, self.step)
         self.add_metrics(metrics | {"time/head": time.perf_counter() - started})
-        if reason is not None:
-            self.guards.on_head(self.step, reason, metrics)
+        if error is not None:
+            self.guards.on_head(self.step, error, metrics, self.state.log_history)
 
     def _draw(self, step: int, prompts: Sequence[Prompt]) -> RolloutBatch:
         return self.pipeline.collect(prompts, step=step, turn=self.accelerator.process_index, train=True)

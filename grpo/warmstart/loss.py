@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from blip3o_grpo.configs.schema import WarmstartConfig
+from blip3o_grpo.configs.warmstart import WarmstartConfig
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.positions import position_ids
 from blip3o_grpo.warmstart.anchor import anchor_loss

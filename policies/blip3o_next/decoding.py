@@ -7,7 +7,7 @@ weights can still be loaded and saved. Left out: half precision, which is the po
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -76,21 +76,10 @@ def decode_completions(
     prompt_ids: Sequence[Sequence[int]],
     tokens: torch.Tensor,
     seeds: Sequence[int],
-    *,
-    num_steps: int = 30,
-    guidance_scale: float = 2.0,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    **painting: Any,
 ) -> torch.Tensor:
     """Images `[B * K, H, W, 3]` uint8 of image tokens, on the CPU; arguments as of `denoise_completions`."""
-    latents = denoise_completions(
-        policy,
-        prompt_ids,
-        tokens,
-        seeds,
-        num_steps=num_steps,
-        guidance_scale=guidance_scale,
-        guidance_interval=guidance_interval,
-    )
+    latents = denoise_completions(policy, prompt_ids, tokens, seeds, **painting)
     return policy.latents_to_images(latents[:, -1]).cpu()
 
 

@@ -33,6 +33,12 @@ def sampler(policy: Head, num_steps: int, device: torch.device | None = None) ->
     return scheduler
 
 
+def guided_steps(scheduler: FlowMatchEulerDiscreteScheduler, scale: float, interval: Interval) -> list[bool]:
+    """Whether guidance acts, for each of the sampler's steps."""
+    low, high = interval
+    return [scale != 1 and low <= level <= high for level in scheduler.sigmas[:-1].tolist()]
+
+
 def path_noise(policy: Head, seeds: Sequence[int], stochastic: FlowGRPOSection | None) -> torch.Tensor:
     """Noise `[B, 1 + W, C, h, w]`, float32: what every image starts from, and what its W steps with noise add."""
     size = policy.sana.config.sample_size
@@ -80,8 +86,7 @@ def denoise(
 
     scheduler = sampler(policy, num_steps, noise.device)
     levels = scheduler.sigmas.tolist()
-    low, high = guidance_interval
-    guided = [guidance_scale != 1 and low <= level <= high for level in levels[:-1]]
+    guided = guided_steps(scheduler, guidance_scale, guidance_interval)
     nothing = policy.connector(torch.zeros_like(hidden[:1, :1])) if any(guided) else None
     latents, everyone = noise[:, 0], torch.arange(len(noise), device=noise.device)
     window = stochastic.window if stochastic else 0
@@ -131,7 +136,7 @@ def velocity(
         ).sample.float()
 
     with_condition = of(policy.connector(hidden), slice(None))
-    if guidance_scale == 1 or not guided.any():
+    if not guided.any():
         return with_condition
     rows = guided.nonzero()[:, 0]
     nothing = policy.connector(torch.zeros_like(hidden[:1, :1]))  # one position: all would say the same

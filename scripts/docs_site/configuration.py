@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from blip3o_grpo.configs.schema import RunConfig, WarmstartConfig
+from blip3o_grpo.configs.schema import RunConfig
 from blip3o_grpo.configs.study import StudyConfig
+from blip3o_grpo.configs.warmstart import WarmstartConfig
 
 SCHEMAS: dict[str, type[BaseModel]] = {"run": RunConfig, "warmstart": WarmstartConfig, "study": StudyConfig}
 INTRODUCTIONS = {

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from blip3o_grpo.configs import load_run_config, load_warmstart_config
-from blip3o_grpo.configs.schema import WarmstartConfig
+from blip3o_grpo.configs.warmstart import WarmstartConfig
 from blip3o_grpo.prompt_data.overlap import find_overlaps
 from blip3o_grpo.rewards import check_reward
 from blip3o_grpo.rollout import load_prompts

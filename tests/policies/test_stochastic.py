@@ -7,7 +7,7 @@ import torch
 
 from blip3o_grpo.configs.head import FlowGRPOSection
 from blip3o_grpo.policies import BLIP3oNext
-from blip3o_grpo.policies.blip3o_next.denoising import denoise, path_noise, sampler, velocity
+from blip3o_grpo.policies.blip3o_next.denoising import denoise, guided_steps, path_noise, sampler, velocity
 from blip3o_grpo.policies.blip3o_next.stochastic import noisy_step, step_logprob
 from blip3o_grpo.policies.tiny_world.architecture import random_policy
 
@@ -131,3 +131,11 @@ def test_decoder_and_learner_agree_on_the_steps_log_probabilities(policy, hidden
     ours = step_logprob(path[:, 1], mean, std)
     drawn = step_logprob(std * noise[:, 1], torch.zeros_like(mean), std)
     assert (ours - drawn).abs().max() < 1e-4
+
+
+def test_guidance_at_the_very_end_of_its_interval_acts_alike_wherever_it_is_asked(policy):
+    """0.1 is no float32: learner and decoder must not round it apart."""
+    steps = sampler(policy, 10)
+    assert guided_steps(steps, 2.0, (0.0, 0.1)) == [False] * 9 + [steps.sigmas[9].item() <= 0.1]
+    assert guided_steps(steps, 2.0, (0.55, 1.0)) == [True] * 5 + [False] * 5
+    assert guided_steps(steps, 1.0, (0.0, 1.0)) == [False] * 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,10 @@ class Images:
     noise_seeds: list[int]  # of each image
     learning_seeds: list[int]
 
+    def to(self, device: torch.device) -> Images:
+        """The same, with what a loss computes with on the device."""
+        return replace(self, latents=self.latents.to(device), advantages=self.advantages.to(device))
+
 
 def group_rewards(batch: RolloutBatch, config: RunConfig) -> list[np.ndarray]:
     """Weighted sum of every image's rewards, `[G, K]` for each group; NaN where none applies."""
@@ -33,7 +37,8 @@ def group_rewards(batch: RolloutBatch, config: RunConfig) -> list[np.ndarray]:
     for group in batch.groups:
         sums = []
         for rollout in group.rollouts:
-            known = [(r.weight, score) for r in config.rewards if (score := rollout.rewards[r.name]) is not None]
+            trained = [reward for reward in config.rewards if reward.weight]
+            known = [(r.weight, score) for r in trained if (score := rollout.rewards[r.name]) is not None]
             sums.append(sum(weight * score for weight, score in known) if known else math.nan)
         totals.append(np.array(sums, dtype=np.float64).reshape(-1, group.noises_per_completion))
     return totals

@@ -24,32 +24,32 @@ def head_of(policy: BLIP3oNext) -> nn.ModuleDict:
     return nn.ModuleDict({"connector": policy.connector, "sana": policy.sana})
 
 
-def adapt(policy: BLIP3oNext, section: HeadLoRASection | None) -> None:
-    """Freeze SANA and give its attention adapters; without a section nothing happens."""
+def adapt(head: nn.ModuleDict, section: HeadLoRASection | None) -> None:
+    """Freeze SANA and give its attention adapters, in place; without a section nothing happens."""
     if section is None:
         return
-    policy.sana.requires_grad_(False)
+    head["sana"].requires_grad_(False)
     options = LoraConfig(
         r=section.rank, lora_alpha=section.alpha, target_modules=LORA_TARGETS, lora_dropout=0.0, bias="none"
     )
-    inject_adapter_in_model(options, policy.sana)
+    inject_adapter_in_model(options, head["sana"])
 
 
-def whole_weights(policy: BLIP3oNext, section: HeadLoRASection | None) -> dict[str, torch.Tensor]:
+def whole_weights(head: nn.ModuleDict, section: HeadLoRASection | None) -> dict[str, torch.Tensor]:
     """Every tensor of the head by its released name, adapters merged."""
-    state = head_of(policy).state_dict()
+    state = head.state_dict()
     return state if section is None else merge_adapter(state, section)
 
 
-def trained_head(policy: BLIP3oNext, file: Path, section: HeadLoRASection | None) -> dict[str, torch.Tensor]:
+def trained_head(head: nn.ModuleDict, file: Path, section: HeadLoRASection | None) -> dict[str, torch.Tensor]:
     """The weights that a checkpoint's `file` makes of the starting policy's head, by released names.
 
     Args:
-        policy: the starting policy, with the part `head`; it is changed, and has adapters afterwards if there are any.
+        head: a copy of the starting one; it is changed.
         file: what `HeadLearner.save` wrote of the parameters that learn.
     """
-    adapt(policy, section)
-    unexpected = head_of(policy).load_state_dict(load_file(file), strict=False).unexpected_keys
+    adapt(head, section)
+    unexpected = head.load_state_dict(load_file(file), strict=False).unexpected_keys
     if unexpected:
         raise ValueError(f"{file}: not of this head: {', '.join(unexpected[:5])}")
-    return whole_weights(policy, section)
+    return whole_weights(head, section)

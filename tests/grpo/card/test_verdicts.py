@@ -34,6 +34,12 @@ def test_the_margin_is_in_units_of_the_measure():
     assert judge(fall, 0.05) == "worse" and judge(fall, 0.3) == "not worse"
 
 
+def test_of_a_reward_with_a_negative_weight_less_is_better():
+    fall, rise = Estimate(-0.2, -0.3, -0.1, 8), Estimate(0.2, 0.1, 0.3, 8)
+    assert judge(fall, 0.05, weight=-1) == "better" and judge(rise, 0.05, weight=-1) == "worse"
+    assert judge(rise, 0.4, weight=-0.5) == "not worse" and judge(rise, 0.05, weight=0.5) == "better"
+
+
 IDS = [f"p{i}" for i in range(6)]
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from blip3o_grpo.configs import WarmstartConfig
-from blip3o_grpo.configs.schema import PolicySection
+from blip3o_grpo.configs.policy import PolicySection
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.tiny_world import world
 from blip3o_grpo.warmstart import digest_pictures, read_captions, train_supervised

@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from blip3o_grpo.configs.schema import PolicySection
+from blip3o_grpo.configs.policy import PolicySection
 from blip3o_grpo.rewards.images import ImageFileError
 from blip3o_grpo.warmstart import WarmstartDataError, read_captions, train_supervised
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from blip3o_grpo.configs import ConfigError, dump_config, load_warmstart_config
 from blip3o_grpo.configs.atomic import StorageError
-from blip3o_grpo.configs.schema import PolicySection
+from blip3o_grpo.configs.policy import PolicySection
 from blip3o_grpo.run.environment import ENVIRONMENT
 from blip3o_grpo.run.files import read_object
 from blip3o_grpo.run.folder import RunFolder, policy_folder

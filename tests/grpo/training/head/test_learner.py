@@ -1,7 +1,5 @@
 """The head's learner on a small random head: a reward of its latents rises, checkpoints are exact."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -13,8 +11,9 @@ from blip3o_grpo.policies.blip3o_next.decoding import load_head
 from blip3o_grpo.policies.blip3o_next.denoising import denoise, path_noise
 from blip3o_grpo.policies.tiny_world.architecture import random_policy
 from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, noise_seed
-from blip3o_grpo.training.head.learner import HeadLearner, HeadMismatchError
-from blip3o_grpo.training.head.weights import FILE, trained_head
+from blip3o_grpo.training.head.learner import HeadLearner
+from blip3o_grpo.training.head.weights import FILE, head_of, trained_head
+from blip3o_grpo.training.mismatch import MismatchError
 
 MEMBERS, NOISES, PROMPTS = 2, 3, 2
 FLOW = {"type": "flow_grpo", "window": 1, "epsilon": 0.1}
@@ -61,7 +60,7 @@ def make(path, **head):
 
 def draw(learner, config, step):
     """A batch that the learner's head painted; the reward is the mean of the last latents."""
-    policy, method = copy.copy(learner.old or learner.policy), config.head.method
+    policy, method = learner.objective.old or learner.policy, config.head.method
     how = method if method.type == "flow_grpo" else None
     space, generator, groups = policy.image_tokens, torch.Generator().manual_seed(step), []
     for number in range(PROMPTS):
@@ -143,7 +142,7 @@ def test_a_checkpoints_head_is_the_learners(path, tmp_path, head):
     learner, config = make(path, **head)
     learner.learn(draw(learner, config, 1), 1)
     learner.save(tmp_path)
-    weights = trained_head(BLIP3oNext.from_pretrained(path), tmp_path / FILE, config.head.lora)
+    weights = trained_head(head_of(BLIP3oNext.from_pretrained(path)), tmp_path / FILE, config.head.lora)
     plain = BLIP3oNext.from_pretrained(path)
     before = {name: value.clone() for name, value in plain.sana.state_dict().items()}
     load_head(plain, weights)
@@ -191,5 +190,8 @@ def test_a_decoder_that_paints_otherwise_is_noticed(path):
     for group in batch.groups:
         for rollout in group.rollouts:
             rollout.latents[1] += 0.5
-    with pytest.raises(HeadMismatchError, match=r"step 1: .*trainer\.mismatch_bound=0\.01"):
-        learner.learn(batch, 1)
+    before = {name: value.clone() for name, value in learner.drawing_weights().items()}
+    metrics, error = learner.learn(batch, 1)
+    assert isinstance(error, MismatchError) and "trainer.mismatch_bound=0.01" in str(error)
+    assert metrics["head/skipped"] == 1 and metrics["head/mismatch"] > 0.01
+    assert all(torch.equal(before[name], value) for name, value in learner.drawing_weights().items())

@@ -54,7 +54,9 @@ def model_card(card: Card, config: RunConfig) -> str:
         tags=["blip3o-next", "grpo", "reinforcement-learning"],
         eval_results=[_result(row, Path(card.heldout).name) for row in card.rows],
     )
-    rollout, section = config.rollout, config.trainer
+    rates = {"tokens": f"{config.trainer.learning_rate:g}, KL coefficient {config.trainer.beta:g}"}
+    rates["head"] = f"{config.head.learning_rate:g}, {config.head.method.type}"
+    learnt = " and ".join(f"{half} (learning rate {rates[half]})" for half in config.learn)
     lines = [
         "---",
         data.to_yaml(),
@@ -63,9 +65,9 @@ def model_card(card: Card, config: RunConfig) -> str:
         f"# {name}",
         "",
         f"A BLIP3o-NEXT text-to-image policy: `{start}` after {card.steps} steps of GRPO (blip3o-grpo) on "
-        f"{', '.join(trained)}; {rollout.prompts_per_step} prompts × {rollout.group_size} images a step, learning rate "
-        f"{section.learning_rate:g}, KL coefficient {section.beta:g}, seed {config.seed}. It is in the released "
-        "checkpoint layout. Its licence is that of the starting policy.",
+        f"{', '.join(trained)}; what learnt: {learnt}; {config.rollout.images_per_step} images of "
+        f"{config.rollout.prompts_per_step} prompts a step, seed {config.seed}. It is in the released checkpoint "
+        "layout. Its licence is that of the starting policy.",
         "",
         "## What training changed",
         "",
@@ -108,7 +110,7 @@ def repeat_command(card: Card, run: str) -> str:
 
 
 def _public(start: str) -> str:
-    return start if start == "tiny" or HUB_NAME.fullmatch(start) else Path(start).name
+    return start if HUB_NAME.fullmatch(start) else Path(start).name
 
 
 def _line(row: Row) -> str:

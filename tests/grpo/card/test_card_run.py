@@ -57,7 +57,7 @@ def test_what_a_hack_cost_is_worse_and_can_be_verified(tmp_path):
     assert page.count('src="data:image') == 2 * 3 * 2 and "Worse: heldout/suite_ocr" in page
     hub = ModelCard.load(tmp_path / "run" / "policy" / "README.md")
     assert len(hub.data.eval_results) == len(rows)
-    assert "after 6 steps of GRPO" in hub.text and "4 prompts × 8 images a step" in hub.text
+    assert "after 6 steps of GRPO" in hub.text and "32 images of 4 prompts a step" in hub.text
 
     verified = command(tmp_path, "card", "--verify", "run/card.html", "--json")
     assert verified.returncode == 0, verified.stderr

@@ -36,7 +36,7 @@ from scripts.tiny_build import captions, prompts
 from scripts.tiny_build.head import align_head
 from scripts.tiny_build.measure import measure
 from scripts.tiny_build.patches import Codebook, draw, embed_patches, pixels
-from scripts.tiny_build.rough import with_new_head
+from scripts.tiny_build.rough import roughen
 from scripts.tiny_build.tools import train_autoencoder, train_tokenizer
 
 console = Console()
@@ -61,7 +61,7 @@ class Size:
     groups: int
 
 
-FULL = Size(20_000, 3000, 1100, 2000, 150, 2500, 900, 145, 32, 96, 32)
+FULL = Size(20_000, 3000, 1100, 2000, 150, 2500, 900, 200, 32, 96, 32)
 SMOKE = Size(300, 6, 8, 6, 2, 4, 2, 4, 8, 12, 2)
 
 
@@ -173,22 +173,34 @@ def build(work: Path, output: Path | None, size: Size) -> None:
 def build_rough(work: Path, output: Path | None, size: Size) -> None:
     """The rough variant of the shipped policy (`tiny_build.rough`)."""
     work.mkdir(parents=True, exist_ok=True)
-    if not (work / "clean.jsonl").is_file():
-        captions.write_pictures(work, size.pictures, seed=1)
-    start = work / "new_head"
-    if not start.is_dir():
-        with_new_head(TINY, start)
-    rough = warm_start(work, "rough", align(work, start), size, head_steps=size.rough_steps, rate=1e-3, swap=0.3)
-    finish(work, rough, output or work / "tiny_rough", size)
+    rough = work / "rough"
+    if not rough.is_dir():
+        roughen(
+            TINY,
+            rough,
+            pictures=min(4000, size.pictures),
+            steps=size.rough_steps,
+            batch_size=size.batch_size,
+            console=console,
+        )
+    finish(work, rough, output or work / "tiny_rough", size, diffusion_steps=2)  # as its recipes paint
 
 
-def finish(work: Path, trained: Path, output: Path, size: Size) -> None:
+def finish(work: Path, trained: Path, output: Path, size: Size, diffusion_steps: int = 8) -> None:
     """The checkpoint as it is shipped, in bfloat16, and its ladder."""
     BLIP3oNext.from_pretrained(trained, parts=PARTS).save_pretrained(output, dtype=torch.bfloat16)
     shipped = BLIP3oNext.from_pretrained(output, parts=PARTS)
     (work / "pictures").mkdir(exist_ok=True)
     record = {
-        "ladder": measure(shipped, work / "pictures", num_scenes=size.scenes, num_groups=size.groups, console=console),
+        "ladder": measure(
+            shipped,
+            work / "pictures",
+            num_scenes=size.scenes,
+            num_groups=size.groups,
+            diffusion_steps=diffusion_steps,
+            console=console,
+        ),
+        "diffusion_steps": diffusion_steps,
         "noise": captions.NOISE,
         "size": asdict(size),
     }

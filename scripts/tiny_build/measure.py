@@ -62,7 +62,9 @@ def _geneval() -> Reward:
     return build_reward("geneval", options)
 
 
-def measure(policy: BLIP3oNext, folder: Path, *, num_scenes: int, num_groups: int, console: Console) -> dict:
+def measure(
+    policy: BLIP3oNext, folder: Path, *, num_scenes: int, num_groups: int, diffusion_steps: int, console: Console
+) -> dict:
     """Both ladders on held-out scenes, as numbers and as picture grids in `folder`."""
     ladder = {}
     kinds = {
@@ -75,7 +77,8 @@ def measure(policy: BLIP3oNext, folder: Path, *, num_scenes: int, num_groups: in
     }
     for name, (scenes, as_drawn, as_asked) in kinds.items():
         order = random.Random(9).sample(range(len(scenes)), len(scenes))
-        rungs, images = climb(policy, [scenes[i] for i in order], as_drawn, as_asked, num_groups=num_groups)
+        mixed = [scenes[i] for i in order]
+        rungs, images = climb(policy, mixed, as_drawn, as_asked, num_groups=num_groups, num_steps=diffusion_steps)
         ladder[name] = {rung: round(score, 3) for rung, score in rungs.items()}
         for rung, pictures in images.items():
             save_grid(pictures[:64], folder / f"{name}_{rung}.png")

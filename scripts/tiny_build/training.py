@@ -10,7 +10,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-PEAK_RATE = 2e-3
 WARMUP_STEPS = 50
 
 
@@ -23,12 +22,13 @@ def fit(
     batch_size: int,
     generator: torch.Generator,
     console: Console,
+    peak_rate: float = 2e-3,
 ) -> None:
     """Minimise `losses(rows)["loss"]` over random rows; prints the running mean of every loss."""
-    optimizer = torch.optim.AdamW(parameters, PEAK_RATE, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, peak_rate, betas=(0.9, 0.95), weight_decay=0.0)
     means, start = {}, time.time()
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = _rate(step, steps)
+        optimizer.param_groups[0]["lr"] = peak_rate * _share(step, steps)
         values = losses(torch.randint(num_rows, (batch_size,), generator=generator))
         optimizer.zero_grad()
         values["loss"].backward()
@@ -40,7 +40,7 @@ def fit(
             console.print(f"{stage} {step}/{steps}  {text}  {time.time() - start:.0f} s")
 
 
-def _rate(step: int, steps: int) -> float:
+def _share(step: int, steps: int) -> float:
     """Linear warm-up, then cosine to 2 % of the peak."""
     progress = max(0.0, (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS))
-    return PEAK_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.49 * (1 + np.cos(np.pi * progress)))
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.49 * (1 + np.cos(np.pi * progress)))

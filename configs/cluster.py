@@ -32,8 +32,9 @@ class ClusterSection(Section):
     threads: int | None = Field(default=None, ge=1, le=4096)
     """CPU threads per worker; None: all cores divided by the stages that run at the same time, at least 1."""
     gpus_per_trainer: float = Field(default=0, ge=0, le=1)
-    """GPUs of one worker: 1, or a share of one that other workers use too (trainer ranks only if there is just one).
-    A sampler takes 90 % of a GPU of its own, and no more than that of its share of one."""
+    """GPUs of one worker: 1, or a share of one that other workers use too. Several trainer ranks have more than 0.5
+    each, so that no two are on one GPU; all other workers with GPUs then share these. A sampler takes 90 % of a GPU of
+    its own, and no more than that of its share of one."""
     gpus_per_sampler: float = Field(default=0, ge=0, le=1)
     """Likewise."""
     gpus_per_decoder: float = Field(default=0, ge=0, le=1)

@@ -153,6 +153,13 @@ def trainer_threads(config: RunConfig) -> int:
     return config.cluster.threads or max(1, (os.cpu_count() or 1) // config.cluster.trainers)
 
 
+def ranks(config: RunConfig) -> ScalingConfig:
+    """Trainer ranks as Ray Train shall start them. They take turns with the rollouts, so they reserve no core."""
+    share = config.cluster.gpus_per_trainer
+    resources = {"CPU": 0.01} | ({"GPU": share} if share else {})
+    return ScalingConfig(num_workers=config.cluster.trainers, use_gpu=share > 0, resources_per_worker=resources)
+
+
 class TrainerFaults(UserCallback):
     """In Ray Train's controller: ranks that died are started again, errors meant for the user stop the run at once."""
 
@@ -184,9 +191,6 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console, signals: S
     scratch = run.folder.path / "ray"  # Ray Train wants a folder all nodes see; nothing in it outlives the call
     shutil.rmtree(scratch, ignore_errors=True)
     threads = trainer_threads(config)
-    resources = {"CPU": 0.01}  # ranks wait while rollouts run and take turns with them, so they reserve no core
-    if config.cluster.gpus_per_trainer:
-        resources["GPU"] = config.cluster.gpus_per_trainer
     trainer = TorchTrainer(
         _train_in_worker,
         train_loop_config={
@@ -198,11 +202,7 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console, signals: S
             "threads": threads,
         },
         torch_config=TorchConfig(backend="nccl" if config.cluster.gpus_per_trainer else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=config.cluster.trainers,
-            use_gpu=config.cluster.gpus_per_trainer > 0,
-            resources_per_worker=resources,
-        ),
+        scaling_config=ranks(config),
         run_config=RayRunConfig(
             name="train",
             storage_path=str(scratch),

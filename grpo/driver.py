@@ -90,7 +90,7 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
             before = evaluate_before(run, pipeline, console)
             announce(console, before)
             if has_steps_left(run.folder, config):
-                pipeline.release_weights()  # from here on, the trainer publishes them
+                pipeline.hand_over()
                 fit(run, pipeline, console, signals, before)
             after = evaluate_after(run, pipeline, console)
             announce(console, after, before)

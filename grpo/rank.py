@@ -29,7 +29,7 @@ from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.stopping import StopRequested
 from blip3o_grpo.run.trackers import PROJECT, finish, prepare, to_tensorboard, to_trackio, to_wandb, tracked_as
 from blip3o_grpo.training.callbacks import MetricsFile, ProgressReporter
-from blip3o_grpo.training.parallel import parallel_arguments
+from blip3o_grpo.training.parallel import check_own_gpus, parallel_arguments
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def train_worker(job: dict[str, Any]) -> None:
     config: RunConfig = job["config"]
     torch.set_num_threads(job["threads"])
     transformers.utils.logging.disable_progress_bar()
+    if config.cluster.trainers > 1 and config.cluster.gpus_per_trainer:
+        check_own_gpus()
     if ray.train.get_context().get_world_rank() == 0:
         job["pipeline"].connect_trainer()
     run_training(config, job["prompts"], job["heldout"], job["pipeline"], job["queue"])

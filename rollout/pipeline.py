@@ -26,6 +26,7 @@ from blip3o_grpo.rollout.faults.failures import check_version
 from blip3o_grpo.rollout.flow import Flow
 from blip3o_grpo.rollout.messages import Denoising, Draw, Snapshot
 from blip3o_grpo.rollout.placement.pools import Pools, start_pools
+from blip3o_grpo.rollout.placement.shared import SharedGpus
 from blip3o_grpo.rollout.requests import Requests
 from blip3o_grpo.rollout.types import Completion, Prompt, RolloutBatch, RolloutError, RolloutGroup
 from blip3o_grpo.rollout.weights.packing import POLICY, pack_weights
@@ -44,10 +45,19 @@ class RolloutPipeline:
     `launch` makes it, `sync_weights` must come before the first `collect`, `close` ends the workers.
     """
 
-    def __init__(self, config: RunConfig, board: ActorHandle, pools: Pools, encoder: PromptEncoder, tied: bool = False):
+    def __init__(
+        self,
+        config: RunConfig,
+        board: ActorHandle,
+        pools: Pools,
+        encoder: PromptEncoder,
+        tied: bool = False,
+        shared: SharedGpus | None = None,
+    ):
         self._config = config
         self._board = board
         self._pools = pools
+        self._shared = shared
         self._tied = tied
         self._requests = Requests(config, encoder)
         self._published = Published(board)
@@ -66,8 +76,8 @@ class RolloutPipeline:
         policy_path = Path(policy_path).resolve()
         tied = load_config(policy_path).tie_word_embeddings
         encoder = PromptEncoder.from_pretrained(policy_path)
-        board, pools = start_pools(config, policy_path)
-        pipeline = cls(config, board, pools, encoder, tied)
+        board, pools, shared = start_pools(config, policy_path)
+        pipeline = cls(config, board, pools, encoder, tied, shared)
         try:
             loading = submit_to_all(pools, "ready")
             while loading:  # the first failure counts: a reward's missing library shows before the engine is up
@@ -119,9 +129,12 @@ class RolloutPipeline:
         for call in fetching:
             check_version(version, result(self._published, call), call.worker)
 
-    def release_weights(self) -> None:
-        """Keep the weights that this process published no longer than until another one publishes newer ones."""
+    def hand_over(self) -> None:
+        """Training starts: ranks publish the weights, so these are kept no longer than until the first do; where ranks
+        share GPUs with workers, there is room for them."""
         self._published.release(POLICY)
+        if self._shared is not None:
+            self._shared.leave_to_ranks()
 
     def collect(
         self,
@@ -273,6 +286,8 @@ class RolloutPipeline:
         """End all workers."""
         for worker in (self._board, *(worker for workers in self._pools.values() for worker in workers)):
             ray.kill(worker)
+        if self._shared is not None:
+            self._shared.close()
 
     def _flow(self, step: int | str, explain: bool = False, turn: int = 0) -> Flow:
         return Flow(self._config, self._pools, self._published, self._requests, self._snapshots(), step, explain, turn)

@@ -120,7 +120,8 @@ def scale(setting: Setting, num_gpus: int, known: dict[int, dict[str, Footprint]
     found = []
     for one in both:
         check = partial(check_placement, policy_path=policy, known=known)
-        found += [p["cluster"] for p in proposals(one, times, num_gpus, check) if p["cluster"] not in found]
+        tried = proposals(one, times, num_gpus, check, shared=False)
+        found += [p["cluster"] for p in tried if p["cluster"] not in found]
     for mode, one in zip((SEPARATE, STALE), both, strict=True):
         rows = [
             separate(setting, tried, times, shapes, num_gpus, mode)

@@ -131,7 +131,8 @@ def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
     """Seconds per optimiser step: each stage on its workers alone, and the bounds of a whole step.
 
     Stages of one step overlap; at best the rollout takes as long as its longest stage, at worst as long as all of them.
-    With `rollout.max_staleness: 1` training overlaps with them too.
+    With `rollout.max_staleness: 1` training overlaps with them too. Stages whose workers have shares of GPUs take turns
+    there, so they add up.
     Where several steps follow a batch, each has its share of the rollout's seconds.
     """
     cluster, rollout = config.cluster, config.rollout
@@ -143,11 +144,15 @@ def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
         "score": new * times.score / replicas,
     }
     train = rollout.completions_per_step * times.train / cluster.trainers
-    longest = max(stages.values())
+    shared = {kind: 0 < share < 1 for kind, share in cluster.shares.items()}
+    turns = shared["sampler"] and shared["decoder"]
+    drawn_s = stages["sample"] + stages["decode"] if turns else max(stages["sample"], stages["decode"])
+    longest = max(drawn_s, stages["score"])
+    overlap = rollout.max_staleness and not shared["trainer"]
     return {
         **stages,
         "train": train,
-        "step at best": max(longest, train) if rollout.max_staleness else longest + train,
+        "step at best": max(longest, train) if overlap else longest + train,
         "step at worst": sum(stages.values()) + train,
     }
 

@@ -1,8 +1,9 @@
 """`blip3o-grpo plan --tune N`: the placements on N GPUs that fit, the fastest first, by computed or measured times.
 
-Tried are whole GPUs for trainers, samplers and decoders in every division; on two GPUs sampler and decoder share one,
-on one all share it, and there stages add up. Rewards keep the GPUs that the recipe gives them; their replicas are as
-many as keep up with samplers and decoders. Other keys stay as the recipe has them.
+Tried are whole GPUs for trainers, samplers and decoders in every division; every GPU in every role, with a rank, a
+sampler and a decoder each; on two GPUs also sampler and decoder on one. Where GPUs are shared, stages add up. Rewards
+keep the GPUs that the recipe gives them; their replicas are as many as keep up with samplers and decoders. Other keys
+stay as the recipe has them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ SHOWN = 5
 GPUS_OF_A_NODE = 8
 ONE_GPU = {"gpus_per_trainer": 0.35, "gpus_per_sampler": 0.35, "gpus_per_decoder": 0.3}
 TWO_GPUS = {"gpus_per_trainer": 1, "gpus_per_sampler": 0.5, "gpus_per_decoder": 0.5}
+EVERY_ROLE = {"gpus_per_trainer": 0.6, "gpus_per_sampler": 0.2, "gpus_per_decoder": 0.2}
+"""More than half of a GPU for each rank (`rollout/placement/gpus.py`)."""
 
 
 class Proposal(TypedDict):
@@ -42,7 +45,12 @@ class Proposal(TypedDict):
 
 
 def proposals(
-    config: RunConfig, times: StageTimes, num_gpus: int, check: Callable[[RunConfig], object]
+    config: RunConfig,
+    times: StageTimes,
+    num_gpus: int,
+    check: Callable[[RunConfig], object],
+    *,
+    shared: bool = True,
 ) -> list[Proposal]:
     """The fastest placements on `num_gpus` GPUs that fit, at most `SHOWN`, the fastest first.
 
@@ -52,6 +60,7 @@ def proposals(
         num_gpus: 1 or more.
         check: raises ConfigError where a placement cannot be or does not fit; it is asked in the order of speed, and no
             more often than needed, since there are thousands of placements on many GPUs.
+        shared: also try every GPU in every role.
 
     Raises:
         ConfigError: none fits; the last refusal says what is missing.
@@ -59,7 +68,7 @@ def proposals(
     if num_gpus < 1:
         raise ConfigError(f"--tune {num_gpus}: give a number of GPUs, 1 or more")
     possible = []
-    for changes in divisions(config, num_gpus):
+    for changes in (*divisions(config, num_gpus), *(every_role(config, num_gpus) if shared else ())):
         changes["nodes"], changes["gpus_per_node"] = nodes_of(config, num_gpus)
         changes["rewards"] = rewards_that_keep_up(with_cluster(config, changes), times)
         possible.append(propose(with_cluster(config, changes), changes, times, num_gpus))
@@ -91,6 +100,14 @@ def divisions(config: RunConfig, num_gpus: int) -> Iterator[Cluster]:
         for samplers in range(1, left - trainers):
             decoders = left - trainers - samplers
             yield {"trainers": trainers, "samplers": samplers, "decoders": decoders, **dict.fromkeys(ONE_GPU, 1)}
+
+
+def every_role(config: RunConfig, num_gpus: int) -> list[Cluster]:
+    """A rank, a sampler and a decoder on each of two or more GPUs; only where the prompts of a step divide over the
+    ranks, and rewards need no GPU."""
+    if num_gpus < 2 or config.rollout.prompts_per_step % num_gpus or config.cluster.gpus_per_reward:
+        return []
+    return [{"trainers": num_gpus, "samplers": num_gpus, "decoders": num_gpus, **EVERY_ROLE}]
 
 
 def with_cluster(config: RunConfig, changes: Cluster) -> RunConfig:

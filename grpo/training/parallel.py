@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.configs.training import DDPSection, DeepSpeedSection, FSDP2Section
+from blip3o_grpo.rollout.types import RolloutError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -72,6 +74,40 @@ def check_parallel(config: RunConfig) -> None:
             raise ConfigError("trainer.parallel.type: deepspeed is not installed here; `pip install '.[deepspeed]'`")
         if trainer.ema:
             raise ConfigError("trainer.ema: not with trainer.parallel.type=deepspeed, which hides its weights")
+
+
+def check_own_gpus() -> None:
+    """Have every rank tell its GPU to all others, by gloo: NCCL itself would fail in many words. Called on every rank.
+
+    Raises:
+        RolloutError: two ranks are on one GPU.
+    """
+    import ray
+    import torch.distributed as dist
+
+    context = ray.get_runtime_context()
+    mine = f"{', '.join(context.get_accelerator_ids()['GPU'])} of node {context.get_node_id()[:8]}"
+    gpus: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(gpus, mine, group=dist.new_group(backend="gloo"))
+    check_distinct(gpus)
+
+
+def check_distinct(gpus: Sequence[str]) -> None:
+    """Refuse ranks that share a GPU.
+
+    Args:
+        gpus: of each rank, in words.
+
+    Raises:
+        RolloutError: naming the ranks and the setting that helps.
+    """
+    for gpu in dict.fromkeys(gpus):
+        ranks = [str(rank) for rank, other in enumerate(gpus) if other == gpu]
+        if len(ranks) > 1:
+            raise RolloutError(
+                f"trainer ranks {' and '.join(ranks)} were placed on the same GPU ({gpu}), which NCCL refuses; "
+                "set cluster.gpus_per_trainer=1"
+            )
 
 
 def prepare_reference(reference: nn.Module, accelerator: Accelerator, config: RunConfig) -> nn.Module:

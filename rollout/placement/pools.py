@@ -13,7 +13,7 @@ from blip3o_grpo.configs import FaultsSection, RewardSection, RunConfig
 from blip3o_grpo.rollout.faults.board import Board
 from blip3o_grpo.rollout.faults.calls import worker_name
 from blip3o_grpo.rollout.messages import BOARD
-from blip3o_grpo.rollout.placement.gpus import check_gpus
+from blip3o_grpo.rollout.placement.gpus import check_gpus, ranks_share
 from blip3o_grpo.rollout.placement.resources import (
     WorkerResources,
     available_cpus,
@@ -21,6 +21,7 @@ from blip3o_grpo.rollout.placement.resources import (
     num_replicas,
     plan_resources,
 )
+from blip3o_grpo.rollout.placement.shared import SharedGpus
 from blip3o_grpo.rollout.weights.path import weight_path
 from blip3o_grpo.rollout.workers.base import Worker
 from blip3o_grpo.rollout.workers.decoder import Decoder
@@ -39,8 +40,9 @@ UNBOUNDED = {"max_restarts": -1, "max_task_retries": -1}
 Pools = dict[str, tuple[ActorHandle, ...]]
 
 
-def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pools]:
-    """The board, and the workers under `sample`, `decode` and `score/NAME`; models are not loaded yet.
+def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pools, SharedGpus | None]:
+    """The board, the workers under `sample`, `decode` and `score/NAME`, and the GPUs that trainer ranks share with them
+    if they do; models are not loaded yet.
 
     All actors of a run live in one Ray namespace under readable names.
 
@@ -52,6 +54,7 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
     for reward in config.rewards:
         check_reward_interpreter(reward)
     plan = plan_resources(config, available_cpus())
+    shared = SharedGpus(config, plan) if ranks_share(config) else None
     namespace = f"blip3o-grpo-{uuid.uuid4().hex[:8]}"
     path = weight_path(config)
     engine = EngineSettings(
@@ -69,7 +72,8 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
         variables = plan[stage].environment()
         if cls is Sampler:
             variables |= engine_environment(engine)
-        return _start(cls, worker_name(stage, index), namespace, plan[stage], {"env_vars": variables}, *args)
+        environment = {"env_vars": variables}
+        return start_on(cls, worker_name(stage, index), namespace, plan[stage], environment, shared, stage, *args)
 
     pools: Pools = {
         "sample": tuple(
@@ -91,8 +95,8 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
         ),
     }
     for reward in config.rewards:
-        pools[f"score/{reward.name}"] = start_reward_workers(config, reward, namespace, plan["score"])
-    return board, pools
+        pools[f"score/{reward.name}"] = start_reward_workers(config, reward, namespace, plan["score"], shared)
+    return board, pools, shared
 
 
 def start_board(faults: FaultsSection, namespace: str) -> ActorHandle:
@@ -102,7 +106,11 @@ def start_board(faults: FaultsSection, namespace: str) -> ActorHandle:
 
 
 def start_reward_workers(
-    config: RunConfig, reward: RewardSection, namespace: str, resources: WorkerResources
+    config: RunConfig,
+    reward: RewardSection,
+    namespace: str,
+    resources: WorkerResources,
+    shared: SharedGpus | None = None,
 ) -> tuple[ActorHandle, ...]:
     """All replicas of one reward, in its own environment if it has one; the namespace must have its board."""
     root = make_import_root(Path(config.run_dir) / ".imports") if reward.runtime_env else None
@@ -110,8 +118,8 @@ def start_reward_workers(
     variables = {key: job[key] for key in ("PYTHONPATH",) if key in job} | resources.environment()
     environment = reward_environment(reward, variables, root)
     names = [worker_name(f"score/{reward.name}", i) for i in range(num_replicas(config, reward))]
-    args = (reward.name, reward.target, reward.options, reward.batch_size, reward.folder)
-    return tuple(_start(RewardWorker, name, namespace, resources, environment, *args) for name in names)
+    args = (shared, "score", reward.name, reward.target, reward.options, reward.batch_size, reward.folder)
+    return tuple(start_on(RewardWorker, name, namespace, resources, environment, *args) for name in names)
 
 
 def images_per_chunk(config: RunConfig) -> int:
@@ -119,20 +127,24 @@ def images_per_chunk(config: RunConfig) -> int:
     return config.rollout.prompts_per_chunk * config.rollout.group_size
 
 
-def _start(
+def start_on(
     cls: type[Worker],
     name: str,
     namespace: str,
     resources: WorkerResources,
     environment: dict[str, Any],
+    shared: SharedGpus | None,
+    stage: str,
     *args: Any,
 ) -> ActorHandle:
+    """One worker `cls("NAMESPACE/NAME", *args)`; if it has a GPU and some are shared, on the next of these."""
     actor = ray.remote(cls).options(
         name=name,
         namespace=namespace,
         num_cpus=resources.num_cpus,
         num_gpus=resources.num_gpus,
         runtime_env=environment,
+        scheduling_strategy=shared.next(stage) if shared and resources.num_gpus else None,
         **UNBOUNDED,
     )
     return actor.remote(f"{namespace}/{name}", *args)

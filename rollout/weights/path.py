@@ -51,6 +51,8 @@ def _against_ipc(config: RunConfig) -> str | None:
     shared = [gpu for node in place(config).nodes for gpu in node if "trainer" in gpu and "sampler" in gpu]
     if not shared:
         return "no sampler shares a GPU with the trainer (shares below 1 that fit on one GPU would)"
+    if config.cluster.trainers > 1:
+        return "a rank that has its rollouts would put samplers to sleep that still draw for others"
     if shared[0]["sampler"] < config.cluster.samplers:
         return "some samplers are on other GPUs than the trainer"
     if config.rollout.max_staleness:

@@ -124,9 +124,10 @@ def train(config: RunConfig, console: Console | None = None) -> TrainingResult:
     from rich.console import Console
 
     from blip3o_grpo.progress import activity
+    from blip3o_grpo.rollout.workers.gc_pause import gc_paused
 
     console = console or Console()
-    with activity(console, "loading libraries"):
+    with activity(console, "loading libraries"), gc_paused():
         from blip3o_grpo.driver import train as run_training
 
     return run_training(run, console)

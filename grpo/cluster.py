@@ -7,32 +7,34 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import huggingface_hub  # noqa: F401 - imported before Ray Train's thread starts: its lazy imports are not thread-safe
 import ray
 import transformers  # noqa: F401 - likewise
-from ray.train import FailureConfig, ScalingConfig, UserCallback
+from ray.train import FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, RunConfig
-from blip3o_grpo.errors import WorkerDiedError, last_line, user_error
 from blip3o_grpo.own_cluster import EVIDENCE, OwnCluster, end_session, remove_stale_sessions
 from blip3o_grpo.progress import ProgressDisplay
+from blip3o_grpo.rank_faults import RankFaults
 from blip3o_grpo.rollout.ray_seams import (
     SESSION,
     SOCKET_PATH_BYTES,
     START_TIMED_OUT,
+    few_helpers,
     loopback,
     own_settings,
     protect_token,
     temporary_folder,
 )
+from blip3o_grpo.rollout.workers.gc_pause import gc_paused
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import HackingWatch
 from blip3o_grpo.run.metrics import read_metrics
@@ -160,23 +162,6 @@ def ranks(config: RunConfig) -> ScalingConfig:
     return ScalingConfig(num_workers=config.cluster.trainers, use_gpu=share > 0, resources_per_worker=resources)
 
 
-class TrainerFaults(UserCallback):
-    """In Ray Train's controller: ranks that died are started again, errors meant for the user stop the run at once."""
-
-    def __init__(self, queue: Queue):
-        self.queue = queue
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise the user's error, which the controller does not retry; announce anything else."""
-        for error in worker_exceptions.values():
-            ours = user_error(error)
-            if ours is not None and not isinstance(ours, WorkerDiedError):
-                raise ours
-        ranks = ", ".join(str(rank) for rank in sorted(worker_exceptions))
-        cause = last_line(next(iter(worker_exceptions.values())))
-        self.queue.put({"notice": f"trainer rank {ranks} failed ({cause}); restarting from the newest checkpoint"})
-
-
 def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console, signals: StopSignals, before: Evaluation) -> None:
     """Train from the newest checkpoint to the last step in `cluster.trainers` Ray Train workers.
 
@@ -191,23 +176,24 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console, signals: S
     scratch = run.folder.path / "ray"  # Ray Train wants a folder all nodes see; nothing in it outlives the call
     shutil.rmtree(scratch, ignore_errors=True)
     threads = trainer_threads(config)
+    job = {
+        "config": config,
+        "prompts": run.train_prompts,
+        "heldout": run.heldout_prompts,
+        "pipeline": pipeline,
+        "queue": queue,
+        "threads": threads,
+    }
     trainer = TorchTrainer(
         _train_in_worker,
-        train_loop_config={
-            "config": config,
-            "prompts": run.train_prompts,
-            "heldout": run.heldout_prompts,
-            "pipeline": pipeline,
-            "queue": queue,
-            "threads": threads,
-        },
+        train_loop_config={"job": ray.put(job)},  # opened by ranks only: Ray Train's controller gets it too
         torch_config=TorchConfig(backend="nccl" if config.cluster.gpus_per_trainer else "gloo"),
         scaling_config=ranks(config),
         run_config=RayRunConfig(
             name="train",
             storage_path=str(scratch),
             failure_config=FailureConfig(max_failures=config.cluster.trainer_restarts),
-            callbacks=[TrainerFaults(queue)],
+            callbacks=[RankFaults(queue)],
             worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}},
         ),
     )
@@ -223,6 +209,7 @@ def fit(run: CheckedRun, pipeline: RolloutPipeline, console: Console, signals: S
                 before=before,
                 watch=_watch(run),
             ),
+            few_helpers(trainer) if cluster_address(config) == "local" else nullcontext(),
         ):
             interruptible(trainer.fit)  # in a thread: in the main one Ray Train would take SIGINT for itself
     finally:
@@ -238,8 +225,9 @@ def _watch(run: CheckedRun) -> HackingWatch:
     return watch
 
 
-def _train_in_worker(job: dict[str, Any]) -> None:
-    """Ray Train's per-worker function; TRL, and with it vLLM, is imported here and not in the driver."""
-    from blip3o_grpo.rank import train_worker
+def _train_in_worker(given: dict[str, ray.ObjectRef]) -> None:
+    """Ray Train's per-worker function; TRL is imported here and not in the driver."""
+    with gc_paused():
+        from blip3o_grpo.rank import train_worker
 
-    train_worker(job)
+    train_worker(ray.get(given["job"]))

@@ -78,6 +78,34 @@ def own_settings() -> dict[str, Any]:
     return {"worker_maximum_startup_concurrency": 4 * (os.cpu_count() or 1), "worker_niceness": 0}
 
 
+HELPERS = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+"""Callbacks by which Ray Train starts an actor for datasets, of which we give it none, and one that asks the dashboard
+again and again whether the controller lives. See `few_helpers`."""
+NO_WATCHER = ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+"""Variable of Ray Train: no actor that waits for a cloud to take a node back. See `few_helpers`."""
+
+
+@contextmanager
+def few_helpers(trainer: Any) -> Iterator[None]:
+    """`_create_default_callbacks` of a Ray Train trainer, without `HELPERS`, and `NO_WATCHER`: in the block, its `fit`
+    starts three actors less, each of which imports Ray Train and stays.
+
+    For a cluster of our own: it has no dashboard and one node, and it ends with the run, placement groups and all.
+    https://github.com/ray-project/ray/issues/65443, https://github.com/ray-project/ray/pull/63309,
+    https://github.com/ray-project/ray/pull/63807; test_ray_train_starts_without_helpers
+    """
+    create = trainer._create_default_callbacks
+    trainer._create_default_callbacks = lambda: [each for each in create() if type(each).__name__ not in HELPERS]
+    name, off = NO_WATCHER
+    asked = name in os.environ
+    os.environ.setdefault(name, off)
+    try:
+        yield
+    finally:
+        if not asked:
+            del os.environ[name]
+
+
 SESSION = "/ray/session_2026-11-28_21-22-32_942516_1234567/sockets/plasma_store"
 """What Ray adds to RAY_TMPDIR (else TMPDIR, else /tmp) for the longest path of a socket.
 

@@ -1,4 +1,4 @@
-"""A recipe on other numbers of GPUs: the fastest placements in the simulation, in three ways of using them."""
+"""A recipe on other numbers of GPUs: the fastest placements in the simulation, in each way of using them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from scripts.cluster_layout import (
 GB = 1e9
 REPLICAS_OF_A_GPU = 2
 """Of every reward, beside a GPU that has every role."""
-SEPARATE, STALE, IN_TURNS = "separate", "separate, one step off-policy", "every GPU in every role"
+SEPARATE, STALE, SHARED = "separate", "separate, one step off-policy", "every GPU in every role"
+IN_TURNS = "every GPU in every role, its own prompts"
 STEPS = 2
 """Simulated after the warm-up: all are alike."""
 
@@ -99,7 +100,7 @@ class Row:
 
 
 def scale(setting: Setting, num_gpus: int, known: dict[int, dict[str, Footprint]]) -> Iterator[Row]:
-    """The three ways to run on so many GPUs, each the fastest of what is tried.
+    """The ways to run on so many GPUs, each the fastest of what is tried.
 
     Args:
         setting: what is simulated.
@@ -120,14 +121,22 @@ def scale(setting: Setting, num_gpus: int, known: dict[int, dict[str, Footprint]
     found = []
     for one in both:
         check = partial(check_placement, policy_path=policy, known=known)
-        tried = proposals(one, times, num_gpus, check, shared=False)
-        found += [p["cluster"] for p in tried if p["cluster"] not in found]
+        tried = [proposal["cluster"] for proposal in proposals(one, times, num_gpus, check, shared=False)]
+        found += [cluster for cluster in tried if cluster not in found]
     for mode, one in zip((SEPARATE, STALE), both, strict=True):
         rows = [
-            separate(setting, tried, times, shapes, num_gpus, mode)
+            as_placed(setting, tried, times, shapes, num_gpus, mode)
             for cluster in found
             for tried in smaller_calls(with_cluster(one, cluster), setting.fit)
         ]
+        yield min(rows, key=lambda row: row.outcome.step_s)
+    rows = [
+        as_placed(setting, tried, times, shapes, num_gpus, SHARED)
+        for proposal in proposals(config, times, num_gpus, check)
+        if proposal["cluster"]["gpus_per_trainer"] < 1
+        for tried in smaller_calls(with_cluster(config, proposal["cluster"]), setting.fit)
+    ]
+    if rows:  # where the prompts divide over the GPUs, and all roles fit
         yield min(rows, key=lambda row: row.outcome.step_s)
     check_co_located(config, policy, card(setting.card).memory_gb)
     rows = [in_turns(setting, tried, times, shapes, num_gpus) for tried in smaller_calls(config, setting.fit)]
@@ -156,8 +165,8 @@ def halves(number: int) -> list[int]:
     return [number, *halves(number // 2)] if number > 1 else [1]
 
 
-def separate(setting: Setting, config: RunConfig, times: StageTimes, shapes: Shapes, num_gpus: int, mode: str) -> Row:
-    """Each GPU with one role."""
+def as_placed(setting: Setting, config: RunConfig, times: StageTimes, shapes: Shapes, num_gpus: int, mode: str) -> Row:
+    """Workers on GPUs as a run places them."""
     cluster = on_gpus(config, times, shapes, setting.links, setting.decoders_join)
     work = divide(config, setting.images_per_score)
     outcome = Simulation(cluster, work, config.rollout.max_staleness).run(STEPS)
@@ -165,7 +174,10 @@ def separate(setting: Setting, config: RunConfig, times: StageTimes, shapes: Sha
 
 
 def in_turns(setting: Setting, config: RunConfig, times: StageTimes, shapes: Shapes, num_gpus: int) -> Row:
-    """Each GPU in every role; of GPUs over which the prompts do not divide, the largest number over which they do."""
+    """Each GPU in every role for its own prompts only, one role after the other, which no run does yet.
+
+    Of GPUs over which the prompts do not divide, the largest number over which they do.
+    """
     ranks = max(n for n in range(1, num_gpus + 1) if config.rollout.prompts_per_step % n == 0)
     replicas = ranks * REPLICAS_OF_A_GPU
     turns = with_cluster(config, {"trainers": ranks, "samplers": ranks, "decoders": ranks, "rewards": replicas})

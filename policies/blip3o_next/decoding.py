@@ -25,7 +25,6 @@ def prepare_head(
     compile: bool = False,
     channels_last: bool = False,
     vae_slicing: bool = False,
-    vae_tiling: bool = False,
 ) -> BLIP3oNext:
     """Switch on what `configs.decoder.DecoderSection` describes, in place; compilation starts with the first batch."""
     if channels_last:
@@ -33,8 +32,6 @@ def prepare_head(
         policy.vae.to(memory_format=torch.channels_last)
     if vae_slicing:
         policy.vae.enable_slicing()
-    if vae_tiling:
-        policy.vae.enable_tiling()
     if compile:
         policy.sana.compile()
         policy.vae.decoder.compile()

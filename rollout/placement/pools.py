@@ -89,7 +89,7 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
                 config.policy.dtype,
                 device,
                 config.rollout.guidance_scale,
-                config.rollout.decoder.model_dump(),
+                config.rollout.decoder.model_dump(exclude={"vae_tiling"}),
             )
             for i in range(config.cluster.decoders)
         ),

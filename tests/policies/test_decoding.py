@@ -102,19 +102,6 @@ def test_options_change_no_image(model, option):
     assert prepared.state_dict().keys() == model.state_dict().keys()
 
 
-def test_tiling_uses_diffusers_own_tiles_for_large_pictures_only(model):
-    """A picture of one tile is decoded as ever; a larger one tile by tile, which is not the same."""
-    prepared, latents = prepare_head(copy.deepcopy(model), vae_tiling=True), model.noise([1])
-    torch.testing.assert_close(prepared.latents_to_pixels(latents), model.latents_to_pixels(latents), atol=0, rtol=0)
-    ratio, calls = prepared.vae.spatial_compression_ratio, []
-    prepared.vae.enable_tiling(ratio, ratio, ratio, ratio)
-    hook = prepared.vae.decoder.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0].shape[-2:]))
-    tiled = prepared.latents_to_pixels(latents)
-    hook.remove()
-    assert tiled.shape == model.latents_to_pixels(latents).shape
-    assert calls == [(1, 1)] * latents.shape[-1] ** 2
-
-
 @pytest.mark.slow
 @torch.no_grad()
 def test_a_compiled_head_paints_the_same(folder):

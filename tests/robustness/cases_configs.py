@@ -40,6 +40,7 @@ OVERRIDES = [
     ("rollout.temperature=0", "'rollout.temperature' is 0"),
     ("rollout.guidance_scale=0.5", "'rollout.guidance_scale' is 0.5"),
     ("trainer.max_steps=0", "'trainer.max_steps' is 0"),
+    ("rollout.decoder.vae_tiling=true", "0.054 on average, and options may move them by 0.0001 at most"),
     ("trainer.learning_rate=-1e-4", "'trainer.learning_rate' is -0.0001"),
     ("cluster.gpus_per_sampler=2", "'cluster.gpus_per_sampler' is 2"),
     ("cluster.trainers=0", "'cluster.trainers' is 0"),

@@ -14,7 +14,9 @@ from ray._private import ray_constants, services
 from ray._private.authentication import authentication_token_setup
 from ray._private.utils import validate_socket_filepath
 from ray._raylet import raise_sys_exit_with_custom_error_message
-from ray.train import ControllerError, WorkerGroupError
+from ray.train import ControllerError, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal import constants as train_constants
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
 from blip3o_grpo.rollout import ray_seams
@@ -22,11 +24,14 @@ from blip3o_grpo.rollout.ray_seams import (
     CHANGED_BY_RAY,
     DEATHS,
     HEADS,
+    HELPERS,
     NEEDED_TO_JOIN,
+    NO_WATCHER,
     QUIET_TUNE,
     THIS_MACHINE_ONLY,
     contain_exit_actor,
     driver_variables,
+    few_helpers,
     head_processes,
     inner_errors,
     is_alive,
@@ -55,6 +60,18 @@ def test_a_machine_alone_keeps_127_0_0_1(monkeypatch):
     assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == THIS_MACHINE_ONLY
     code = "import sys; from ray._private import ray_constants; sys.exit(ray_constants.ENABLE_RAY_CLUSTER)"
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, THIS_MACHINE_ONLY: "0"}).returncode == 0
+
+
+def test_ray_train_starts_without_helpers(monkeypatch):
+    """The callbacks that start actors are there under these names, and gone in the block, as is the watcher."""
+    monkeypatch.delenv(NO_WATCHER[0], raising=False)
+    trainer = TorchTrainer(print, scaling_config=ScalingConfig(num_workers=1))
+    all_of_them = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
+    with few_helpers(trainer):
+        assert {type(callback).__name__ for callback in trainer._create_default_callbacks()} == all_of_them - {*HELPERS}
+        assert train_constants.get_env_vars_to_propagate()[train_constants.ENABLE_PREEMPTION_WATCHER_ENV_VAR] == "0"
+    assert all_of_them > {*HELPERS}
+    assert NO_WATCHER[0] not in os.environ
 
 
 def test_ray_takes_our_settings():

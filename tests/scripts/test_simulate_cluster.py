@@ -194,7 +194,7 @@ def test_a_grown_batch_keeps_the_images_of_a_gpu():
     assert grown(ocr(), 64, 8).rollout.prompts_per_step == 256
 
 
-def test_the_recipe_is_predicted_in_all_three_ways(tmp_path):
+def test_the_recipe_is_predicted_in_all_ways(tmp_path):
     """Separate pools never beat what their busiest pool needs; one step off-policy is no slower than in step."""
     command = [sys.executable, str(ROOT / "scripts/simulate_cluster.py"), "scale", "blip3o_next_ocr", "--gpus", "8"]
     made = subprocess.run([*command, "--json", str(tmp_path / "rows.json")], capture_output=True, text=True)
@@ -204,12 +204,13 @@ def test_the_recipe_is_predicted_in_all_three_ways(tmp_path):
         "separate",
         "separate, one step off-policy",
         "every GPU in every role",
+        "every GPU in every role, its own prompts",
     ]
-    separate, stale, turns = rows
-    assert stale["step_s"] < separate["step_s"] and turns["step_s"] < separate["step_s"]
+    separate, stale, shared, turns = rows
+    assert stale["step_s"] < separate["step_s"] and turns["step_s"] < shared["step_s"] < separate["step_s"]
     assert all(0 < share <= 1.0001 for row in rows for share in row["busy"].values())
     assert all(row["images_per_s"] == pytest.approx(512 / row["step_s"]) for row in rows)
-    assert made.stdout.count("\n") == 2 + 3
+    assert made.stdout.count("\n") == 2 + 4
 
 
 @pytest.mark.parametrize("gpus", ["eight", "8,2", "8,", "-8"])

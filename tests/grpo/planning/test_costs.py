@@ -16,7 +16,7 @@ from blip3o_grpo.planning.cards import CARDS, SHARE_OF_FLOPS
 from blip3o_grpo.planning.costs import computed_times, forward_operations, operations_per_image, policy_of_shapes
 from blip3o_grpo.planning.plan import make_plan
 from blip3o_grpo.planning.times import StageTimes, predict
-from blip3o_grpo.planning.tune import divisions, proposals
+from blip3o_grpo.planning.tune import divisions, every_role, proposals, with_cluster
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.released import write_configs
 
@@ -120,6 +120,19 @@ def test_reward_replicas_keep_up(ocr):
 def test_every_division_is_tried_that_gives_ranks_equal_shares(ocr, num_gpus, count):
     """32 prompts a step do not divide over 3, 5 or 6 trainer ranks."""
     assert len(list(divisions(ocr, num_gpus))) == count
+
+
+def test_every_gpu_in_every_role_is_tried_where_ranks_get_equal_shares(ocr):
+    """There GPU stages add up while cores read; the step is then all GPU work, evenly spread."""
+    assert every_role(ocr, 1) == every_role(ocr, 3) == []  # 32 prompts do not divide over 3 ranks
+    assert every_role(with_cluster(ocr, {"gpus_per_reward": 0.1}), 8) == []
+    (roles,) = every_role(ocr, 8)
+    best = proposals(ocr, TIMES, 8, lambda config: None)[0]
+    assert best["cluster"].items() >= roles.items() and best["busy_share"] == pytest.approx(1)
+    apart = proposals(ocr, TIMES, 8, lambda config: None, shared=False)
+    assert all(proposal["cluster"]["gpus_per_trainer"] == 1 for proposal in apart)
+    seconds = predict(with_cluster(ocr, best["cluster"]), TIMES)
+    assert seconds["step at best"] == pytest.approx(seconds["sample"] + seconds["decode"] + seconds["train"])
 
 
 def test_nothing_that_fits_is_one_line(ocr):

@@ -124,10 +124,10 @@ def train(config: RunConfig, console: Console | None = None) -> TrainingResult:
     from rich.console import Console
 
     from blip3o_grpo.progress import activity
-    from blip3o_grpo.rollout.workers.gc_pause import gc_paused
+    from blip3o_grpo.rollout.workers.quick_imports import quick_imports
 
     console = console or Console()
-    with activity(console, "loading libraries"), gc_paused():
+    with activity(console, "loading libraries"), quick_imports():
         from blip3o_grpo.driver import train as run_training
 
     return run_training(run, console)

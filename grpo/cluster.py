@@ -34,7 +34,7 @@ from blip3o_grpo.rollout.ray_seams import (
     protect_token,
     temporary_folder,
 )
-from blip3o_grpo.rollout.workers.gc_pause import gc_paused
+from blip3o_grpo.rollout.workers.quick_imports import quick_imports
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.hacking import HackingWatch
 from blip3o_grpo.run.metrics import read_metrics
@@ -227,7 +227,7 @@ def _watch(run: CheckedRun) -> HackingWatch:
 
 def _train_in_worker(given: dict[str, ray.ObjectRef]) -> None:
     """Ray Train's per-worker function; TRL is imported here and not in the driver."""
-    with gc_paused():
+    with quick_imports():
         from blip3o_grpo.rank import train_worker
 
     train_worker(ray.get(given["job"]))

@@ -36,6 +36,7 @@ from blip3o_grpo.progress import Bar, activity, announce, print_notice, print_wa
 from blip3o_grpo.result import TrainingResult
 from blip3o_grpo.rewards.conformance import require_storable
 from blip3o_grpo.rollout import RolloutPipeline
+from blip3o_grpo.rollout.workers.quick_imports import quick_imports
 from blip3o_grpo.run.environment import record_start, versions
 from blip3o_grpo.run.files import read_reward_state
 from blip3o_grpo.run.folder import RunFolder
@@ -63,7 +64,7 @@ def train(run: CheckedRun, console: Console) -> TrainingResult:
         RunStopped: SIGINT, SIGTERM or SIGHUP.
     """
     started = time.perf_counter()
-    with activity(console, f"checking the policy {run.policy_path}"):
+    with activity(console, f"checking the policy {run.policy_path}"), quick_imports():
         check_models(run)
     config = run.config
     for sentence in inert_options(config):

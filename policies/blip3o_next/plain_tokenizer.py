@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,14 @@ class PlainTokenizer:
         self, messages: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:
         """The messages as the model reads them; `tokenize` must be false."""
+        return self._compiled.render(messages=messages, add_generation_prompt=add_generation_prompt, **self._special)
+
+    @cached_property
+    def _compiled(self) -> jinja2.Template:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = _to_json
         environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
-        template = environment.from_string(self._template)
-        return template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self._special)
+        return environment.from_string(self._template)
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

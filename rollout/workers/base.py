@@ -19,7 +19,7 @@ import ray
 from blip3o_grpo.rollout.messages import BOARD, GroupRequest, Snapshot, Work, is_writable, writable
 from blip3o_grpo.rollout.ray_seams import is_sigterm
 from blip3o_grpo.rollout.types import WorkerLostError
-from blip3o_grpo.rollout.workers.gc_pause import gc_paused
+from blip3o_grpo.rollout.workers.quick_imports import quick_imports
 
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 STDERR = 2
@@ -86,7 +86,7 @@ class Worker(ABC):
     def ready(self) -> None:
         """Start unless that was done."""
         if not self._started:
-            with self.busy("start"), gc_paused():  # it imports most of what the worker needs
+            with self.busy("start"), quick_imports():  # it imports most of what the worker needs
                 self.start()
             self._started = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 import psutil
@@ -64,11 +64,15 @@ class ProcessTree:
 
     def spent(self, before: Mapping[psutil.Process, float], after: Mapping[psutil.Process, float]) -> dict[str, float]:
         """CPU seconds by kind between two answers of `cpu_seconds`."""
-        by_pid = {process.pid: process for process in after}
-        spent: dict[str, float] = defaultdict(float)
+        kinds, spent = self.kinds(after), defaultdict(float)
         for process, seconds in after.items():
-            spent[self._kind(process, by_pid)] += seconds - before.get(process, 0.0)
+            spent[kinds[process]] += seconds - before.get(process, 0.0)
         return dict(spent)
+
+    def kinds(self, processes: Iterable[psutil.Process]) -> dict[psutil.Process, str]:
+        """What each of these processes is."""
+        by_pid = {process.pid: process for process in processes}
+        return {process: self._kind(process, by_pid) for process in by_pid.values()}
 
     def _processes(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 
 GIB = 2**30
-GROWTH = 1.02
+GROWTH = 1.05
 """Of the cheap count, from which on the exact one is asked again: the peak may be missed by about this much."""
 
 

@@ -69,11 +69,17 @@ class BLIP3oNextReader(lmms):
         return answers
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """Of each request, the log-probability of its continuation (nats) and whether it is the greedy one."""
+        """Of each request, minus the log-probability of its continuation (nats) and whether it is the greedy one.
+
+        A loss in spite of the name: lmms-eval takes the choice with the smallest number
+        (https://github.com/EvolvingLMMs-Lab/lmms-eval/issues/370).
+        """
         found = []
         for context, target, visuals, number, task, split in (request.args for request in requests):
             words = target if isinstance(target, str) else target(self.task_dict[task][split][number])
-            found += self.reader.loglikelihoods(context, self._see(visuals, task, split, number), [words])
+            codes = self._see(visuals, task, split, number)
+            ((total, greedy),) = self.reader.loglikelihoods(context, codes, [words])
+            found.append((-total, greedy))
         return found
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:

@@ -81,7 +81,9 @@ def make(folder: Path) -> Path:
         eos_token_id=2,
     )
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(LlavaConfig(vision, text, image_token_index=vocabulary["<image>"]))
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_index=vocabulary["<image>"])
+    )
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -1,7 +1,8 @@
 """DPG-Bench's official judge, mPLUG-large, by modelscope's model class. It loads when it is first asked.
 
-modelscope's pipeline for it is left out: it imports fairseq, which fails on Python 3.11. What the pipeline does to image
-and question is done here. The checkpoint holds a pickle and YAML that can run code: load none but the authors' own.
+modelscope's pipeline for it is left out: it imports fairseq, which fails on Python 3.11. What the pipeline does to
+image and question is done here. The checkpoint holds a pickle, and YAML that can run code: load none but the authors'
+own.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import torch
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.policies import PromptEncoder, PromptError
 from blip3o_grpo.rollout.texts import PLAIN_ENGLISH, load_texts
+from blip3o_grpo.training.text_kl import TextKL
 from blip3o_grpo.validate import check_texts
 
 KL = {"weight": 1.0, "texts_per_step": 4}
@@ -59,6 +60,25 @@ def test_with_lora_the_start_is_the_model_without_adapters(make_config, run_toy)
     assert metrics[0]["kl/text"] == pytest.approx(0, abs=1e-7) and metrics[-1]["kl/text"] > 1e-6
     learning = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     assert learning and all(torch.isfinite(parameter).all() for parameter in learning)
+
+
+def test_ranks_share_a_steps_texts_and_their_mean_is_that_of_one(make_config):
+    """Texts of different lengths, and a policy whose words hang on the token before."""
+    texts = [[1 + n % 3, 2, 3, *range(1, n + 1)] for n in range(8)]
+
+    def forward(scale):
+        table = scale * torch.arange(50.0).reshape(10, 5)
+        return lambda ids, mask: table[ids[:, :-1][mask[:, 1:].bool()]].sin().log_softmax(1)
+
+    def of(rank, trainers):
+        config = make_config(cluster={"trainers": trainers}, trainer={"text_kl": KL})
+        return TextKL(config, texts, forward(1.0), rank, torch.device("cpu"))
+
+    for step in (1, 2, 4):
+        alone = of(0, 1).measure(forward(1.3), step)
+        shares = [of(rank, 2).measure(forward(1.3), step) for rank in range(2)]
+        torch.testing.assert_close(sum(shares) / 2, alone)
+    assert alone > 0 and of(0, 1).measure(forward(1.0), 1) == 0
 
 
 def test_the_texts_that_come_along_are_a_few_hundred_and_all_different():

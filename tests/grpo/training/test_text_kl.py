@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from blip3o_grpo.configs import ConfigError
+from blip3o_grpo.planning.footprint import num_references
 from blip3o_grpo.policies import PromptEncoder, PromptError
 from blip3o_grpo.rollout.texts import PLAIN_ENGLISH, load_texts
 from blip3o_grpo.training.text_kl import TextKL
@@ -79,6 +80,20 @@ def test_ranks_share_a_steps_texts_and_their_mean_is_that_of_one(make_config):
         shares = [of(rank, 2).measure(forward(1.3), step) for rank in range(2)]
         torch.testing.assert_close(sum(shares) / 2, alone)
     assert alone > 0 and of(0, 1).measure(forward(1.0), 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "copies"),
+    [
+        ({"beta": 0.1}, 1),
+        ({"beta": 0.1, "text_kl": KL}, 1),
+        ({"beta": 0.0, "text_kl": KL}, 1),
+        ({"beta": 0.1, "sync_ref_model": True, "text_kl": KL}, 2),
+        ({"beta": 0.1, "lora": {"rank": 4}, "text_kl": KL}, 0),
+    ],
+)
+def test_plan_knows_how_many_copies_of_the_start_a_rank_holds(make_config, section, copies):
+    assert num_references(make_config(trainer=section)) == copies
 
 
 def test_the_texts_that_come_along_are_a_few_hundred_and_all_different():

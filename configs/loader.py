@@ -1,9 +1,9 @@
 """YAML file + dotted overrides -> typed configuration; every mistake becomes one sentence that names file and key.
 
-Relative paths written in a file (`prompts.*`, `policy.path`, `images`, `captions`) are resolved against that file's
-folder; `run_dir`, and paths given as overrides, against the working directory, as a shell user expects. The file of a
-reward `module:name` is looked for beside the YAML file, then in the working directory. A
-`policy.path` of the form `ORG/NAME` that is no folder stays as it is: the name of a repository on the hub.
+Relative paths written in a file (`PATH_KEYS`) are resolved against that file's folder; `run_dir`, and paths given as
+overrides, against the working directory, as a shell user expects. The file of a reward `module:name` is looked for
+beside the YAML file, then in the working directory. A `policy.path` of the form `ORG/NAME` that is no folder stays as
+it is: the name of a repository on the hub.
 Left out on purpose: includes, interpolation and environment variables.
 """
 
@@ -32,7 +32,14 @@ DEFAULT_RECIPE = Path(__file__).resolve().parent / "tiny_ocr.yaml"
 MAX_BYTES = 2**20
 """Of a configuration file; far more than anybody writes."""
 MAX_VALUES = 20_000
-PATH_KEYS = (("prompts", "train"), ("prompts", "heldout"), ("policy", "path"), ("images",), ("captions",))
+PATH_KEYS = (
+    ("prompts", "train"),
+    ("prompts", "heldout"),
+    ("policy", "path"),
+    ("trainer", "text_kl", "texts"),
+    ("images",),
+    ("captions",),
+)
 
 Config = TypeVar("Config", bound=BaseModel)
 

@@ -21,6 +21,7 @@ from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.configs.head import HeadSection, check_learning
 from blip3o_grpo.configs.policy import PolicySection
 from blip3o_grpo.configs.section import Section
+from blip3o_grpo.configs.text_kl import check_text_kl
 from blip3o_grpo.configs.training import TrainerSection, whole_batches
 
 
@@ -279,6 +280,7 @@ class RunConfig(Section):
             steps=self.rollout.num_diffusion_steps,
             guidance_scale=self.rollout.guidance_scale,
         )
+        check_text_kl(self.trainer.text_kl, self.learn, self.cluster.trainers)
         check_gold(
             self.guards.gold,
             {reward.name: reward.weight for reward in self.rewards},

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from blip3o_grpo.configs.section import Section
+from blip3o_grpo.configs.text_kl import TextKLSection
 
 NO_CLIP = "bounds ratios softly, by sapo_temperature_pos and sapo_temperature_neg"
 GAMMA = "weighs ratios by vespo_k_pos, vespo_lambda_pos and their likes, and clips none"
@@ -206,6 +207,8 @@ class TrainerSection(Section):
     """None: all weights of the AR part learn."""
     ema: EMASection | None = None
     """None: no average is kept."""
+    text_kl: TextKLSection | None = None
+    """None: nothing holds the text side; `eval --suite text` measures how far it has moved."""
     mismatch_bound: float = Field(default=0.01, gt=0)
     """The run stops when mean |sampling log-prob - training log-prob| of a step exceeds this (nats)."""
 

@@ -12,6 +12,7 @@ from .api import load_study as load_study
 from .api import load_warmstart as load_warmstart
 from .api import make_card as make_card
 from .api import plan as plan
+from .api import read_suite as read_suite
 from .api import rescore as rescore
 from .api import sample as sample
 from .api import train as train
@@ -27,6 +28,7 @@ from .evaluation.benchmark_result import BenchmarkReport as BenchmarkReport
 from .evaluation.suites import SuiteResult as SuiteResult
 from .policies import BLIP3oNext as BLIP3oNext
 from .policies import CheckpointError as CheckpointError
+from .reading.result import ReadingReport as ReadingReport
 from .result import TrainingResult as TrainingResult
 from .rewards import CheckedReward as CheckedReward
 from .rewards import Reward as Reward
@@ -54,6 +56,7 @@ __all__ = [
     "ConfigError",
     "Prompt",
     "PromptError",
+    "ReadingReport",
     "Reward",
     "RewardBase",
     "RewardBatch",
@@ -82,6 +85,7 @@ __all__ = [
     "make_card",
     "plan",
     "policies",
+    "read_suite",
     "rescore",
     "rewards",
     "rollout",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from blip3o_grpo.evaluation.suites import SuiteResult
     from blip3o_grpo.planning.plan import Plan
     from blip3o_grpo.policies import BLIP3oNext
+    from blip3o_grpo.reading.result import ReadingReport
     from blip3o_grpo.result import TrainingResult
     from blip3o_grpo.rollout import Prompt
     from blip3o_grpo.study.ablate import StudyResult
@@ -321,6 +322,44 @@ def benchmark(
         grid=_path(grid),
         results=_path(results),
         overrides=[*overrides, *_changes({"evaluation.images_per_prompt": images})],
+        console=console,
+    )
+
+
+@_plain_errors
+def read_suite(
+    policy: str | Path,
+    suite: str,
+    *,
+    compare: str | Path | None = None,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    limit_seed: int = 0,
+    console: Console | None = None,
+) -> ReadingReport:
+    """Measure a policy on a suite that has it read and draws nothing, with intervals by item.
+
+    Args:
+        policy: as for `evaluate`.
+        suite: `text`, `understanding`, or a plug-in's.
+        compare: a second one; `text` measures the distance from it, by default from the run's starting policy.
+        data: file of texts or questions; default: what comes with the project.
+        limit: only so many of them, drawn at random.
+        limit_seed: of this draw.
+        console: where progress goes; default: nowhere.
+
+    Raises:
+        ConfigError, CheckpointError, PromptError: before any model loads.
+    """
+    from blip3o_grpo.evaluation.benchmark_result import Subset
+    from blip3o_grpo.reading.run import run_reading
+
+    return run_reading(
+        suite,
+        str(policy),
+        compare=None if compare is None else str(compare),
+        data=_path(data),
+        subset=None if limit is None else Subset(limit, limit_seed),
         console=console,
     )
 

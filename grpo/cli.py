@@ -225,9 +225,13 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also save pictures as a PNG grid.")] = None,
     results: Annotated[Path | None, typer.Option(help="Also save a benchmark's own result files and images.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A benchmark's official data: dpg, wise, longtext.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A benchmark's official data, or a suite's texts or questions.")
+    ] = None,
     judge: Annotated[Path | None, typer.Option(help="YAML file with a judge's url, model and version.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="A benchmark's random subset of so many prompts.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="So many prompts, texts or questions, drawn at random.")
+    ] = None,
     limit_seed: Annotated[int | None, typer.Option(help="Of --limit; default: 0.")] = None,
     suite_option: Annotated[
         list[str] | None, typer.Option(help="A benchmark's option, NAME=VALUE; repeatable.")
@@ -236,7 +240,7 @@ def evaluate(
 ) -> None:
     """Measure a policy, or two, on held-out prompts, with the seeds and settings that training uses."""
     from blip3o_grpo import api
-    from blip3o_grpo.evaluation.benchmark_options import is_benchmark, read_options, refuse_options
+    from blip3o_grpo.evaluation.benchmark_options import is_benchmark, is_reading, read_options, refuse_options
     from blip3o_grpo.evaluation.tables import suite_tables
 
     only_benchmarks = {
@@ -246,9 +250,30 @@ def evaluate(
         "--limit-seed": limit_seed,
         "--suite-option": suite_option,
     }
+    of_prompts = {"--prompts": prompts, "--num-prompts": num_prompts}
+    if suite is not None and is_reading(suite):
+        of_images = {"--config": config, "--images": images, "--temperature": temperature, "--top-p": top_p}
+        of_images |= {"--top-k": top_k, "--out": out, "--results": results, "--judge": judge, "--set": overrides}
+        not_theirs = {**of_prompts, **of_images, "--suite-option": suite_option}
+        refuse_options(not_theirs, f"suite {suite!r} draws no images; it takes --data, --limit and --compare")
+        read = api.read_suite(
+            policy,
+            suite,
+            compare=compare,
+            data=data,
+            limit=limit,
+            limit_seed=limit_seed or 0,
+            console=Console(stderr=True) if as_json else console,
+        )
+        from blip3o_grpo.reading.tables import reading_json, reading_table
+
+        if as_json:
+            typer.echo(json.dumps(reading_json(read)))
+        else:
+            console.print(reading_table(read))
+        return
     if suite is not None and is_benchmark(suite):
-        not_theirs = {"--prompts": prompts, "--num-prompts": num_prompts}
-        refuse_options(not_theirs, f"suite {suite!r} has prompts of its own; it takes --data and --limit")
+        refuse_options(of_prompts, f"suite {suite!r} has prompts of its own; it takes --data and --limit")
         draws = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
         changes = [f"evaluation.{name}={value}" for name, value in draws.items() if value is not None]
         report = api.benchmark(

@@ -21,9 +21,10 @@ from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.evaluation.callback import GridTracker, HeldoutCallback
 from blip3o_grpo.evaluation.gold_watch import GoldWatch
 from blip3o_grpo.evaluation.statistics import reward_metrics
-from blip3o_grpo.policies import BLIP3oNext, resolve_policy_path
+from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.prefill import completion_hidden_states
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, RolloutRecorder
+from blip3o_grpo.rollout.texts import encode_texts, load_texts, text_file
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import hold
 from blip3o_grpo.run.stopping import StopRequested
@@ -155,6 +156,7 @@ def run_training(
             {reward.name: reward.weight for reward in config.rewards},
             all_images=config.rollout.record_images == "all",
         ),
+        texts=replayed_texts(config, policy.prompts),
         summarise=reward_metrics,
         head=partial(learning_head, policy, path, config) if "head" in config.learn else None,
         callbacks=[MetricsFile(folder.metrics), *([ProgressReporter(queue)] if queue is not None else [])],
@@ -206,6 +208,12 @@ def run_training(
                 finish(config.report_to)
             trainer.wait_for_records()
     return trainer
+
+
+def replayed_texts(config: RunConfig, encoder: PromptEncoder) -> list[list[int]]:
+    """Token ids of the texts of `trainer.text_kl`; none without it."""
+    section = config.trainer.text_kl
+    return encode_texts(load_texts(section.texts), encoder, str(text_file(section.texts))) if section else []
 
 
 def learning_head(policy: BLIP3oNext, path: Path, config: RunConfig, accelerator: Accelerator) -> HeadLearner:

@@ -27,6 +27,7 @@ from blip3o_grpo.planning.pictures import check_pictures
 from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError, check_headers
 from blip3o_grpo.rewards import RewardError, RewardSpec, declared, find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
+from blip3o_grpo.rollout.texts import encode_texts, load_texts, text_file
 from blip3o_grpo.rollout.weights.path import check_builds
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.terminal import show
@@ -92,10 +93,33 @@ def check_inputs(config: RunConfig) -> CheckedRun:
             f"{config.prompts.train}: {len(train)} prompts cannot fill a step of "
             f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
         )
+    check_texts(config, encoder)
     check_reference(config, heldout)
     check_gold_prompts(config, heldout)
     check_pictures(config, policy_path, heldout)
     return CheckedRun(config, folder, policy_path, train, heldout)
+
+
+def check_texts(config: RunConfig, encoder: PromptEncoder) -> None:
+    """The texts of `trainer.text_kl` can be read, by the policy too, and fill a step.
+
+    Raises:
+        PromptError: a text or their file.
+        ConfigError: there are too few.
+    """
+    section = config.trainer.text_kl
+    if section is None:
+        return
+    try:
+        texts = load_texts(section.texts)
+    except PromptError as error:
+        raise PromptError(f"trainer.text_kl.texts: {error}") from None
+    encode_texts(texts, encoder, str(text_file(section.texts)))
+    if len(texts) < section.texts_per_step:
+        raise ConfigError(
+            f"trainer.text_kl.texts_per_step={section.texts_per_step}: {text_file(section.texts)} holds {len(texts)} "
+            f"texts; give {len(texts) // config.cluster.trainers * config.cluster.trainers} or less"
+        )
 
 
 def check_reference(config: RunConfig, heldout: Sequence[Prompt]) -> None:

@@ -1,4 +1,6 @@
-"""Suites: what `blip3o-grpo eval` can measure. Each is declared beside its reward and found by name.
+"""Suites: what `blip3o-grpo eval` can measure. Each is declared beside what computes it and found by name.
+
+A `Suite` scores images that a policy draws, by a reward; a `ReadingSuite` has it read, and draws nothing.
 
 The entry-point group `blip3o_grpo.suites` of all installed packages names them, so that a plug-in may bring its own.
 """
@@ -76,6 +78,59 @@ class Suite:
     """Its official data and table, where it has any; None: it measures on prompts of the settings."""
 
 
+@dataclass(frozen=True)
+class Measure:
+    """One number of a reading suite, with what every item contributes to it."""
+
+    name: str
+    """In results and cards."""
+    title: str
+    lower_is_better: bool = False
+    margin: float = 0.05
+    """Smallest loss that matters on a card, unless its user says otherwise."""
+    at_start: float | None = None
+    """Of a starting policy, where that is known without measuring it: its distance to itself. Such a measure needs a
+    starting policy to be taken of another one."""
+    also: tuple[str, Callable[[float], float]] | None = None
+    """Title of a number that grows with this one and says the same, and how: perplexity, by `math.exp`."""
+
+
+@dataclass(frozen=True)
+class ReadingData:
+    """What a reading suite reads."""
+
+    file: Path
+    items: Mapping[str, Any]
+    """Id to what `measure` takes, in the file's order."""
+    digest: str
+    """SHA-256 of the files that were read."""
+    notes: tuple[str, ...] = ()
+    """Lines below the table."""
+
+
+@dataclass(frozen=True)
+class ReadingSuite:
+    """Something to measure of a policy that reads."""
+
+    set_name: str
+    """What its items are called on a card: `texts`."""
+    measures: tuple[Measure, ...]
+    read: Callable[[Path | None], ReadingData]
+    """The data at the path that the user gave (None: what the project ships).
+
+    Raises ConfigError in one line for whatever is wrong with them."""
+    check: Callable[[Path, ReadingData], None]
+    """Whether the policy in a folder can read the data, before any model loads.
+
+    Raises CheckpointError or ConfigError in one line where it cannot."""
+    measure: Callable[
+        [Path, Path | None, Mapping[str, Any], Callable[[int], None]], Mapping[str, Mapping[str, tuple[float, float]]]
+    ]
+    """Of a policy's folder, a starting policy's folder or None, and items: measure to item id to its part and its
+    whole. The number is the sum of parts by the sum of wholes. The last argument is called with the number of items
+    that are done."""
+
+
 @cache
 def available_suites() -> Mapping[str, EntryPoint]:
     """Registered suites by name, nothing imported."""
@@ -83,7 +138,20 @@ def available_suites() -> Mapping[str, EntryPoint]:
 
 
 def find_suite(name: str) -> Suite:
-    """A registered suite.
+    """A registered suite that scores images.
+
+    Raises:
+        ConfigError: unknown name, with the nearest known one; or a suite that draws none.
+        RewardError: what is registered is no suite.
+    """
+    suite = find_any_suite(name)
+    if isinstance(suite, ReadingSuite):
+        raise ConfigError(f"suite {name!r} draws no images; measure it with blip3o_grpo.read_suite")
+    return suite
+
+
+def find_any_suite(name: str) -> Suite | ReadingSuite:
+    """A registered suite of either kind.
 
     Raises:
         ConfigError: unknown name, with the nearest known one.
@@ -95,6 +163,6 @@ def find_suite(name: str) -> Suite:
         hint = f"did you mean {near[0]!r}?" if near else f"known suites: {', '.join(known)}"
         raise ConfigError(f"unknown suite {name!r}; {hint}")
     suite = known[name].load()
-    if not isinstance(suite, Suite):
-        raise RewardError(f"suite {name!r}: {known[name].value} is no Suite")
+    if not isinstance(suite, Suite | ReadingSuite):
+        raise RewardError(f"suite {name!r}: {known[name].value} is no Suite and no ReadingSuite")
     return suite

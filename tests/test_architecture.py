@@ -24,9 +24,10 @@ MAY_IMPORT = {
 }
 NOT_BELOW = {
     # What happens inside a step knows nothing of whoever runs it, evaluates it or reports it.
-    "grpo/run": ("training", "evaluation", "warmstart", "report", "card", "study", "planning"),
-    "grpo/training": ("evaluation", "warmstart", "report", "card", "study", "planning"),
-    "grpo/evaluation": ("report", "card"),
+    "grpo/run": ("training", "evaluation", "reading", "warmstart", "report", "card", "study", "planning"),
+    "grpo/training": ("evaluation", "reading", "warmstart", "report", "card", "study", "planning"),
+    "grpo/evaluation": ("reading", "report", "card"),
+    "grpo/reading": ("training", "report", "card"),
     "grpo/evaluation/heldout.py": ("training",),
     # Records and seeds know nothing of the workers that pass them on.
     "rollout/types.py": ("rollout",),

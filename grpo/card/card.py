@@ -55,7 +55,7 @@ def _consistent(card: Card) -> Card:
     if len(set(names)) < len(names):
         raise ValueError("'rows' holds a row twice")
     for row in card.rows:
-        if row.verdict != judge(row.change, row.margin, row.weight):
+        if row.verdict != judge(row.change, row.margin, row.weight, row.lower_is_better):
             raise ValueError(f"row {row.name!r}: {row.verdict!r} does not follow from its interval and margin")
     return card
 

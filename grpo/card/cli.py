@@ -66,7 +66,7 @@ def card(
         for row in found.rows:
             shown = (in_words(row.before), in_words(row.after), in_words(row.change, "+.3f"), f"{row.margin:g}")
             table.add_row(plain(row.name), *shown, Text(row.verdict, COLOURS[row.verdict]))
-        table.caption = "In brackets: 95 % interval over n prompts; of the change, paired by prompt."
+        table.caption = "In brackets: 95 % interval over n prompts, texts or questions; of the change, paired by them."
         console.print(table)
         for sentence in found.left_out:
             show(console, f"not measured: {sentence}")

@@ -13,6 +13,7 @@ from blip3o_grpo.card.measures import Table, make_rows, measure_groups
 from blip3o_grpo.card.model_card import write_model_card
 from blip3o_grpo.card.page import PICTURES, write_card
 from blip3o_grpo.card.plan import HELDOUT, CardPlan, Request, plan_card
+from blip3o_grpo.card.reading import read_tables
 from blip3o_grpo.evaluation.heldout import Evaluation, save_images
 from blip3o_grpo.evaluation.suites import check_model, measure
 from blip3o_grpo.progress import activity
@@ -72,13 +73,15 @@ def find_card(plan: CardPlan, console: Console | None = None) -> Card:
             for name, path in zip(PICTURES, (plan.start, plan.trained), strict=True)
         ]
     weights = {reward.name: reward.weight for reward in plan.config.rewards}
+    rows = make_rows(*tables, plan.sets, weights, plan.margins)
+    rows += make_rows(*read_tables(plan, console), {}, plan.margins, plan.lower)
     return Card(
         run=str(plan.run.path),
         start=plan.own.policy.path,
         steps=after.step,
         heldout=plan.config.prompts.heldout,
         images_per_prompt=plan.config.evaluation.images_per_prompt,
-        rows=make_rows(*tables, plan.sets, weights, plan.margins),
+        rows=rows,
         left_out=plan.left_out,
         request=plan.request,
         policies={"start": weights_digest(plan.start), "trained": weights_digest(plan.trained)},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -41,6 +41,7 @@ def make_rows(
     sets: Mapping[str, Sequence[str]],
     weights: Mapping[str, float],
     margins: Mapping[str, float],
+    lower: Collection[str] = (),
 ) -> list[Row]:
     """One row for each measure on each set of prompts, on the prompts that both policies have a value for.
 
@@ -50,6 +51,7 @@ def make_rows(
         sets: name to ids of prompts.
         weights: of what the run trained on.
         margins: by measure; `MARGIN` for others.
+        lower: measures of which less is better.
     """
     rows = []
     for prompts, ids in sets.items():
@@ -63,6 +65,6 @@ def make_rows(
             margin = margins.get(name, MARGIN)
             first, second = (estimate(list(values)) for values in zip(*known, strict=True))
             weight = weights.get(name, 0.0)
-            verdict = judge(change, margin, weight)
-            rows.append(Row(prompts, name, weight, first, second, change, margin, verdict))
+            verdict = judge(change, margin, weight, name in lower)
+            rows.append(Row(prompts, name, weight, first, second, change, margin, verdict, name in lower))
     return rows

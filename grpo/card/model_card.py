@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from blip3o_grpo.card.card import Card
 from blip3o_grpo.card.measures import DIVERSITY
+from blip3o_grpo.card.plan import HELDOUT, REWORDED
 from blip3o_grpo.card.verdicts import MEANINGS, Row, summary
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import write_atomically
@@ -72,7 +73,7 @@ def model_card(card: Card, config: RunConfig) -> str:
         "## What training changed",
         "",
         f"{summary(card.rows)}. Both policies drew {card.images_per_prompt} images of each prompt, with the same seeds "
-        "and noise; in brackets the 95 % interval over n prompts, of a change paired by prompt.",
+        "and noise; in brackets the 95 % interval over n prompts, texts or questions, of a change paired by them.",
         "",
         "| measure | trained on | start | trained | change | margin | verdict |",
         "|---|---|---|---|---|---|---|",
@@ -117,6 +118,8 @@ def _line(row: Row) -> str:
     weight = f"× {row.weight:g}" if row.weight else "no"
     cells = [row.name, weight, str(row.before), str(row.after)]
     change = f"{row.change.mean:+.3f} ({row.change.interval_and_n('+.3f')})"
+    if row.lower_is_better:
+        cells[0] += " (less is better)"
     return f"| {' | '.join([*cells, change, f'{row.margin:g}', f'**{row.verdict}**'])} |"
 
 
@@ -125,10 +128,11 @@ def _left_out(sentences: Sequence[str]) -> list[str]:
 
 
 def _result(row: Row, heldout: str) -> EvalResult:
+    drawn = row.prompts in (HELDOUT, REWORDED)
     return EvalResult(
-        task_type="text-to-image",
-        dataset_type="prompts",
-        dataset_name=heldout,
+        task_type="text-to-image" if drawn else "image-text-to-text",
+        dataset_type="prompts" if drawn else row.prompts,
+        dataset_name=heldout if drawn else f"blip3o-grpo's {row.prompts}",
         dataset_config=row.prompts,
         metric_type=row.measure,
         metric_name="diversity of the images of a prompt" if row.measure == DIVERSITY else row.measure,

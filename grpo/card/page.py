@@ -7,6 +7,7 @@ from typing import Any
 
 from blip3o_grpo.card.card import Card
 from blip3o_grpo.card.model_card import repeat_command
+from blip3o_grpo.card.plan import HELDOUT, REWORDED
 from blip3o_grpo.card.verdicts import MEANINGS, Row, summary
 from blip3o_grpo.report.page import checkout_line, command_line, describe_starts, write_page
 from blip3o_grpo.report.pictures import MAX_IMAGES, MAX_PROMPTS, Album, heldout_pictures
@@ -40,7 +41,8 @@ def gather(card: Card, out: Path) -> dict[str, Any]:
     album = Album(sum(min(len(line["images"]), MAX_IMAGES) for side in sides for line in side[:MAX_PROMPTS]))
     sets: dict[str, list[Row]] = {}
     for row in card.rows:
-        sets.setdefault(row.prompts, []).append(row)
+        title = f"{row.prompts} prompts" if row.prompts in (HELDOUT, REWORDED) else row.prompts
+        sets.setdefault(title, []).append(row)
     starts = read_starts(folder.environment, problems)
     commands = [
         checkout_line(starts),

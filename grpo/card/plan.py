@@ -12,9 +12,9 @@ from blip3o_grpo.card.rewording import reword
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunConfig, load_run_config
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.evaluation.suites import check_policy, measuring_config, suite_reward
-from blip3o_grpo.policies import PromptEncoder
+from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError
 from blip3o_grpo.rewards import RewardError
-from blip3o_grpo.rewards.suites import available_suites, find_suite
+from blip3o_grpo.rewards.suites import ReadingData, ReadingSuite, available_suites, find_any_suite
 from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.run.folder import RunFolder, policy_folder
 from blip3o_grpo.run.locks import is_held
@@ -51,11 +51,18 @@ class CardPlan:
     prompts: list[Prompt]
     sets: dict[str, list[str]]
     """Name to ids of prompts."""
+    reading: dict[str, tuple[ReadingSuite, ReadingData]]
+    """Suites in which the policies read, with what they read."""
     margins: dict[str, float]
     """By measure; the default for others."""
     left_out: list[str]
     """What is not measured, and why, in sentences."""
     request: Request
+
+    @property
+    def lower(self) -> set[str]:
+        """Measures of which less is better."""
+        return {each.name for suite, _ in self.reading.values() for each in suite.measures if each.lower_is_better}
 
 
 def plan_card(run: str | Path, request: Request) -> CardPlan:
@@ -81,6 +88,7 @@ def plan_card(run: str | Path, request: Request) -> CardPlan:
     base = measuring_config("card", [str(folder.path)], folder.config, DEFAULT_RECIPE, None, overrides)
     heldout = load_prompts(base.prompts.heldout)[: base.evaluation.num_prompts]
     suites, left_out = _suites(request.suites, base, heldout)
+    reading = _reading(request.suites, (start, trained), left_out)
     reworded = reword(heldout, PromptEncoder.from_pretrained(trained, plain=True))
     if len(reworded) < len(heldout):
         left_out.append(f"{len(heldout) - len(reworded)} reworded prompts: they do not fit the policy's context")
@@ -94,12 +102,14 @@ def plan_card(run: str | Path, request: Request) -> CardPlan:
             "evaluation": base.evaluation.model_copy(update={"num_prompts": len(prompts)}),
         }
     )
-    margins = read_margins(request.margins or (), [*(reward.name for reward in config.rewards), DIVERSITY])
+    of_reading = {each.name: each.margin for suite, _ in reading.values() for each in suite.measures}
+    measures = [*(reward.name for reward in config.rewards), DIVERSITY, *of_reading]
+    margins = of_reading | read_margins(request.margins or (), measures)
     check_rewards(config)
     for name in (start, trained):
         check_policy(str(name), prompts, config)
     sets = {name: [p.id for p in found] for name, found in ((HELDOUT, heldout), (REWORDED, reworded)) if found}
-    return CardPlan(folder, own, config, start, trained, prompts, sets, margins, left_out, request)
+    return CardPlan(folder, own, config, start, trained, prompts, sets, reading, margins, left_out, request)
 
 
 def _suites(
@@ -108,7 +118,9 @@ def _suites(
     """Rewards of suites that the run does not have itself, by the names `suite_NAME`; and what is not measured."""
     found, left_out = [], []
     for name in dict.fromkeys(available_suites() if names is None else names):
-        suite = find_suite(name)
+        suite = find_any_suite(name)
+        if isinstance(suite, ReadingSuite):
+            continue
         if suite.benchmark is not None:
             reason = f"suite {name}: official data and a judge; measure it with blip3o-grpo eval RUN --suite {name}"
         else:
@@ -124,6 +136,32 @@ def _suites(
         else:
             raise ConfigError(f"--suites: {reason}")
     return found, left_out
+
+
+def _reading(
+    names: Sequence[str] | None, policies: Sequence[Path], left_out: list[str]
+) -> dict[str, tuple[ReadingSuite, ReadingData]]:
+    """Suites in which both policies can read what comes along; what cannot be read is added to `left_out`.
+
+    Raises:
+        ConfigError: a suite that was asked for cannot be measured.
+    """
+    found = {}
+    for name in dict.fromkeys(available_suites() if names is None else names):
+        suite = find_any_suite(name)
+        if not isinstance(suite, ReadingSuite):
+            continue
+        try:
+            data = suite.read(None)
+            for policy in policies:
+                suite.check(policy, data)
+        except (ConfigError, CheckpointError, PromptError) as error:
+            if names is not None:
+                raise ConfigError(f"--suites: suite {name}: {error}") from None
+            left_out.append(f"suite {name}: {error}")
+            continue
+        found[name] = (suite, data)
+    return found
 
 
 def _unusable(name: str, section: RewardSection, prompts: Sequence[Prompt], needs: str) -> str | None:

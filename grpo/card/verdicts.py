@@ -29,16 +29,18 @@ class Row:
     prompts: str
     """Name of the set of prompts."""
     measure: str
-    """Name of the reward, or `image/diversity`."""
+    """Name of the reward, `image/diversity`, or what a suite that reads measures."""
     weight: float
     """With which the run trained on it; 0: it did not."""
     before: Estimate
     after: Estimate
     change: Estimate
-    """Paired by prompt."""
+    """Paired by prompt, text or question."""
     margin: float
     """Smallest fall that matters, in units of the measure."""
     verdict: Verdict
+    lower_is_better: bool = False
+    """Of the measure itself, whatever its weight says."""
 
     @property
     def name(self) -> str:
@@ -46,17 +48,18 @@ class Row:
         return f"{self.prompts}/{self.measure}"
 
 
-def judge(change: Estimate, margin: float, weight: float = 0.0) -> Verdict:
+def judge(change: Estimate, margin: float, weight: float = 0.0, lower_is_better: bool = False) -> Verdict:
     """The verdict about a change of a measure.
 
     Args:
         change: with its interval.
         margin: above 0.
         weight: with which the run trained on it: below 0, less is better; else more is.
+        lower_is_better: turns that round.
     """
     if change.low is None or change.high is None:
         return "cannot tell"
-    low, high = (change.low, change.high) if weight >= 0 else (-change.high, -change.low)
+    low, high = (change.low, change.high) if (weight >= 0) != lower_is_better else (-change.high, -change.low)
     if low > 0:
         return "better"
     if low > -margin:

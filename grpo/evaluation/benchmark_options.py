@@ -6,12 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blip3o_grpo.configs import ConfigError
-from blip3o_grpo.rewards.suites import find_suite
+from blip3o_grpo.rewards.suites import ReadingSuite, find_any_suite
+
+
+def is_reading(suite: str) -> bool:
+    """Whether a suite has the policy read; raises as `find_any_suite`."""
+    return isinstance(find_any_suite(suite), ReadingSuite)
 
 
 def is_benchmark(suite: str) -> bool:
-    """Whether a suite has official data; raises as `find_suite`."""
-    return find_suite(suite).benchmark is not None
+    """Whether a suite has official data for images; raises as `find_any_suite`."""
+    found = find_any_suite(suite)
+    return not isinstance(found, ReadingSuite) and found.benchmark is not None
 
 
 def refuse_options(given: Mapping[str, Any], why: str) -> None:

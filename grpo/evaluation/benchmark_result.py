@@ -9,16 +9,17 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.evaluation.statistics import Estimate, clip, estimate
-from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt, Column
+from blip3o_grpo.rewards.benchmarks import Column
 from blip3o_grpo.rewards.judge.usage import Usage
 from blip3o_grpo.run.files import read_object
 
+Item = TypeVar("Item")
 SUFFIX = ".json"
 """Of a saved result."""
 
@@ -156,8 +157,8 @@ def check_comparable(first: BenchmarkResult, second: BenchmarkResult) -> None:
         raise ConfigError(f"{both}: {first.images_per_prompt} and {second.images_per_prompt} images a prompt")
 
 
-def draw_subset(prompts: Sequence[BenchmarkPrompt], subset: Subset | None) -> list[BenchmarkPrompt]:
-    """So many prompts at random, in their order; the same seed draws the same.
+def draw_subset(prompts: Sequence[Item], subset: Subset | None, unit: str = "prompts") -> list[Item]:
+    """So many prompts, or other `unit`, at random, in their order; the same seed draws the same.
 
     Raises:
         ConfigError: more than there are.
@@ -165,7 +166,7 @@ def draw_subset(prompts: Sequence[BenchmarkPrompt], subset: Subset | None) -> li
     if subset is None:
         return list(prompts)
     if subset.limit > len(prompts):
-        raise ConfigError(f"--limit {subset.limit}: the data hold {len(prompts)} prompts")
+        raise ConfigError(f"--limit {subset.limit}: the data hold {len(prompts)} {unit}")
     kept = sorted(random.Random(subset.seed).sample(range(len(prompts)), subset.limit))
     return [prompts[index] for index in kept]
 

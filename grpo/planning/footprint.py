@@ -96,7 +96,7 @@ def trainer_footprint(config: RunConfig, policy: BLIP3oNext, length: int) -> Foo
         "gradients": learning * (weight if deepspeed else FLOAT) // (ranks if stage >= 2 else 1),
         "buckets of DDP": learning * FLOAT if isinstance(sharing, DDPSection) and ranks > 1 else 0,
         "Adam": learning * adam // (ranks if stage >= 1 else 1),
-        "reference": 0 if section.lora or not section.beta else numel * weight // (ranks if stage == 3 else 1),
+        "reference": num_references(config) * numel * weight // (ranks if stage == 3 else 1),
         "average": learning * FLOAT // (ranks if stage == 3 else 1) if section.ema else 0,
         "working copy in bfloat16": numel * BFLOAT if low and weight == FLOAT and stage < 3 else 0,
         "gathered layer and head": largest_unit(policy) * compute if stage == 3 else 0,
@@ -111,6 +111,15 @@ def trainer_footprint(config: RunConfig, policy: BLIP3oNext, length: int) -> Foo
     items = {name: size for name, size in items.items() if size}
     passing = ("working copy in bfloat16", "activations", "logits of a chunk")
     return Footprint(items, "CUDA's context, fragmentation", passing)
+
+
+def num_references(config: RunConfig) -> int:
+    """Frozen copies of the AR part on a rank: of the KL term, and of `text_kl` where it cannot share that one."""
+    section = config.trainer
+    if section.lora:
+        return 0
+    apart = section.text_kl and (section.sync_ref_model or not section.beta)
+    return bool(section.beta) + bool(apart)
 
 
 def head_footprint(config: RunConfig, policy: BLIP3oNext) -> dict[str, int]:

@@ -42,6 +42,7 @@ from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import storage_errors
 from blip3o_grpo.configs.training import DDPSection, DeepSpeedSection
 from blip3o_grpo.policies import ImageTokens, PromptEncoder, image_logprobs
+from blip3o_grpo.policies.blip3o_next.text import text_logprobs
 from blip3o_grpo.rollout import Prompt, RolloutBatch
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
 from blip3o_grpo.run.metrics import rename
@@ -70,6 +71,8 @@ from blip3o_grpo.training.reference import MovingReference
 from blip3o_grpo.training.rows import columns, masked_row, reward_column
 from blip3o_grpo.training.schedule import prompt_schedule
 from blip3o_grpo.training.step_metrics import StepClock, batch_metrics, prompt_means
+from blip3o_grpo.training.text_kl import METRIC as TEXT_KL
+from blip3o_grpo.training.text_kl import TextForward, TextKL
 from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer
 
 if TYPE_CHECKING:
@@ -92,6 +95,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         prompts: training prompts; `prompt_schedule` says which batch sees which.
         pipeline: anything with `collect` and `sync_weights` of `rollout.RolloutPipeline`.
         recorder: keeps each group's best and worst image, of all ranks.
+        texts: token ids of what `trainer.text_kl` replays.
         head: the diffusion head, where it learns.
         summarise: makes metrics of a step's rewards, prompt by prompt (`step_metrics.prompt_means`).
     """
@@ -107,6 +111,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         prompts: Sequence[Prompt],
         pipeline: RolloutPipeline,
         recorder: RolloutRecorder | None = None,
+        texts: Sequence[Sequence[int]] = (),
         head: Callable[[Accelerator], HeadLearner] | None = None,
         summarise: Callable[[Sequence[Mapping[str, float]]], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
@@ -132,6 +137,9 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self.learns_tokens = "tokens" in config.learn
         beta = section.beta if self.learns_tokens else 0.0
         reference = copy.deepcopy(ar) if beta and not section.lora else None
+        start = None  # of `text_kl`, where it is not the reference: a reference may move
+        if section.text_kl and not section.lora and (reference is None or section.sync_ref_model):
+            start = copy.deepcopy(ar)
         self.averaged = AveragedWeights(section.ema.decay, self.folder.checkpoints) if section.ema else None
         self.ahead = Ahead(args.process_index)
         self.stale = False  # whether the step's rollouts are of older weights than its own
@@ -154,12 +162,14 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             ],
         )
         self.remove_callback(PrinterCallback)
-        self.model.forward = self._image_forward(ar)  # with LoRA, `ar` holds the adapters
-        if reference is not None:
-            reference.requires_grad_(False).eval()
-            reference.forward = self._image_forward(reference)
-            reference = prepare_reference(reference, self.accelerator, config)
+        self.model.forward = self._forward(ar)  # with LoRA, `ar` holds the adapters
+        reference, start = self._frozen(reference), self._frozen(start)
         self.set_reference(beta, reference)
+        self.text_kl: TextKL | None = None
+        if section.text_kl:
+            forward = self._start_forward(start or reference)
+            rank = self.accelerator.process_index
+            self.text_kl = TextKL(config, texts, forward, rank, self.accelerator.device)
         self.head = head(self.accelerator) if head else None
         self._published_tokens = False
         self.moving: MovingReference | None = None
@@ -168,8 +178,27 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             self.moving = MovingReference(reference, alpha, every, self.folder.checkpoints)
             self.add_callback(self.moving)
 
-    def _image_forward(self, ar: Qwen3ForCausalLM) -> Callable:
-        """Forward of a model that is asked for nothing but image-token log-probs (and their entropy).
+    def _frozen(self, policy: Qwen3ForCausalLM | None) -> torch.nn.Module | None:
+        """A copy of the starting policy, ready to be asked as the one that learns."""
+        if policy is None:
+            return None
+        policy.requires_grad_(False).eval()
+        policy.forward = self._forward(policy)
+        return prepare_reference(policy, self.accelerator, self.run)
+
+    def _start_forward(self, start: torch.nn.Module | None) -> TextForward:
+        """The starting policy's words on texts; None: it is the model without its adapters."""
+
+        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            adapters = self.accelerator.unwrap_model(self.model).disable_adapter() if start is None else nullcontext()
+            with adapters, self.accelerator.autocast():
+                return (self.model if start is None else start)(ids, mask, texts=True)
+
+        return forward
+
+    def _forward(self, ar: Qwen3ForCausalLM) -> Callable:
+        """Forward of a model that is asked for nothing but image-token log-probs (and their entropy), or for those of
+        plain texts.
 
         It replaces the model's own, so that calls still go through the wrapped module, and DDP sees them.
         """
@@ -178,7 +207,11 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         # Checkpointing keeps no keys and values; sharded weights are gathered once a forward pass, not once a call.
         share = isinstance(section.parallel, DDPSection) and not section.gradient_checkpointing
 
-        def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor, entropy: bool = False) -> tuple:
+        def forward(
+            input_ids: torch.Tensor, attention_mask: torch.Tensor, entropy: bool = False, texts: bool = False
+        ) -> tuple | torch.Tensor:
+            if texts:
+                return text_logprobs(ar, input_ids, attention_mask, self.action_space)
             return image_logprobs(
                 ar, input_ids, attention_mask, self.action_space, self.temperature, entropy, share_prompts=share
             )
@@ -389,6 +422,20 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             loss = torch.zeros((), device=self.accelerator.device)
         self.guards.losses.append(loss)
         return loss
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """TRL's loss of one micro-batch, and in that of a step's last one the term of `trainer.text_kl`."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.text_kl is None or not self.accelerator.sync_gradients:
+            return loss
+
+        def policy(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            with self.accelerator.autocast():
+                return model(ids, mask, texts=True)
+
+        term = self.text_kl.measure(policy, self.step)
+        self.add_metrics({TEXT_KL: self.accelerator.reduce(term.detach(), reduction="mean").item()})
+        return loss + self.text_kl.weight * term
 
     def see_gradient_norm(self, norm: Any) -> None:
         """Have the guards know the gradient norm before the optimiser runs."""

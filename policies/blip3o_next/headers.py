@@ -46,6 +46,14 @@ def check_headers(path: str | Path) -> Path:
     return folder
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a checkpoint can make tokens of pictures: it holds VQ-SigLIP2, or its `mm_vision_tower` names a file that
+    is there (`ta_tok.py`)."""
+    name = read_config(folder).get("mm_vision_tower")
+    named = isinstance(name, str) and bool(name) and (folder / name).is_file()
+    return named or bool(Weights(folder).names("vision"))
+
+
 def image_side(folder: Path) -> int:
     """Side of the square pictures in px, of a checkpoint whose headers were checked."""
     configs = read_diffusion_configs(diffusion_folder(folder, read_config(folder)["diffusion_name_or_path"]))

@@ -123,9 +123,8 @@ class PromptEncoder:
             raise PromptError("a prompt is empty")
         if character := unusable_character(prompt):
             raise PromptError(f"prompt {prompt[:60]!r} holds the character {character}, which is no text")
-        for word in _TOKEN.findall(prompt):
-            if word in self.tokenizer.added_tokens_encoder:
-                raise PromptError(f"prompt {prompt[:60]!r} holds {word}, which the policy reads as a token of its own")
+        if word := self.format_token(prompt):
+            raise PromptError(f"prompt {prompt[:60]!r} holds {word}, which the policy reads as a token of its own")
         ids = self.tokenizer(self.render(prompt), add_special_tokens=False)["input_ids"]
         if len(ids) > self.max_length:
             raise PromptError(
@@ -133,6 +132,31 @@ class PromptEncoder:
                 f"the model's context leaves room for {self.max_length}"
             )
         return ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a plain text, outside the prompt format.
+
+        Raises:
+            PromptError: fewer than two tokens, of which the second is the first that is predicted; more than the
+                context holds beside an image; or a character or token that is no text.
+        """
+        shown = repr(text[:60])
+        if character := unusable_character(text):
+            raise PromptError(f"text {shown} holds the character {character}, which is no text")
+        if word := self.format_token(text):
+            raise PromptError(f"text {shown} holds {word}, which the policy reads as a token of its own")
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) < 2:
+            raise PromptError(f"text {shown} is one token, and nothing comes before it that could predict it")
+        if len(ids) > self.max_length:
+            raise PromptError(
+                f"text {shown}… is {len(ids)} tokens long; the model's context leaves room for {self.max_length}"
+            )
+        return ids
+
+    def format_token(self, text: str) -> str | None:
+        """The first token of the format or of an image that is written out in a text, such as `<I5>`."""
+        return next((word for word in _TOKEN.findall(text) if word in self.tokenizer.added_tokens_encoder), None)
 
     def pad(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Left-pad to the longest: ids `[B, L]` and mask `[B, L]` (1 = real token)."""

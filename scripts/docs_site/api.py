@@ -13,6 +13,8 @@ KINDS = {
         "SuiteResult",
         "benchmark",
         "BenchmarkReport",
+        "read_suite",
+        "ReadingReport",
         "compare_steps",
         "write_report",
         "make_card",

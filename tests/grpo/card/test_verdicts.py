@@ -37,6 +37,8 @@ def test_the_margin_is_in_units_of_the_measure():
 def test_of_a_reward_with_a_negative_weight_less_is_better():
     fall, rise = Estimate(-0.2, -0.3, -0.1, 8), Estimate(0.2, 0.1, 0.3, 8)
     assert judge(fall, 0.05, weight=-1) == "better" and judge(rise, 0.05, weight=-1) == "worse"
+    assert judge(fall, 0.05, lower_is_better=True) == "better" and judge(rise, 0.05, lower_is_better=True) == "worse"
+    assert judge(rise, 0.05, weight=-1, lower_is_better=True) == "better"
     assert judge(rise, 0.4, weight=-0.5) == "not worse" and judge(rise, 0.05, weight=0.5) == "better"
 
 

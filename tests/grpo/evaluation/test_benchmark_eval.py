@@ -16,7 +16,7 @@ from blip3o_grpo.evaluation.benchmark_result import BenchmarkReport, BenchmarkRe
 from blip3o_grpo.evaluation.benchmark_tables import benchmark_tables
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.rewards.judge.usage import Usage
-from blip3o_grpo.rewards.suites import available_suites, find_suite
+from blip3o_grpo.rewards.suites import ReadingSuite, available_suites, find_any_suite, find_suite
 from blip3o_grpo.rewards.wise.records import RANGES
 from tests.rewards.dpg.test_questions import HEADER
 from tests.rewards.dpg.test_scoring import PROMPTS
@@ -245,13 +245,20 @@ def test_a_difference_is_shown_paired_and_in_the_tables_unit():
 
 
 def test_every_benchmark_is_found_by_name_and_keeps_to_its_official_number():
-    found = {name: find_suite(name).benchmark for name in available_suites()}
-    official = {name: benchmark.num_prompts for name, benchmark in found.items() if benchmark}
+    found = {name: find_any_suite(name) for name in available_suites()}
+    reading = [name for name, suite in found.items() if isinstance(suite, ReadingSuite)]
+    assert reading == ["text", "understanding"]
+    benchmarks = {name: suite.benchmark for name, suite in found.items() if name not in reading}
+    official = {name: benchmark.num_prompts for name, benchmark in benchmarks.items() if benchmark}
     assert official == {"dpg": 1065, "longtext": 160, "wise": 1000, "wise-verified": 1000}
     with pytest.raises(bg.ConfigError, match="has official data and a judge; measure it with blip3o_grpo.benchmark"):
         bg.evaluate("tiny", "dpg")
     with pytest.raises(bg.ConfigError, match="suite 'ocr' has no official data"):
         bg.benchmark("tiny", "ocr")
+    with pytest.raises(bg.ConfigError, match="suite 'text' draws no images; measure it with blip3o_grpo.read_suite"):
+        bg.evaluate("tiny", "text")
+    with pytest.raises(bg.ConfigError, match="suite 'ocr' scores images; measure it with blip3o_grpo.evaluate"):
+        bg.read_suite("tiny", "ocr")
 
 
 def test_a_policy_on_questions_end_to_end(files):

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import init_empty_weights
@@ -34,6 +36,9 @@ from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptEncoder
 from blip3o_grpo.policies.blip3o_next.ta_tok import load_ta_tok, named_file
 from blip3o_grpo.policies.blip3o_next.tied import TIE, is_tied
 from blip3o_grpo.policies.blip3o_next.vision import VQSigLIP2, empty_tokenizer
+
+if TYPE_CHECKING:
+    from diffusers import SanaTransformer2DModel
 
 
 def make_connector(hidden_size: int, caption_channels: int) -> nn.Sequential:
@@ -175,6 +180,19 @@ class BLIP3oNext(nn.Module):
         if bool(self.released_config.get(TIE)) != self.config.tie_word_embeddings:
             changed[TIE] = self.config.tie_word_embeddings
         return self.released_config | changed
+
+    @property
+    def transformer(self) -> SanaTransformer2DModel:
+        """SANA, by the name that every policy's head has (`denoising.Head`)."""
+        return self.sana
+
+    def reading_once(
+        self, condition: torch.Tensor, nothing: torch.Tensor | None
+    ) -> AbstractContextManager[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+        """`caption_once.captions_read_once` of SANA."""
+        from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once
+
+        return captions_read_once(self.sana, condition, nothing)
 
     def parts(self) -> dict[str, nn.Module]:
         """Loaded modules under the names `checkpoint.py` uses."""

@@ -1,4 +1,4 @@
-"""The plain training loop of the tools (autoencoder, tokenizer)."""
+"""The plain training loop of the tools (autoencoder, tokenizer) and of BLIP3-o's parts."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def fit(
     batch_size: int,
     generator: torch.Generator,
     console: Console,
-    peak_rate: float = 2e-3,
+    rate: float = PEAK_RATE,
 ) -> None:
     """Minimise `losses(rows)["loss"]` over random rows; prints the running mean of every loss."""
-    optimizer = torch.optim.AdamW(parameters, peak_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.95), weight_decay=0.0)
     means, start = {}, time.time()
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = peak_rate * _share(step, steps)
+        optimizer.param_groups[0]["lr"] = rate * _share(step, steps)
         values = losses(torch.randint(num_rows, (batch_size,), generator=generator))
         optimizer.zero_grad()
         values["loss"].backward()
@@ -41,6 +41,6 @@ def fit(
 
 
 def _share(step: int, steps: int) -> float:
-    """Linear warm-up, then cosine to 2 % of the peak."""
+    """Of the peak rate: linear warm-up, then cosine to 2 %."""
     progress = max(0.0, (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS))
     return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.49 * (1 + np.cos(np.pi * progress)))

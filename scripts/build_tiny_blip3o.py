@@ -5,9 +5,9 @@
     python scripts/build_tiny_blip3o.py --work /tmp/smoke --smoke           # seconds, untrained quality
 
 Stages, each skipped when its output is in the work folder: features of drawn pictures (by the shipped policy's DC-AE),
-`ar` (the AR part learns to repeat captions), then one folder for each arm: `flow_sequential` (flow matching, the AR part
-frozen; the policy that is kept), `flow_joint` (the AR part learns too), `mse_sequential` (squared error instead). The
-last stage measures all arms that are there into `measures.json`. Seconds of every stage are in `seconds.json`.
+`ar` (the AR part learns to repeat captions), then one folder for each arm: `flow_sequential` (flow matching, the AR
+part frozen; the policy that is kept), `flow_joint` (the AR part learns too), `mse_sequential` (squared error instead).
+The last one measures all arms that are there into `measures.json`. Seconds of every stage are in `seconds.json`.
 """
 
 from __future__ import annotations

@@ -25,15 +25,6 @@ NEEDED = {
 }
 
 
-def is_blip3o(path: str | Path) -> bool:
-    """Whether a folder's `config.json` says that it holds a BLIP3-o.
-
-    Raises:
-        CheckpointError: no such folder, or `config.json` cannot be read.
-    """
-    return read_json(resolve_policy_path(path) / "config.json").get("model_type") == MODEL_TYPE
-
-
 def read_config(path: str | Path) -> dict[str, Any]:
     """The keys and values of a checkpoint's `config.json`, found to be complete.
 

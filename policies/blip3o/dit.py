@@ -40,7 +40,7 @@ class FeatureDiT(LuminaNextDiT2DModel):
 
 @torch.no_grad()
 def start_neutral(dit: FeatureDiT) -> None:
-    """Start as Lumina does: blocks that pass on what they get, and a velocity of 0; diffusers leaves this to checkpoints.
+    """Start as Lumina does: blocks pass on what they get, and the velocity is 0; diffusers leaves this to checkpoints.
 
     `pad_token`, which nothing uses, is memory that nobody has written to; it becomes 0 so that equal models are equal.
     """

@@ -8,7 +8,7 @@ or writes text, and the losses (`grpo/warmstart/features.py`, `grpo/training/hea
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from blip3o_grpo.policies.blip3o.dit import FeatureDiT
 from blip3o_grpo.policies.blip3o.pixel_decoder import AutoencoderDecoder
 from blip3o_grpo.policies.blip3o.prompt_encoder import QueryPromptEncoder
 from blip3o_grpo.policies.blip3o_next.checkpoint import SINGLE, Weights, shape_problems
-from blip3o_grpo.policies.blip3o_next.config import one_line, resolve_policy_path
+from blip3o_grpo.policies.blip3o_next.config import ImageTokens, one_line, resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.denoising import denoise, path_noise
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.policies.blip3o_next.positions import position_ids
@@ -92,6 +92,11 @@ class BLIP3o(nn.Module):
         return policy.to(device).eval()  # buffers too: rotary frequencies stay float32
 
     @classmethod
+    def shapes(cls, path: str | Path) -> BLIP3o:
+        """AR part and head of a checkpoint that was checked, on the meta device."""
+        return cls._empty(resolve_policy_path(path), ("ar", "head"))[0]
+
+    @classmethod
     def check(cls, path: str | Path) -> None:
         """Everything that can be wrong with a checkpoint folder, found without reading or allocating a tensor.
 
@@ -129,6 +134,25 @@ class BLIP3o(nn.Module):
             save_file({name: value.contiguous().clone() for name, value in tensors.items()}, staged)
         self.prompts.save(folder)
         write_atomically(folder / "config.json", json.dumps(self.config, indent=2, sort_keys=True) + "\n")
+
+    # What rollouts and trainer ask of every policy (`policies.kinds`).
+
+    @property
+    def image_tokens(self) -> ImageTokens:
+        """The action space, which is empty."""
+        return ImageTokens(self.config["image_start_token_id"], 0, 0)
+
+    def conditions(self, prompt_ids: Sequence[Sequence[int]], tokens: torch.Tensor) -> torch.Tensor:
+        """As `condition`; `tokens` `[B, 0]`, since there are none."""
+        return self.condition(prompt_ids)
+
+    def head_parts(self) -> dict[str, nn.Module]:
+        """What RL of the head trains, by the names that its weights begin with."""
+        return {"connector": self.connector, "dit": self.dit}
+
+    def load_ar(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Replace the AR part's weights, in place."""
+        self.ar.load_state_dict(weights)
 
     # Reading.
 

@@ -58,7 +58,7 @@ class ImageTokens:
 
 
 def resolve_policy_path(name: str | Path) -> Path:
-    """Folder of a policy: `tiny` and `tiny_rough` are shipped, anything else is a path or a hub repository.
+    """Folder of a policy: `configs.names.SHIPPED` come with the project, anything else is a path or a hub repository.
 
     Args:
         name: a shipped one's, a folder, or `ORG/NAME` (`ORG/NAME@REVISION`) on the hub if there is no such folder.

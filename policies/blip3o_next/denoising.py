@@ -34,6 +34,9 @@ class Head(Protocol):
     def transformer(self) -> Any:
         """A diffusers transformer of latents, called as `SanaTransformer2DModel` is."""
 
+    def head_parts(self) -> dict[str, nn.Module]:
+        """The connector and the transformer, by the names that their weights begin with."""
+
     def reading_once(
         self, condition: torch.Tensor, nothing: torch.Tensor | None
     ) -> AbstractContextManager[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:

@@ -150,11 +150,15 @@ class BLIP3oKind(PolicyKind):
     def load(self, path: Path, role: Role, *, dtype: torch.dtype | None = None, device: Any = "cpu") -> Any:
         """See `PolicyKind`."""
         import torch
+        from transformers import GenerationConfig
 
         from blip3o_grpo.policies.blip3o.policy import PARTS, BLIP3o
 
         parts = {"reader": ("ar",), "head": ("head",)}.get(role, tuple(PARTS))
-        return BLIP3o.from_pretrained(path, dtype=dtype or torch.float32, device=device, parts=parts)
+        policy = BLIP3o.from_pretrained(path, dtype=dtype or torch.float32, device=device, parts=parts)
+        if role == "reader":
+            policy.ar.generation_config = GenerationConfig()  # TRL notes ids there; a model without a head has none
+        return policy
 
 
 KINDS: dict[str, PolicyKind] = {"blip3o_next": BLIP3oNextKind(), "blip3o": BLIP3oKind()}

@@ -7,7 +7,8 @@
 Stages, each skipped when its output is in the work folder: features of drawn pictures (by the shipped policy's DC-AE),
 `ar` (the AR part learns to repeat captions), then one folder for each arm: `flow_sequential` (flow matching, the AR
 part frozen; the policy that is kept), `flow_joint` (the AR part learns too), `mse_sequential` (squared error instead).
-The last one measures all arms that are there into `measures.json`. Seconds of every stage are in `seconds.json`.
+The last one measures all arms that are there into `measures.json`. An arm that was stopped goes on from its last
+hundred steps. Seconds of every stage are in `seconds.json`, of an interrupted one those of its last part.
 """
 
 from __future__ import annotations
@@ -54,6 +55,18 @@ FULL = Size(8000, 400, 1500, 32, 1.5e-3, 144, 2)
 SMOKE = Size(64, 3, 3, 4, 1e-3, 6, 1)
 
 
+class Clock:
+    """Seconds since it was made, on the wall and of all processors: on a shared machine they differ."""
+
+    def __init__(self):
+        self.wall, self.processor = time.time(), time.process_time()
+
+    def seconds(self) -> dict[str, float]:
+        """`wall` and `processor`."""
+        wall, processor = time.time() - self.wall, time.process_time() - self.processor
+        return {"wall": round(wall, 1), "processor": round(processor, 1)}
+
+
 class Build:
     """A work folder and its stages.
 
@@ -71,12 +84,12 @@ class Build:
         """The folder of a stage's policy: that of `start` after `change`, unless it is there."""
         folder = self.work / name
         if not folder.is_dir():
-            started = time.time()
+            started = Clock()
             policy = BLIP3o.from_pretrained(start or random_blip3o(self.work / "start", corpus=self._corpus()))
             change(policy)
             with staged_folder(folder) as staged:
                 policy.save_pretrained(staged)
-            self._note(name, time.time() - started)
+            self._note(name, started)
         return folder
 
     def text(self) -> Path:
@@ -92,25 +105,26 @@ class Build:
         """Of all pictures, `[N, C, h, w]`."""
         file = self.work / "features.safetensors"
         if not file.is_file():
-            started = time.time()
+            started = Clock()
             save_file({"features": encode(BLIP3o.from_pretrained(start), self.scenes)}, file)
-            self._note("features", time.time() - started)
+            self._note("features", started)
         return load_file(file)["features"]
 
     def arm(self, arm: Arm, start: Path) -> Path:
         """An arm's policy."""
         size, features = self.size, self.features(start)
         options = {"steps": size.steps, "batch_size": size.batch_size, "rate": size.rate, "console": console}
+        checkpoint = self.work / f"{arm.name}.pt"
 
         def change(policy: BLIP3o) -> None:
             torch.manual_seed(0)
-            train_arm(policy, arm, self.scenes, features, **options)
+            train_arm(policy, arm, self.scenes, features, checkpoint=checkpoint, **options)
 
         return self.stage(arm.name, start, change)
 
     def measure(self, output: Path) -> None:
         """Measure the policy in `output` in the place of the first arm's, and the other arms that are there."""
-        started, size = time.time(), self.size
+        started, size = Clock(), self.size
         tags = [tag for tag in world.TAGS for _ in range(size.scenes // len(world.TAGS))]
         scenes = _of_tags(tags, seed=8)
         folders = {arm: output if arm is ARMS[0] else self.work / arm.name for arm in ARMS}
@@ -121,21 +135,21 @@ class Build:
                 grid = self.work / f"{arm.name}.png"
                 values[arm.name] = measure_arm(policy, arm.loss, scenes, size.images_per_prompt, grid)
         found = report(values, measure_ceiling(policy, scenes), ARMS[0].name, tags, console)
-        self._note("measure", time.time() - started)
+        self._note("measure", started)
         record = {"size": asdict(size), "seconds": self._seconds(), "measures": found}
         write_atomically(output / "measures.json", json.dumps(record, indent=2) + "\n")
 
     def _corpus(self) -> list[str]:
         return sorted({scene.prompt for scene in self.scenes})
 
-    def _seconds(self) -> dict[str, float]:
+    def _seconds(self) -> dict[str, dict[str, float]]:
         file = self.work / "seconds.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
-    def _note(self, stage: str, seconds: float) -> None:
-        told = self._seconds() | {stage: round(seconds, 1)}
+    def _note(self, stage: str, clock: Clock) -> None:
+        told = self._seconds() | {stage: clock.seconds()}
         write_atomically(self.work / "seconds.json", json.dumps(told, indent=2) + "\n")
-        console.print(f"{stage}: {seconds:.0f} s")
+        console.print(f"{stage}: {clock.seconds()}")
 
 
 def _of_tags(tags: list[str], seed: int) -> list[world.Scene]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -102,12 +103,14 @@ def train_arm(
     steps: int,
     batch_size: int,
     rate: float,
+    checkpoint: Path,
     console: Console,
 ) -> None:
     """Train queries, connector and transformer, and in a joint arm the AR part; all arms see the same pictures.
 
     Args:
         features: `[N, C, h, w]` of the scenes.
+        checkpoint: file to go on from.
     """
     prompt_ids = [policy.prompts.encode(scene.prompt) for scene in scenes]
     policy.requires_grad_(False)
@@ -122,5 +125,5 @@ def train_arm(
         batch = draw_feature_batch(policy, prompt_ids, features, rows, dropout=CONDITION_DROPOUT, generator=generator)
         return {"loss": feature_loss(policy, batch, arm.loss)}
 
-    fit(arm.name, learning, losses, len(scenes), steps, batch_size, generator, console, rate)
+    fit(arm.name, learning, losses, len(scenes), steps, batch_size, generator, console, rate, checkpoint)
     policy.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""The head of a BLIP3-o learns in the whole loop, on an in-process pipeline with the real policy: no tokens, no engine."""
+"""The head of a BLIP3-o learns in the whole loop, on an in-process pipeline with the real policy and without tokens."""
 
 from __future__ import annotations
 

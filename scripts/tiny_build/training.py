@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
@@ -77,4 +77,4 @@ def _resume(
 def _share(step: int, steps: int) -> float:
     """Of the peak rate: linear warm-up, then cosine to 2 %."""
     progress = max(0.0, (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS))
-    return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.49 * (1 + np.cos(np.pi * progress)))
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))

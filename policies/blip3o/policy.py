@@ -169,7 +169,7 @@ class BLIP3o(nn.Module):
 
     def read(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """As `condition`, of prompts `[B, L]`, left-padded, with their mask `[B, L]`; gradients flow through it."""
-        queries = self.latent_queries.expand(len(ids), -1, -1)
+        queries = self.latent_queries.to(ids.device).expand(len(ids), -1, -1)  # a trainer moves `ar` alone
         whole = torch.cat([mask, mask.new_ones(queries.shape[:2])], 1)
         output = self.ar(
             inputs_embeds=torch.cat([self.ar.embed_tokens(ids), queries], 1),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blip3o_grpo.configs import ConfigError, RunConfig
+from blip3o_grpo.configs.needs_tokens import require_tokens
 from blip3o_grpo.planning import cards
 from blip3o_grpo.planning.sizes import ENGINE_SHARE, TRANSFER_BUFFER, Footprint
 from blip3o_grpo.planning.times import check_measured, measured_times, predict
@@ -164,6 +165,7 @@ def make_plan(
     Raises:
         ConfigError, CheckpointError: the run cannot be placed, or does not fit.
     """
+    require_tokens(config, "plan")
     if measured is not None and (card or calibration):
         other = "--card" if card else "--calibration"
         raise ConfigError(f"--measured and {other} both give times; give one of them")

@@ -6,6 +6,7 @@ The latent queries that follow are no tokens: the policy appends their embedding
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.policies.blip3o.config import read_config
@@ -13,6 +14,9 @@ from blip3o_grpo.policies.blip3o_next.config import one_line, resolve_policy_pat
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.policies.blip3o_next.plain_tokenizer import PlainTokenizer
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 IMAGE_START = "[IMG]"
 
@@ -57,7 +61,7 @@ class QueryPromptEncoder(PromptEncoder):
         return encoder
 
 
-def _library_tokenizer(folder: Path):
+def _library_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast.from_pretrained(folder)

@@ -106,3 +106,16 @@ def test_the_head_learns_and_the_ar_part_stays(train, path, method):
     for name, value in trainer.head.measured_weights().items():
         assert torch.equal(trained[name], value), name
     assert {name.split(".")[0] for name in trained} == {"connector", "dit"}
+
+
+def test_adapters_of_its_attention_learn(train, path):
+    """What leaves the trainer is merged: names are the plain head's, and attention and connector alone have changed."""
+    trainer, _, metrics, _ = train(1, lora={"rank": 2})
+    start, merged = BLIP3o.from_pretrained(path), trainer.head.drawing_weights()
+    assert metrics[0]["head/grad_norm"] > 0
+    changed = set()
+    for part, module in start.head_parts().items():
+        for name, value in module.state_dict().items():
+            if not torch.equal(merged.pop(f"{part}.{name}"), value):
+                changed.add(part if part == "connector" else name.split(".")[2])
+    assert not merged and changed == {"connector", "attn1", "attn2"}

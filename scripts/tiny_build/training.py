@@ -27,7 +27,7 @@ def fit(
     batch_size: int,
     generator: torch.Generator,
     console: Console,
-    rate: float = PEAK_RATE,
+    peak_rate: float = PEAK_RATE,
     checkpoint: Path | None = None,
 ) -> None:
     """Minimise `losses(rows)["loss"]` over random rows; prints the running mean of every loss.
@@ -36,11 +36,11 @@ def fit(
         checkpoint: file to go on from if it is there, written every so many steps; a resumed stage ends as an
             uninterrupted one, if all chance of `losses` comes from `generator`.
     """
-    optimizer = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, peak_rate, betas=(0.9, 0.95), weight_decay=0.0)
     means, start = {}, time.time()
     done = _resume(checkpoint, parameters, optimizer, generator) if checkpoint and checkpoint.is_file() else 0
     for step in range(done, steps):
-        optimizer.param_groups[0]["lr"] = rate * _share(step, steps)
+        optimizer.param_groups[0]["lr"] = peak_rate * _share(step, steps)
         values = losses(torch.randint(num_rows, (batch_size,), generator=generator))
         optimizer.zero_grad()
         values["loss"].backward()

@@ -6,5 +6,5 @@ import re
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 """`ORG/NAME` or `ORG/NAME@REVISION`: what `policy.path` means if there is no such folder."""
-SHIPPED = ("tiny", "tiny_rough")
+SHIPPED = ("tiny", "tiny_rough", "tiny_blip3o")
 """Policies that come with the project: `policies/NAME`."""

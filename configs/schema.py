@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from blip3o_grpo.configs.blip3o import check_blip3o
 from blip3o_grpo.configs.cluster import ClusterSection
 from blip3o_grpo.configs.decoder import DecoderSection
 from blip3o_grpo.configs.faults import FaultsSection
@@ -271,6 +272,8 @@ class RunConfig(Section):
         for section in ("checkpoint", "evaluation"):
             every = getattr(self, section).every_steps
             whole_batches(f"{section}.every_steps", every, self.trainer.num_iterations)
+        if self.policy.type == "blip3o":
+            check_blip3o(self)
         check_learning(
             self.learn,
             self.head,

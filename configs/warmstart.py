@@ -67,6 +67,12 @@ class WarmstartConfig(Section):
     """CPU threads; None: PyTorch's choice."""
 
     @model_validator(mode="after")
+    def _policy(self) -> WarmstartConfig:
+        if self.policy.type != "blip3o_next":
+            raise ValueError(f"policy.type={self.policy.type}: warm starts know BLIP3o-NEXT only; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _ar_steps(self) -> WarmstartConfig:
         if self.ar_steps and self.strategy == "joint":
             raise ValueError("ar_steps: only for strategy sequential; with joint both parts learn at every step")

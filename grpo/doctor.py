@@ -14,6 +14,7 @@ from rich.table import Table
 
 from blip3o_grpo.configs import RewardSection, RunConfig
 from blip3o_grpo.configs.inert import inert_options
+from blip3o_grpo.configs.needs_tokens import require_tokens
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
 from blip3o_grpo.evaluation.variance import SpreadShares, spread_shares
 from blip3o_grpo.progress import Bar, activity, print_notice
@@ -35,8 +36,9 @@ def doctor_config(config: RunConfig, policy: str | None) -> RunConfig:
     """The recipe as the self-tests run it: another policy if one is named, small groups, nothing recorded.
 
     Raises:
-        ConfigError, CheckpointError: there is no such policy.
+        ConfigError, CheckpointError: there is no such policy, or it is of a kind that `doctor` does not know.
     """
+    require_tokens(config, "doctor")
     path = config.policy.path if policy is None else str(policy_folder(policy))
     rollout = {"group_size": NUM_TOKEN_SEQUENCES, "prompts_per_step": 1, "record_every_steps": 0}
     return config.model_copy(

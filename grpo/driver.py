@@ -29,9 +29,8 @@ from blip3o_grpo.evaluation.heldout import (
 )
 from blip3o_grpo.evaluation.reopened import reopen
 from blip3o_grpo.planning.disk import check_room
-from blip3o_grpo.policies import BLIP3oNext
-from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, stored_parts
 from blip3o_grpo.policies.blip3o_next.decoding import head_weights
+from blip3o_grpo.policies.kinds import KINDS
 from blip3o_grpo.progress import Bar, activity, announce, print_notice, print_warning
 from blip3o_grpo.result import TrainingResult
 from blip3o_grpo.rewards.conformance import require_storable
@@ -131,7 +130,7 @@ def evaluate_before(run: CheckedRun, pipeline: RolloutPipeline, console: Console
         pipeline.load_reward_state(read_reward_state(run.folder.reward_state))
         return Evaluation.load(file)
     with activity(console, "giving the workers the starting policy's weights"):
-        policy = BLIP3oNext.from_pretrained(run.policy_path, parts=("ar",))
+        policy = KINDS[run.config.policy.type].load(run.policy_path, "reader")
         pipeline.sync_weights(policy.ar.state_dict(), version=0)
     with heldout_bar(run, console) as bar:
         groups = collect_heldout(pipeline, run.heldout_prompts, run.config, progress=bar.see)
@@ -150,7 +149,7 @@ def evaluate_after(run: CheckedRun, pipeline: RolloutPipeline, console: Console)
     """Held-out result of the newest checkpoint, which becomes `RUN/policy` in the released layout."""
     step = run.folder.newest_step()
     with activity(console, f"saving the policy to {run.folder.policy}"):
-        policy = BLIP3oNext.from_pretrained(run.policy_path, parts=stored_parts(Weights(run.policy_path)))
+        policy = KINDS[run.config.policy.type].load(run.policy_path, "whole")
         checkpoint = run.folder.newest_checkpoint()  # None: the run was rolled back to its start
         if checkpoint and "tokens" in run.config.learn:
             policy.ar = load_trained(policy.ar, checkpoint, run.config)

@@ -21,8 +21,9 @@ from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.evaluation.callback import GridTracker, HeldoutCallback
 from blip3o_grpo.evaluation.gold_watch import GoldWatch
 from blip3o_grpo.evaluation.statistics import reward_metrics
-from blip3o_grpo.policies import BLIP3oNext, PromptEncoder, resolve_policy_path
-from blip3o_grpo.policies.blip3o_next.prefill import completion_hidden_states
+from blip3o_grpo.policies import PromptEncoder, resolve_policy_path
+from blip3o_grpo.policies.kinds import KINDS
+from blip3o_grpo.policies.types import Policy
 from blip3o_grpo.rollout import Prompt, RolloutPipeline, RolloutRecorder
 from blip3o_grpo.rollout.texts import encode_texts, load_texts, text_file
 from blip3o_grpo.run.folder import RunFolder
@@ -55,7 +56,7 @@ def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConf
         num_generations=config.rollout.group_size,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=share // micro,
-        max_completion_length=num_tokens,
+        max_completion_length=max(num_tokens, 1),  # TRL wants one
         temperature=config.rollout.temperature,
         learning_rate=section.learning_rate,
         lr_scheduler_type=section.lr_scheduler_type,
@@ -139,7 +140,7 @@ def run_training(
     # What learns stays in float32 (autocast computes in bfloat16); a base that LoRA freezes need not.
     dtype = getattr(torch, config.policy.dtype) if config.trainer.lora else torch.float32
     path = resolve_policy_path(config.policy.path)
-    policy = BLIP3oNext.from_pretrained(path, parts=("ar",), dtype=dtype)
+    policy = KINDS[config.policy.type].load(path, "reader", dtype=dtype)
     policy.ar.requires_grad_(True).train()
     if "wandb" in config.report_to:
         prepare(folder)
@@ -216,12 +217,12 @@ def replayed_texts(config: RunConfig, encoder: PromptEncoder) -> list[list[int]]
     return encode_texts(load_texts(section.texts), encoder, str(text_file(section.texts))) if section else []
 
 
-def learning_head(policy: BLIP3oNext, path: Path, config: RunConfig, accelerator: Accelerator) -> HeadLearner:
+def learning_head(policy: Policy, path: Path, config: RunConfig, accelerator: Accelerator) -> HeadLearner:
     """The diffusion head of the checkpoint at `path`, beside the AR part of `policy`."""
     from blip3o_grpo.training.head.learner import HeadLearner  # imports diffusers
 
-    head = BLIP3oNext.from_pretrained(path, parts=("head",), dtype=torch.float32, device=accelerator.device)
-    return HeadLearner(head, partial(completion_hidden_states, policy), config, accelerator)
+    head = KINDS[config.policy.type].load(path, "head", device=accelerator.device)
+    return HeadLearner(head, policy.conditions, config, accelerator)
 
 
 def checkpoint_for_all_ranks(folder: RunFolder, main: bool, queue: Any) -> Path | None:

@@ -24,7 +24,8 @@ from blip3o_grpo.configs.names import HUB_NAME, SHIPPED
 from blip3o_grpo.configs.shipped import missing_hint
 from blip3o_grpo.planning import check_layout, check_placement
 from blip3o_grpo.planning.pictures import check_pictures
-from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError, check_headers
+from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError
+from blip3o_grpo.policies.kinds import KINDS, check_kind
 from blip3o_grpo.rewards import RewardError, RewardSpec, declared, find_reward
 from blip3o_grpo.rollout import Prompt, load_prompts
 from blip3o_grpo.rollout.texts import encode_texts, load_texts, text_file
@@ -61,9 +62,7 @@ def check_models(run: CheckedRun) -> None:
     Raises:
         ConfigError, CheckpointError: the first mistake.
     """
-    from blip3o_grpo.policies import BLIP3oNext
-
-    BLIP3oNext.check(run.policy_path)
+    KINDS[run.config.policy.type].check(run.policy_path)
     check_placement(run.config, run.policy_path)
     check_builds(run.config)
 
@@ -84,7 +83,7 @@ def check_inputs(config: RunConfig) -> CheckedRun:
     check_rewards(config)
     config = config.model_copy(update={"rewards": tuple(map(with_guard, config.rewards))})
     policy_path = policy_of(config)
-    encoder = PromptEncoder.from_pretrained(policy_path, plain=True)
+    encoder = KINDS[config.policy.type].prompts(policy_path, plain=True)
     train, heldout = prompts_of(config, "train"), prompts_of(config, "heldout")
     for file, prompts in ((config.prompts.train, train), (config.prompts.heldout, heldout)):
         check_prompts(prompts, file, encoder, config)
@@ -177,7 +176,8 @@ def policy_of(config: RunConfig) -> Path:
         CheckpointError: also says where a path that is not there was looked for.
     """
     try:
-        return check_headers(config.policy.path)
+        check_kind(config.policy.path, config.policy.type)
+        return KINDS[config.policy.type].check_headers(config.policy.path)
     except CheckpointError as error:
         if config.policy.path in SHIPPED or exists(config.policy.path) or HUB_NAME.fullmatch(config.policy.path):
             raise

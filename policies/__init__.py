@@ -1,4 +1,4 @@
-"""Policies: BLIP3o-NEXT in the released layout, its prompt format and tokenizer, the tiny policy and its world.
+"""Policies: BLIP3o-NEXT in the released layout, BLIP3-o, their prompt formats, the tiny policies and their world.
 
 The names of `__init__.pyi` load torch and diffusers only when first used.
 """

@@ -1,3 +1,4 @@
+from .blip3o.policy import BLIP3o as BLIP3o
 from .blip3o_next.config import ImageTokens as ImageTokens
 from .blip3o_next.config import image_tokens as image_tokens
 from .blip3o_next.config import load_config as load_config
@@ -14,6 +15,7 @@ from .blip3o_next.vision import VQSigLIP2 as VQSigLIP2
 from .tiny_world.architecture import random_policy as random_policy
 
 __all__ = [
+    "BLIP3o",
     "BLIP3oNext",
     "CheckpointError",
     "ImageTokens",

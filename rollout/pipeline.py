@@ -20,6 +20,7 @@ from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.head import FlowGRPOSection
 from blip3o_grpo.policies import PromptEncoder, load_config
 from blip3o_grpo.policies.blip3o_next.tied import shared_once
+from blip3o_grpo.policies.kinds import KINDS
 from blip3o_grpo.rollout.faults.board import Published
 from blip3o_grpo.rollout.faults.calls import first_finished, result, submit, submit_to_all
 from blip3o_grpo.rollout.faults.failures import check_version
@@ -74,8 +75,9 @@ class RolloutPipeline:
             RolloutError: the cluster has too few GPUs, or a worker died.
         """
         policy_path = Path(policy_path).resolve()
-        tied = load_config(policy_path).tie_word_embeddings
-        encoder = PromptEncoder.from_pretrained(policy_path)
+        kind = KINDS[config.policy.type]
+        tied = kind.samples_tokens and load_config(policy_path).tie_word_embeddings
+        encoder = kind.prompts(policy_path)
         board, pools, shared = start_pools(config, policy_path)
         pipeline = cls(config, board, pools, encoder, tied, shared)
         try:
@@ -110,7 +112,7 @@ class RolloutPipeline:
             state_dict: all of `Qwen3ForCausalLM`'s tensors; of tied embeddings one or both. None: those that this
                 process published last.
             version: optimiser steps behind them; every later completion carries it.
-            head: the diffusion head's, by `connector.NAME` and `sana.NAME`. None: those of the checkpoint.
+            head: the diffusion head's, by `connector.NAME` and so on. None: those of the checkpoint.
 
         Raises:
             RolloutError: a worker reports another version, or failed.

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunConfig, load_run_config, whole_path
 from blip3o_grpo.configs.atomic import require_writable
+from blip3o_grpo.configs.needs_tokens import require_tokens
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, paired_difference, summarise
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
@@ -170,6 +171,7 @@ def measuring_config(
     if prompts is not None:  # first, so that an override can still ask for fewer
         overrides = [f"evaluation.num_prompts={len(load_prompts(prompts))}", *overrides]
     base = load_run_config(recipe or (runs[0] if runs else default), overrides)
+    require_tokens(base, "this command")
     file = base.prompts.heldout if prompts is None else str(prompts)
     return base.model_copy(
         update={

@@ -17,9 +17,8 @@ from blip3o_grpo.configs.training import DeepSpeedSection
 from blip3o_grpo.planning.cards import OCR_S_PER_MEGAPIXEL, SHARE_OF_BANDWIDTH, SHARE_OF_FLOPS, card
 from blip3o_grpo.planning.footprint import BFLOAT
 from blip3o_grpo.planning.times import StageTimes, device_of, policy_shape
-from blip3o_grpo.policies import BLIP3oNext, load_config
+from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once
-from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder
 
 TERA = 1e12
 MEGAPIXEL = 1024**2
@@ -65,9 +64,7 @@ def computed_times(config: RunConfig, policy_path: Path, name: str) -> StageTime
 
 def policy_of_shapes(policy_path: Path) -> BLIP3oNext:
     """AR part and head of a checkpoint on the meta device."""
-    config = load_config(policy_path)
-    with torch.device("meta"):
-        return BLIP3oNext(config, diffusion_folder(policy_path, config.diffusion_name_or_path), ("ar", "head"), None)
+    return BLIP3oNext.shapes(policy_path)
 
 
 def operations_per_image(config: RunConfig, policy: BLIP3oNext) -> dict[str, float]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import require_room
 from blip3o_grpo.configs.training import DeepSpeedSection, FSDP2Section
 from blip3o_grpo.planning.footprint import head_is_averaged, num_adapter_values, num_head_values
 from blip3o_grpo.planning.pictures import BYTES_PER_PIXEL
-from blip3o_grpo.policies import BLIP3oNext, image_side, load_config
-from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder
+from blip3o_grpo.policies.kinds import KINDS
 from blip3o_grpo.run.folder import RunFolder
 
 FLOAT = 4
@@ -25,10 +22,8 @@ def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
 
     Small files are not counted.
     """
-    model_config = load_config(policy_path)
-    diffusion = diffusion_folder(policy_path, model_config.diffusion_name_or_path)
-    with torch.device("meta"):
-        policy = BLIP3oNext(model_config, diffusion, ("ar", "head") if "head" in config.learn else ("ar",), None)
+    kind = KINDS[config.policy.type]
+    policy = kind.shapes(policy_path)
     section = config.trainer
     learning = sum(parameter.numel() for parameter in policy.ar.parameters())
     if section.lora:
@@ -38,7 +33,7 @@ def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
     if isinstance(section.parallel, FSDP2Section | DeepSpeedSection):
         values += 1  # their own copy of the weights, beside model.safetensors
     ahead = config.rollout.max_staleness * config.rollout.images_per_step
-    return (learning * values + head) * FLOAT + ahead * image_side(policy_path) ** 2 * BYTES_PER_PIXEL
+    return (learning * values + head) * FLOAT + ahead * kind.image_side(policy_path) ** 2 * BYTES_PER_PIXEL
 
 
 def check_room(config: RunConfig, folder: RunFolder, policy_path: Path) -> None:

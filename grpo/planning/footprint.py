@@ -24,6 +24,7 @@ from blip3o_grpo.policies import BLIP3oNext, load_config
 from blip3o_grpo.policies.blip3o_next.hub import diffusion_folder
 from blip3o_grpo.policies.blip3o_next.logprobs import LOGITS_AT_ONCE
 from blip3o_grpo.policies.blip3o_next.tied import is_tied
+from blip3o_grpo.policies.types import Policy
 from blip3o_grpo.rollout.workers.engine import PROMPT_TOKENS
 
 FLOAT, BFLOAT = 4, 2
@@ -142,16 +143,16 @@ def head_is_averaged(config: RunConfig) -> bool:
     return isinstance(config.head.method, NFTSection) and config.head.method.old_decay > 0
 
 
-def num_head_values(policy: BLIP3oNext, config: RunConfig) -> int:
+def num_head_values(policy: Policy, config: RunConfig) -> int:
     """Parameters of the diffusion head that learn; 0 where it does not."""
     if "head" not in config.learn:
         return 0
     connector = sum(value.numel() for value in policy.connector.parameters())
     if not config.head.lora:
-        return connector + sum(value.numel() for value in policy.sana.parameters())
+        return connector + sum(value.numel() for value in policy.transformer.parameters())
     return connector + sum(
         config.head.lora.rank * (module.in_features + module.out_features)
-        for name, module in policy.sana.named_modules()
+        for name, module in policy.transformer.named_modules()
         if re.fullmatch(LORA_TARGETS, name)
     )
 

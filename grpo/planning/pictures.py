@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from blip3o_grpo.configs import ConfigError, RunConfig
-from blip3o_grpo.policies import image_side
+from blip3o_grpo.policies.kinds import KINDS
 from blip3o_grpo.rollout import Prompt
 
 BYTES_PER_PIXEL = 3
@@ -21,7 +21,7 @@ def check_pictures(config: RunConfig, policy: Path, heldout: Sequence[Prompt]) -
         ConfigError: with the numbers that decide.
     """
     rollout, evaluation = config.rollout, config.evaluation
-    side = image_side(policy)
+    side = KINDS[config.policy.type].image_side(policy)
     steps = 1 + rollout.max_staleness
     what = "rollout.prompts_per_step x rollout.group_size"
     what += " x rollout.noises_per_completion" if rollout.noises_per_completion > 1 else ""

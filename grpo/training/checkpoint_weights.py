@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from transformers import Qwen3ForCausalLM
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.checkpoint import Weights, load_part
 from blip3o_grpo.policies.blip3o_next.decoding import load_head
 from blip3o_grpo.policies.blip3o_next.tied import load_weights
+from blip3o_grpo.policies.types import Policy
 from blip3o_grpo.training.averaging import FILE as AVERAGED_FILE
 from blip3o_grpo.training.lora import load_adapter
 
@@ -38,11 +38,11 @@ def load_trained(ar: Qwen3ForCausalLM, checkpoint: Path, config: RunConfig) -> Q
     return ar
 
 
-def load_trained_head(policy: BLIP3oNext, checkpoint: Path, config: RunConfig) -> dict[str, torch.Tensor]:
+def load_trained_head(policy: Policy, checkpoint: Path, config: RunConfig) -> dict[str, torch.Tensor]:
     """Give the starting policy the head of a checkpoint: the one that `trainer.ema.use` names.
 
     Returns:
-        Its weights by `connector.NAME` and `sana.NAME`.
+        Its weights by `connector.NAME` and so on.
     """
     from blip3o_grpo.training.head.weights import AVERAGED_FILE, FILE, head_of, trained_head  # imports diffusers
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from blip3o_grpo.configs import RewardSection
 from blip3o_grpo.rewards.types import partly_none
-from blip3o_grpo.rollout import Prompt, RolloutBatch, RolloutError, RolloutGroup
+from blip3o_grpo.rollout import Completion, Prompt, RolloutBatch, RolloutError, RolloutGroup
 
 
 def columns(
@@ -47,13 +47,19 @@ def group_rows(group: RolloutGroup, rewards: Sequence[RewardSection]) -> list[di
     return [
         {
             "prompt_ids": group.prompt_ids,
-            "completion_ids": images[0].completion.token_ids.tolist(),
-            "logprobs": images[0].completion.logprobs.tolist(),
-            "env_mask": [1] * len(images[0].completion.token_ids),
+            **_tokens(group, images[0].completion),
             **{f"reward/{reward.name}": _mean([image.rewards[reward.name] for image in images]) for reward in rewards},
         }
         for images in (group.rollouts[start : start + each] for start in range(0, len(group.rollouts), each))
     ]
+
+
+def _tokens(group: RolloutGroup, completion: Completion) -> dict[str, Any]:
+    """What TRL is told of a completion; where the policy samples no tokens, one that is masked, since TRL wants one."""
+    ids, logprobs = completion.token_ids.tolist(), completion.logprobs.tolist()
+    if not ids:
+        return {"completion_ids": group.prompt_ids[-1:], "logprobs": [0.0], "env_mask": [0]}
+    return {"completion_ids": ids, "logprobs": logprobs, "env_mask": [1] * len(ids)}
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

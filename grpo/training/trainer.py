@@ -162,7 +162,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             ],
         )
         self.remove_callback(PrinterCallback)
-        self.model.forward = self._forward(ar)  # with LoRA, `ar` holds the adapters
+        if self.learns_tokens:
+            self.model.forward = self._forward(ar)  # with LoRA, `ar` holds the adapters
         reference, start = self._frozen(reference), self._frozen(start)
         self.set_reference(beta, reference)
         self.text_kl: TextKL | None = None
@@ -314,7 +315,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
 
     def _masked(self, prompt: Prompt) -> list[dict[str, Any]]:
         tokens = self.action_space
-        row = masked_row(self.encoder.encode(prompt.text), tokens.start, tokens.num_tokens, self.run.rewards)
+        row = masked_row(self.encoder.encode(prompt.text), tokens.start, max(tokens.num_tokens, 1), self.run.rewards)
         return [row] * self.num_generations
 
     def logprobs(

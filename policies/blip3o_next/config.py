@@ -58,7 +58,7 @@ class ImageTokens:
 
 
 def resolve_policy_path(name: str | Path) -> Path:
-    """Folder of a policy: `tiny` and `tiny_rough` are shipped, anything else is a path or a hub repository.
+    """Folder of a policy: `configs.names.SHIPPED` come with the project, anything else is a path or a hub repository.
 
     Args:
         name: a shipped one's, a folder, or `ORG/NAME` (`ORG/NAME@REVISION`) on the hub if there is no such folder.
@@ -98,7 +98,8 @@ def read_config(path: str | Path) -> dict:
     values = read_json(file)
     if values.get("model_type") not in MODEL_TYPES:
         raise CheckpointError(
-            f"{file}: model_type is {values.get('model_type')!r}, expected one of {', '.join(MODEL_TYPES)}"
+            f"{file}: model_type is {values.get('model_type')!r}, expected one of {', '.join(MODEL_TYPES)}; this is no "
+            "BLIP3o-NEXT"
         )
     required = (*SIZE_KEYS, "diffusion_name_or_path", *TOKEN_KEYS)
     missing = [key for key in required if values.get(key) is None]

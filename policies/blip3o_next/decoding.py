@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from blip3o_grpo.policies.blip3o_next.denoising import denoise, path_noise
-from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
-from blip3o_grpo.policies.blip3o_next.prefill import completion_hidden_states
 
 if TYPE_CHECKING:
     from blip3o_grpo.configs.head import FlowGRPOSection
+    from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
+    from blip3o_grpo.policies.types import Policy
 
 
 def prepare_head(
@@ -40,7 +40,7 @@ def prepare_head(
 
 @torch.no_grad()
 def denoise_completions(
-    policy: BLIP3oNext,
+    policy: Policy,
     prompt_ids: Sequence[Sequence[int]],
     tokens: torch.Tensor,
     seeds: Sequence[int],
@@ -53,23 +53,23 @@ def denoise_completions(
     """Latents `[B * K, S, C, h, w]` of image tokens (`denoising.denoise`), those of one completion side by side.
 
     Args:
-        policy: with the parts `ar` and `head`.
-        prompt_ids: ids of each completion's prompt, ending in `<im_start><S0>`; equal neighbours are a group.
-        tokens: `[B, T]` vocabulary ids.
+        policy: with all that paints.
+        prompt_ids: ids of each completion's prompt, ending in the image's opening; equal neighbours are a group.
+        tokens: `[B, T]` vocabulary ids; T is 0 where the policy samples none.
         seeds: of the diffusion noise, equally many, K, for each completion.
         num_steps: Euler steps.
         guidance_scale: of classifier-free guidance.
         guidance_interval: noise levels between which it acts.
         stochastic: which steps add noise.
     """
-    hidden = completion_hidden_states(policy, prompt_ids, tokens)
+    hidden = policy.conditions(prompt_ids, tokens)
     hidden = hidden.repeat_interleave(len(seeds) // len(tokens), 0)
     noise = path_noise(policy, seeds, stochastic)
     return denoise(policy, hidden, noise, num_steps, guidance_scale, guidance_interval, stochastic)
 
 
 def decode_completions(
-    policy: BLIP3oNext,
+    policy: Policy,
     prompt_ids: Sequence[Sequence[int]],
     tokens: torch.Tensor,
     seeds: Sequence[int],
@@ -80,17 +80,18 @@ def decode_completions(
     return policy.latents_to_images(latents[:, -1]).cpu()
 
 
-def head_weights(policy: BLIP3oNext) -> dict[str, torch.Tensor]:
-    """Those of connector and SANA, by the names that `load_head` takes; they share the policy's memory."""
-    return {f"{part}.{n}": v for part in ("connector", "sana") for n, v in getattr(policy, part).state_dict().items()}
+def head_weights(policy: Policy) -> dict[str, torch.Tensor]:
+    """Those of the diffusion head, by the names that `load_head` takes; they share the policy's memory."""
+    parts = policy.head_parts().items()
+    return {f"{part}.{name}": value for part, module in parts for name, value in module.state_dict().items()}
 
 
-def load_head(policy: BLIP3oNext, weights: Mapping[str, torch.Tensor]) -> None:
+def load_head(policy: Policy, weights: Mapping[str, torch.Tensor]) -> None:
     """Replace weights of the diffusion head, in place.
 
     Args:
-        weights: tensors by `connector.NAME` and `sana.NAME`.
+        weights: tensors by PART.NAME, parts as of `head_parts`.
     """
-    for part in ("connector", "sana"):
+    for part, module in policy.head_parts().items():
         own = {name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")}
-        getattr(policy, part).load_state_dict(own)
+        module.load_state_dict(own)

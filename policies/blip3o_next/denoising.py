@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from blip3o_grpo.policies.blip3o_next.stochastic import noisy_step
 
 if TYPE_CHECKING:
-    from diffusers import FlowMatchEulerDiscreteScheduler, SanaTransformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler
     from torch import nn
 
     from blip3o_grpo.configs.head import FlowGRPOSection
@@ -19,11 +20,27 @@ Interval = tuple[float, float]
 
 
 class Head(Protocol):
-    """What is asked of a policy here: the attributes of `BLIP3oNext` with the part `head`."""
+    """What is asked of a policy here.
+
+    Attributes:
+        connector: from the AR part's hidden states `[B, T, D]` to what the transformer reads.
+        scheduler: of flow matching.
+    """
 
     connector: nn.Module
-    sana: SanaTransformer2DModel
     scheduler: FlowMatchEulerDiscreteScheduler
+
+    @property
+    def transformer(self) -> Any:
+        """A diffusers transformer of latents, called as `SanaTransformer2DModel` is."""
+
+    def head_parts(self) -> dict[str, nn.Module]:
+        """The connector and the transformer, by the names that their weights begin with."""
+
+    def reading_once(
+        self, condition: torch.Tensor, nothing: torch.Tensor | None
+    ) -> AbstractContextManager[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+        """Velocities `[U + B, C, h, w]` of latents at one time step; see `caption_once.captions_read_once`."""
 
 
 def sampler(policy: Head, num_steps: int, device: torch.device | None = None) -> FlowMatchEulerDiscreteScheduler:
@@ -41,15 +58,15 @@ def guided_steps(scheduler: FlowMatchEulerDiscreteScheduler, scale: float, inter
 
 def path_noise(policy: Head, seeds: Sequence[int], stochastic: FlowGRPOSection | None) -> torch.Tensor:
     """Noise `[B, 1 + W, C, h, w]`, float32: what every image starts from, and what its W steps with noise add."""
-    size = policy.sana.config.sample_size
-    shape = (policy.sana.config.in_channels, size, size)
+    size = policy.transformer.config.sample_size
+    shape = (policy.transformer.config.in_channels, size, size)
     draws = []
     for seed in seeds:  # one generator an image: independent of the batch's composition
         generator = torch.Generator().manual_seed(seed)
         draws.append(
             [torch.randn(shape, generator=generator) for _ in range(1 + (stochastic.window if stochastic else 0))]
         )
-    return torch.stack([torch.stack(draw) for draw in draws]).to(policy.sana.device)
+    return torch.stack([torch.stack(draw) for draw in draws]).to(policy.transformer.device)
 
 
 @torch.no_grad()
@@ -82,7 +99,7 @@ def denoise(
         guidance_interval: noise levels between which it acts.
         stochastic: which steps add noise, and how.
     """
-    from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once, distinct_rows
+    from blip3o_grpo.policies.blip3o_next.caption_once import distinct_rows
 
     scheduler = sampler(policy, num_steps, noise.device)
     levels = scheduler.sigmas.tolist()
@@ -91,7 +108,7 @@ def denoise(
     latents, everyone = noise[:, 0], torch.arange(len(noise), device=noise.device)
     window = stochastic.window if stochastic else 0
     path = [latents] if window else []
-    with captions_read_once(policy.sana, policy.connector(hidden), nothing) as velocity_of:
+    with policy.reading_once(policy.connector(hidden), nothing) as velocity_of:
         for number, timestep in enumerate(scheduler.timesteps):
             if guided[number]:
                 first, which = distinct_rows(latents) if number == 0 else (everyone, everyone)
@@ -117,7 +134,7 @@ def velocity(
     guided: torch.Tensor,
     guidance_scale: float,
 ) -> torch.Tensor:
-    """The sampler's velocity `[B, C, h, w]`, float32, as something to learn: gradients reach connector and SANA.
+    """The sampler's velocity `[B, C, h, w]`, float32, as something to learn: gradients reach connector and transformer.
 
     Args:
         policy: with the part `head`.
@@ -129,8 +146,8 @@ def velocity(
     """
 
     def of(condition: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
-        return policy.sana(
-            hidden_states=latents[rows].to(policy.sana.dtype),
+        return policy.transformer(
+            hidden_states=latents[rows].to(policy.transformer.dtype),
             timestep=timesteps[rows],
             encoder_hidden_states=condition,
         ).sample.float()

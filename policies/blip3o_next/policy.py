@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import init_empty_weights
@@ -30,10 +32,14 @@ from blip3o_grpo.policies.blip3o_next.denoising import denoise, path_noise
 from blip3o_grpo.policies.blip3o_next.hub import DIFFUSION_CONFIGS, diffusion_folder, read_diffusion_configs
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.policies.blip3o_next.positions import position_ids
+from blip3o_grpo.policies.blip3o_next.prefill import completion_hidden_states
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptEncoder
 from blip3o_grpo.policies.blip3o_next.ta_tok import load_ta_tok, named_file
-from blip3o_grpo.policies.blip3o_next.tied import TIE, is_tied
+from blip3o_grpo.policies.blip3o_next.tied import TIE, is_tied, load_weights
 from blip3o_grpo.policies.blip3o_next.vision import VQSigLIP2, empty_tokenizer
+
+if TYPE_CHECKING:
+    from diffusers import SanaTransformer2DModel
 
 
 def make_connector(hidden_size: int, caption_channels: int) -> nn.Sequential:
@@ -77,6 +83,14 @@ class BLIP3oNext(nn.Module):
             self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.diffusion_configs[DIFFUSION_CONFIGS[2]])
             self.connector = make_connector(config.hidden_size, self.sana.config.caption_channels)
         self.vision: VQSigLIP2 | None = None
+
+    @classmethod
+    def shapes(cls, path: str | Path) -> BLIP3oNext:
+        """AR part and head of a checkpoint that was checked, on the meta device."""
+        folder = resolve_policy_path(path)
+        config = load_config(folder)
+        with torch.device("meta"):
+            return cls(config, diffusion_folder(folder, config.diffusion_name_or_path), ("ar", "head"), None)
 
     @classmethod
     def check(cls, path: str | Path) -> None:
@@ -175,6 +189,31 @@ class BLIP3oNext(nn.Module):
         if bool(self.released_config.get(TIE)) != self.config.tie_word_embeddings:
             changed[TIE] = self.config.tie_word_embeddings
         return self.released_config | changed
+
+    def conditions(self, prompt_ids: Sequence[Sequence[int]], tokens: torch.Tensor) -> torch.Tensor:
+        """What the head paints from, `[B, T + 1, D]` (`prefill.completion_hidden_states`)."""
+        return completion_hidden_states(self, prompt_ids, tokens)
+
+    def head_parts(self) -> dict[str, nn.Module]:
+        """What RL of the head trains, by the names that its weights begin with."""
+        return {"connector": self.connector, "sana": self.sana}
+
+    def load_ar(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Replace the AR part's weights, in place; of tied embeddings one or both."""
+        load_weights(self.ar, weights)
+
+    @property
+    def transformer(self) -> SanaTransformer2DModel:
+        """SANA, by the name that every policy's head has (`denoising.Head`)."""
+        return self.sana
+
+    def reading_once(
+        self, condition: torch.Tensor, nothing: torch.Tensor | None
+    ) -> AbstractContextManager[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+        """`caption_once.captions_read_once` of SANA."""
+        from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once
+
+        return captions_read_once(self.sana, condition, nothing)
 
     def parts(self) -> dict[str, nn.Module]:
         """Loaded modules under the names `checkpoint.py` uses."""

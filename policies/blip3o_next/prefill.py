@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -18,10 +18,25 @@ from transformers.cache_utils import Cache, DynamicLayer
 from blip3o_grpo.policies.blip3o_next.positions import position_ids
 
 if TYPE_CHECKING:
-    from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
+    from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptEncoder
 
 SHARED_FROM = 0.25
 """Share of an image's tokens from which on a prompt is read once per group."""
+
+
+class Reader(Protocol):
+    """What is asked of a policy here.
+
+    Attributes:
+        ar: Qwen3ForCausalLM.
+        prompts: the prompt format.
+    """
+
+    ar: nn.Module
+    prompts: PromptEncoder
+
+    def hidden_states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Last hidden states of `<S0>` and the image tokens, `[B, T + 1, D]`, of prompts and tokens `[B, L + T]`."""
 
 
 class _PromptLayer(DynamicLayer):
@@ -89,9 +104,7 @@ def completions_of_rows(ar: nn.Module, ids: torch.Tensor, mask: torch.Tensor, le
     return group_hidden_states(ar, ids[first, :-length], mask[first, :-length], ids[:, -length:], sizes.tolist())
 
 
-def completion_hidden_states(
-    policy: BLIP3oNext, prompt_ids: Sequence[Sequence[int]], tokens: torch.Tensor
-) -> torch.Tensor:
+def completion_hidden_states(policy: Reader, prompt_ids: Sequence[Sequence[int]], tokens: torch.Tensor) -> torch.Tensor:
     """Last hidden states of `<S0>` and the image tokens, `[B, T + 1, D]`, the cheaper way.
 
     Args:

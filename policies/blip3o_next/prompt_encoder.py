@@ -33,7 +33,7 @@ REQUEST = "Please generate image based on the following caption: {prompt}"
 IMAGE_OPENING = "<im_start><S0>"
 PROBE = "a sign"
 _UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_TOKEN = re.compile(r"<[^<>\s]+>")
+_TOKEN = re.compile(r"<[^<>\s]+>|\[/?IMG\]")
 """What Qwen's and the image's own tokens look like."""
 
 
@@ -48,7 +48,13 @@ def unusable_character(text: str) -> str | None:
 
 
 class PromptEncoder:
-    """Turns captions into token ids that end in `<im_start><S0>`."""
+    """Turns captions into token ids that end in `<im_start><S0>`.
+
+    Attributes:
+        opening: what follows the rendered template.
+    """
+
+    opening = IMAGE_OPENING
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase | PlainTokenizer, max_length: int, folder: Path | None = None
@@ -84,13 +90,21 @@ class PromptEncoder:
                 f"prompt beside the {num_tokens} tokens of an image"
             )
         encoder = cls(tokenizer, config.max_position_embeddings - num_tokens, folder)
-        try:
-            rendered = encoder.render(PROBE)
-        except Exception as error:  # a template is a program
-            raise CheckpointError(f"{folder}: its chat template fails ({one_line(error)})") from error
-        if PROBE not in rendered:
-            raise CheckpointError(f"{folder}: its chat template leaves the prompt out")
+        encoder.check_template()
         return encoder
+
+    def check_template(self) -> None:
+        """The chat template can be rendered, and what it renders holds the prompt.
+
+        Raises:
+            CheckpointError: it cannot, or does not.
+        """
+        try:
+            rendered = self.render(PROBE)
+        except Exception as error:  # a template is a program
+            raise CheckpointError(f"{self.folder}: its chat template fails ({one_line(error)})") from error
+        if PROBE not in rendered:
+            raise CheckpointError(f"{self.folder}: its chat template leaves the prompt out")
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into a checkpoint folder: those it was loaded from, byte for byte.
@@ -110,7 +124,7 @@ class PromptEncoder:
             {"role": "system", "content": SYSTEM},
             {"role": "user", "content": REQUEST.format(prompt=prompt)},
         ]
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + IMAGE_OPENING
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + self.opening
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of one caption.

@@ -81,6 +81,14 @@ def make_tokenizer(
     `<im_start>`, `<im_end>`, the scale tokens and the image tokens follow in the released order. Up to
     `num_text_tokens` (chat tokens included) the vocabulary is filled with entries that no text is cut into.
     """
+    image = ["<im_start>", "<im_end>", *(f"<S{i}>" for i in range(NUM_SCALE_TOKENS))]
+    return chat_tokenizer(corpus, image + [f"<I{i}>" for i in range(num_image_tokens)], num_text_tokens)
+
+
+def chat_tokenizer(
+    corpus: list[str], image_tokens: list[str], num_text_tokens: int | None = None
+) -> PreTrainedTokenizerFast:
+    """As `make_tokenizer`, with any tokens after the chat's."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -100,9 +108,7 @@ def make_tokenizer(
         known = values["model"]["vocab"]
         known |= {f"<unused {i}>": i for i in range(len(known), num_text_tokens - len(chat))}
         tokenizer = Tokenizer.from_str(json.dumps(values))
-    image = ["<im_start>", "<im_end>", *(f"<S{i}>" for i in range(NUM_SCALE_TOKENS))]
-    image += [f"<I{i}>" for i in range(num_image_tokens)]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in chat + image])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in chat + image_tokens])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
     )

@@ -10,6 +10,7 @@ import ray
 from ray.actor import ActorHandle
 
 from blip3o_grpo.configs import FaultsSection, RewardSection, RunConfig
+from blip3o_grpo.policies.kinds import KINDS
 from blip3o_grpo.rollout.faults.board import Board
 from blip3o_grpo.rollout.faults.calls import worker_name
 from blip3o_grpo.rollout.messages import BOARD
@@ -31,6 +32,7 @@ from blip3o_grpo.rollout.workers.environments import (
     make_import_root,
     reward_environment,
 )
+from blip3o_grpo.rollout.workers.no_sampler import NoSampler
 from blip3o_grpo.rollout.workers.reward import RewardWorker
 from blip3o_grpo.rollout.workers.sampler import Sampler
 
@@ -75,16 +77,19 @@ def start_pools(config: RunConfig, policy_path: Path) -> tuple[ActorHandle, Pool
         environment = {"env_vars": variables}
         return start_on(cls, worker_name(stage, index), namespace, plan[stage], environment, shared, stage, *args)
 
+    def start_sampler(index: int) -> ActorHandle:
+        if not KINDS[config.policy.type].samples_tokens:
+            return start(NoSampler, index, "sample")
+        return start(Sampler, index, "sample", policy_path, engine, config.rollout.temperature)
+
     pools: Pools = {
-        "sample": tuple(
-            start(Sampler, i, "sample", policy_path, engine, config.rollout.temperature)
-            for i in range(config.cluster.samplers)
-        ),
+        "sample": tuple(start_sampler(i) for i in range(config.cluster.samplers)),
         "decode": tuple(
             start(
                 Decoder,
                 i,
                 "decode",
+                config.policy.type,
                 policy_path,
                 config.policy.dtype,
                 device,

@@ -10,9 +10,9 @@ import numpy as np
 import ray
 import torch
 
-from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.decoding import denoise_completions, load_head, prepare_head
-from blip3o_grpo.policies.blip3o_next.tied import load_weights
+from blip3o_grpo.policies.kinds import KINDS
+from blip3o_grpo.policies.types import Policy
 from blip3o_grpo.rollout.messages import DecodedChunk, Denoising, SampledChunk, Snapshot
 from blip3o_grpo.rollout.weights.packing import unpack_weights
 from blip3o_grpo.rollout.workers.base import Worker
@@ -24,6 +24,7 @@ class Decoder(Worker):
 
     Args:
         name: of the worker.
+        kind: `policy.type`.
         policy_path: checkpoint folder. The image decoder stays as it is there; the AR part follows snapshots, since
             its hidden states condition the head, and so does the head where it learns.
         dtype: torch dtype name.
@@ -35,6 +36,7 @@ class Decoder(Worker):
     def __init__(
         self,
         name: str,
+        kind: str,
         policy_path: Path,
         dtype: str,
         device: str,
@@ -42,23 +44,24 @@ class Decoder(Worker):
         options: Mapping[str, bool],
     ):
         super().__init__(name)
+        self._kind = KINDS[kind]
         self._policy_path = policy_path
         self._dtype = getattr(torch, dtype)
         self._device = device
         self._guidance_scale = guidance_scale
         self._options = options
-        self._policy: BLIP3oNext | None = None
+        self._policy: Policy | None = None
 
     def start(self) -> None:
         """Load the policy."""
         if self._options["compile"] and self._device == "cpu":
             check_compiler("rollout.decoder.compile=true", "rollout.decoder.compile=false")
-        policy = BLIP3oNext.from_pretrained(self._policy_path, dtype=self._dtype, device=self._device)
+        policy = self._kind.load(self._policy_path, "painter", dtype=self._dtype, device=self._device)
         self._policy = prepare_head(policy, **self._options)
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Replace the AR part's weights."""
-        load_weights(self._policy.ar, dict(unpack_weights(values)))
+        self._policy.load_ar(dict(unpack_weights(values)))
 
     def fetch(self, snapshot: Snapshot) -> None:
         """As every worker's, and the head's weights if the snapshot has some."""

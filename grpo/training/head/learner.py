@@ -19,7 +19,7 @@ from torch import nn
 from transformers import get_scheduler
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.denoising import Head
 from blip3o_grpo.rollout import RolloutBatch
 from blip3o_grpo.training.guard_rules import HEAD_SKIPPED, GuardError, non_finite
 from blip3o_grpo.training.head.credit import head_advantages, variance_parts
@@ -37,16 +37,15 @@ class HeadLearner:
     """The head that learns, its reference, its averages and its optimiser.
 
     Args:
-        policy: with the part `head`, in float32; its image decoder is not needed.
+        policy: the head, in float32; nothing else of it is needed.
         hidden_states: of the AR part that drew, `[C, T + 1, D]`, without gradient, of prompts' ids and tokens `[C, T]`.
         config: the run.
         accelerator: of the trainer.
     """
 
-    def __init__(self, policy: BLIP3oNext, hidden_states: HiddenStates, config: RunConfig, accelerator: Accelerator):
+    def __init__(self, policy: Head, hidden_states: HiddenStates, config: RunConfig, accelerator: Accelerator):
         self.policy, self.hidden_states, self.config, self.accelerator = policy, hidden_states, config, accelerator
         self.section = config.head
-        policy.vae = None
         reference = frozen_copy(policy) if self.section.method.kl else None
         self.head = head_of(policy).requires_grad_(True)
         adapt(self.head, self.section.lora)

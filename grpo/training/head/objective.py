@@ -12,8 +12,7 @@ import torch
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.head import FlowGRPOSection
-from blip3o_grpo.policies import BLIP3oNext
-from blip3o_grpo.policies.blip3o_next.denoising import guided_steps, path_noise, sampler, velocity
+from blip3o_grpo.policies.blip3o_next.denoising import Head, guided_steps, path_noise, sampler, velocity
 from blip3o_grpo.policies.blip3o_next.stochastic import noisy_step, step_logprob
 from blip3o_grpo.training.head.flow_grpo import flow_grpo_loss
 from blip3o_grpo.training.head.nft import nft_loss
@@ -40,9 +39,9 @@ class Objective(ABC):
 
     rows_per_image: int
     metrics: tuple[str, ...]
-    old: BLIP3oNext | None = None
+    old: Head | None = None
 
-    def __init__(self, policy: BLIP3oNext, reference: BLIP3oNext | None, config: RunConfig):
+    def __init__(self, policy: Head, reference: Head | None, config: RunConfig):
         self.policy, self.reference, self.method = policy, reference, config.head.method
         rollout = config.rollout
         self.scale = rollout.guidance_scale
@@ -55,7 +54,7 @@ class Objective(ABC):
         """Of all images; `hidden` `[B, T + 1, D]` is what they were painted from."""
 
     def velocity(
-        self, policy: BLIP3oNext, hidden: torch.Tensor, latents: torch.Tensor, numbers: torch.Tensor
+        self, policy: Head, hidden: torch.Tensor, latents: torch.Tensor, numbers: torch.Tensor
     ) -> torch.Tensor:
         """Of latents at the sampler's steps with these numbers `[B]`."""
         timesteps, guided = (values[numbers].to(latents.device) for values in (self.steps.timesteps, self.guided))
@@ -70,7 +69,7 @@ class Objective(ABC):
 class NFTObjective(Objective):
     """DiffusionNFT: the images' last latents, made noisy again."""
 
-    def __init__(self, policy: BLIP3oNext, reference: BLIP3oNext | None, config: RunConfig):
+    def __init__(self, policy: Head, reference: Head | None, config: RunConfig):
         super().__init__(policy, reference, config)
         self.rows_per_image = self.method.times_per_image
         self.metrics = ("head/moved", *(("head/kl",) if reference else ()))
@@ -97,7 +96,7 @@ class NFTObjective(Objective):
 class FlowGRPOObjective(Objective):
     """Flow-GRPO: the sampler's steps that added noise."""
 
-    def __init__(self, policy: BLIP3oNext, reference: BLIP3oNext | None, config: RunConfig):
+    def __init__(self, policy: Head, reference: Head | None, config: RunConfig):
         super().__init__(policy, reference, config)
         self.rows_per_image = self.method.window
         self.metrics = ("head/clip_ratio", "head/mismatch", *(("head/kl",) if reference else ()))
@@ -127,13 +126,13 @@ class FlowGRPOObjective(Objective):
         return loss, metrics | {"head/mismatch": (logprobs.detach() - old).abs()}
 
 
-def make_objective(policy: BLIP3oNext, reference: BLIP3oNext | None, config: RunConfig) -> Objective:
+def make_objective(policy: Head, reference: Head | None, config: RunConfig) -> Objective:
     """The one that `head.method` names."""
     kind = FlowGRPOObjective if isinstance(config.head.method, FlowGRPOSection) else NFTObjective
     return kind(policy, reference, config)
 
 
-def frozen_copy(policy: BLIP3oNext) -> BLIP3oNext:
+def frozen_copy(policy: Head) -> Head:
     """The head as it is now."""
     copied = copy.deepcopy(policy)
     head_of(copied).requires_grad_(False)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from blip3o_grpo.configs.head import LORA_TARGETS, HeadLoRASection
-from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.denoising import Head
 from blip3o_grpo.training.lora import merge_adapter
 
 FILE = "head.safetensors"
@@ -19,20 +19,21 @@ AVERAGED_FILE = "head_averaged.safetensors"
 """Their averages, with `trainer.ema`."""
 
 
-def head_of(policy: BLIP3oNext) -> nn.ModuleDict:
-    """Connector and SANA of a policy as one module, with the released names."""
-    return nn.ModuleDict({"connector": policy.connector, "sana": policy.sana})
+def head_of(policy: Head) -> nn.ModuleDict:
+    """The diffusion head of a policy as one module, with the released names."""
+    return nn.ModuleDict(policy.head_parts())
 
 
 def adapt(head: nn.ModuleDict, section: HeadLoRASection | None) -> None:
-    """Freeze SANA and give its attention adapters, in place; without a section nothing happens."""
+    """Freeze the transformer and give its attention adapters, in place; without a section nothing happens."""
     if section is None:
         return
-    head["sana"].requires_grad_(False)
+    transformer = next(module for name, module in head.items() if name != "connector")
+    transformer.requires_grad_(False)
     options = LoraConfig(
         r=section.rank, lora_alpha=section.alpha, target_modules=LORA_TARGETS, lora_dropout=0.0, bias="none"
     )
-    inject_adapter_in_model(options, head["sana"])
+    inject_adapter_in_model(options, transformer)
 
 
 def whole_weights(head: nn.ModuleDict, section: HeadLoRASection | None) -> dict[str, torch.Tensor]:

@@ -6,38 +6,58 @@ completions' means, which is the tokens' doing, and within each completion, whic
     factorised   tokens: mean over the K noises, against the group's mean      head: deviation inside the completion
     shared       both halves: deviation of the image (or of its completion's mean) from the group's mean
 
-Deviations are divided by the group's pooled standard deviation, floored as tokens' advantages are (`advantages.py`).
-Pure functions on arrays.
+Deviations are divided by their standard deviation in the group or in the whole batch (`trainer.scale_rewards`), which is
+floored as that of tokens' advantages is (`advantages.py`). Pure functions on arrays.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 
-from blip3o_grpo.training.advantages import EPSILON
+from blip3o_grpo.training.advantages import EPSILON, Scale
 
 Credit = Literal["factorised", "shared"]
 
 
-def head_advantages(rewards: np.ndarray, credit: Credit, floor: float) -> np.ndarray:
-    """Advantages `[G, K]` of one group's images; all 0 without any difference, and where nothing was scored.
+def head_advantages(
+    groups: Sequence[np.ndarray],
+    credit: Credit,
+    scale: Scale,
+    floor: float,
+    add: Callable[[Sequence[float]], Sequence[float]] = tuple,
+) -> list[np.ndarray]:
+    """Advantages `[G, K]` of the images of each group; all 0 without any difference, and where nothing was scored.
 
     Args:
-        rewards: `[G, K]`, NaN in all places or in none.
+        groups: rewards `[G, K]` of each, NaN in all places or in none.
         credit: which part of the difference counts.
-        floor: of the standard deviation, in the rewards' units.
+        scale: whose standard deviation divides it, if any.
+        floor: of that, in the rewards' units.
+        add: sums values over all ranks.
     """
-    if np.isnan(rewards).any() or np.ptp(rewards) == 0:
-        return np.zeros(rewards.shape)
+    found = [_deviations(rewards, credit) for rewards in groups]
+    squares, free = [(deviations**2).sum() for deviations, _ in found], [freedom for _, freedom in found]
+    if scale == "none":
+        return [deviations for deviations, _ in found]
+    if scale == "batch":
+        all_squares, all_free = add([sum(squares), sum(free)])
+        squares, free = [all_squares] * len(found), [all_free] * len(found)
+    stds = [np.sqrt(square / max(freedom, 1)) for square, freedom in zip(squares, free, strict=True)]
+    return [deviations / (max(std, floor) + EPSILON) for (deviations, _), std in zip(found, stds, strict=True)]
+
+
+def _deviations(rewards: np.ndarray, credit: Credit) -> tuple[np.ndarray, int]:
+    """Of a group's images, and how many of them are free."""
+    if np.isnan(rewards).any():
+        return np.zeros(rewards.shape), 0
     axis = 1 if credit == "factorised" else None
-    if credit == "factorised" and (np.ptp(rewards, axis=1) == 0).all():
-        return np.zeros(rewards.shape)  # exactly: means are rounded
-    deviations = rewards - rewards.mean(axis=axis, keepdims=True)
     free = rewards.size - (len(rewards) if credit == "factorised" else 1)
-    std = np.sqrt((deviations**2).sum() / free)
-    return deviations / (max(std, floor) + EPSILON)
+    if (np.ptp(rewards, axis=axis) == 0).all():
+        return np.zeros(rewards.shape), free  # exactly: means are rounded
+    return rewards - rewards.mean(axis=axis, keepdims=True), free
 
 
 def variance_parts(rewards: np.ndarray) -> tuple[float, float]:

@@ -83,8 +83,9 @@ class HeadLearner:
         `trainer.mismatch_bound` about the sampler's steps; the learning rate goes on as if it had been.
         """
         totals = group_rewards(batch, self.config)
-        floor, size = self.config.trainer.min_group_std, self.section.micro_batch_size // self.objective.rows_per_image
-        advantages = [head_advantages(rewards, self.section.credit, floor) for rewards in totals]
+        trainer, size = self.config.trainer, self.section.micro_batch_size // self.objective.rows_per_image
+        credit, scale, floor = self.section.credit, trainer.scale_rewards, trainer.min_group_std
+        advantages = head_advantages(totals, credit, scale, floor, self._sum)
         rows = self._sum([sum(rewards.size for rewards in totals)])[0] * self.objective.rows_per_image
         self.optimiser.zero_grad(set_to_none=True)
         sums = dict.fromkeys(("head/loss", *self.objective.metrics), 0.0)

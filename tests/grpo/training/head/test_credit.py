@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
-from blip3o_grpo.training.head.credit import head_advantages, variance_parts
+from blip3o_grpo.training.head import credit as of_head
+from blip3o_grpo.training.head.credit import variance_parts
 
 REWARDS = np.array([[0.0, 0.2], [1.0, 0.6]])
+
+
+def head_advantages(rewards, credit, floor):
+    """Of one group, divided by its own standard deviation."""
+    return of_head.head_advantages([rewards], credit, "group", floor)[0]
 
 
 def test_factorised_is_the_deviation_inside_the_completion():
@@ -44,6 +50,23 @@ def test_the_floor_shrinks_small_differences():
 )
 def test_without_difference_nothing_is_learnt(rewards, credit):
     assert not head_advantages(rewards, credit, 0.0).any()
+
+
+def test_the_batchs_deviation_lets_groups_that_differ_more_say_more():
+    even = np.full((2, 2), 0.5)
+    groups = [REWARDS, REWARDS / 10, even, np.full((2, 2), np.nan)]
+    # squares .1, .001 and 0, of two free images each; what another rank has comes on top
+    std = ((0.101 + 0.4) / (6 + 4)) ** 0.5
+    found = of_head.head_advantages(groups, "factorised", "batch", 0.0, add=lambda sums: np.add(sums, [0.4, 4]))
+    expected = np.array([[-0.1, 0.1], [0.2, -0.2]]) / (std + 1e-4)
+    np.testing.assert_allclose(found, [expected, expected / 10, 0 * even, 0 * even], atol=1e-12)
+    floored = of_head.head_advantages(groups, "factorised", "batch", 1.0)
+    np.testing.assert_allclose(floored[0], np.array([[-0.1, 0.1], [0.2, -0.2]]) / (1 + 1e-4))
+
+
+def test_without_a_scale_deviations_are_what_they_are():
+    found = of_head.head_advantages([REWARDS], "shared", "none", 0.05)
+    np.testing.assert_allclose(found[0], REWARDS - 0.45)
 
 
 def test_variance_is_split_without_bias():

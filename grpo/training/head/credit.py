@@ -6,8 +6,8 @@ completions' means, which is the tokens' doing, and within each completion, whic
     factorised   tokens: mean over the K noises, against the group's mean      head: deviation inside the completion
     shared       both halves: deviation of the image (or of its completion's mean) from the group's mean
 
-Deviations are divided by their standard deviation in the group or in the batch (`trainer.scale_rewards`), which is floored
-as that of tokens' advantages is (`advantages.py`). Pure functions on arrays.
+Deviations are divided by their standard deviation in the group or in the batch (`trainer.scale_rewards`), floored as
+that of tokens' advantages is (`advantages.py`). Pure functions on arrays.
 """
 
 from __future__ import annotations

@@ -84,6 +84,8 @@ class GoalSection(Section):
     margin: float = Field(default=0.05, gt=0)
     """Smallest difference that matters, in units of the reward: a gain counts from here on, and an arm is recommended
     only if a fall by more than this is excluded."""
+    target: float | None = None
+    """Score to reach: the report says after how many images and minutes each arm does. None: it does not."""
 
     @property
     def name(self) -> str:
@@ -271,6 +273,7 @@ def shrink(study: StudyConfig) -> StudyConfig:
             "arms": arms,
             "suites": suites,
             "seeds": study.seeds[:1],
+            "goals": tuple(goal.model_copy(update={"target": None}) for goal in study.goals),
             "baseline": study.baseline if study.baseline in [arm.name for arm in arms] else START,
         }
     )

@@ -103,6 +103,7 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     prompts = [p for p in chain.from_iterable(zip_longest(*suites.values())) if p is not None]
     heldout = folder / "heldout.jsonl"
     goals = find_goals(study, base, suites)
+    check_targets(study, base)
     trials = make_trials(study, base, len(prompts))
     check_folder(folder, study, base)  # after the study itself: a mistake in it is said as such in an old folder too
     write_heldout(heldout, suites, prompts)
@@ -115,6 +116,20 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     write_atomically(folder / "base.yaml", dump_config(base))
     write_atomically(folder / "study.yaml", dump_config(study))
     return StudyPlan(study, base, suites, trials, goals)
+
+
+def check_targets(study: StudyConfig, base: RunConfig) -> None:
+    """Refuse a target that no evaluation would see reached.
+
+    Raises:
+        ConfigError: naming the goal.
+    """
+    for index, goal in enumerate(study.goals):
+        if goal.target is not None and not base.evaluation.every_steps:
+            raise ConfigError(
+                f"goals.{index}.target={goal.target:g}: evaluations on the way tell when it is reached, and "
+                "evaluation.every_steps is 0; set it under the study's `overrides`, or leave the target out"
+            )
 
 
 def make_trials(study: StudyConfig, base: RunConfig, num_prompts: int) -> list[Trial]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ from blip3o_grpo.run.locks import is_held
 from blip3o_grpo.study.bands import TOGETHER, Panels, Runs, draw_bands
 from blip3o_grpo.study.conclusions import Conclusions, label_candidates
 from blip3o_grpo.study.design import ENVIRONMENT_FILE, StudyPlan, Trial
+from blip3o_grpo.study.efficiency import Speed, course_lines, measure_speed, read_courses
 from blip3o_grpo.study.forest import draw_forest, reach
 from blip3o_grpo.study.matrix import Cell, Column, Comparison, Matrix
 
 PICTURE_SIDE = 256
 PICTURES_PER_ARM = 4
+IMAGES_AXIS = Axis("images learnt from", zero=True)
 BUDGET_AXIS = Axis("KL, nats per token", zero=True, span=0.01)
 
 
@@ -77,6 +80,8 @@ class StudyReport:
         self.finished = [trial for trial in plan.trials if trial.finished and trial.name not in left_out]
         self.steps = {trial.name: read_steps(trial.folder, problems) for trial in plan.trials}
         self.starts = read_starts(plan.folder / ENVIRONMENT_FILE, problems)
+        self.courses = read_courses(self.finished, self.steps, problems) if matrix else {}
+        self.speeds = measure_speed(plan, matrix, self.courses) if matrix else []
 
     def values(self) -> dict[str, Any]:
         """Everything the page shows, by the names that the template uses."""
@@ -104,6 +109,8 @@ class StudyReport:
             "arms": self._arms(),
             "rows": self._rows(),
             "forests": self._forests(),
+            "speeds": self._speeds(),
+            "courses": course_charts(plan, course_lines(plan, matrix, self.courses)) if self.speeds else [],
             "charts": reward_charts(plan, runs),
             "image_charts": image_charts(runs),
             "partly": partly,
@@ -131,6 +138,7 @@ class StudyReport:
             "against_start": [asdict(c) for c in matrix.against_start] if matrix else [],
             "between_arms": [asdict(c) for c in matrix.between_arms] if matrix else [],
             "conclusions": self.conclusions and asdict(self.conclusions),
+            "sample_efficiency": [asdict(speed) for speed in self.speeds],
             "commands": values["commands"],
             "environment": self.starts,
         }
@@ -191,6 +199,12 @@ class StudyReport:
             )
             for column in matrix.columns
         ]
+
+    def _speeds(self) -> dict[str, list[Speed]]:
+        """How fast arms rise, by goal."""
+        return {
+            name: list(found) for name, found in groupby(self.speeds, lambda speed: f"{speed.suite}/{speed.reward}")
+        }
 
     def _forests(self) -> list[Chart]:
         """Differences from the baseline, measure by measure; those between scores in [0, 1] share one axis."""
@@ -279,6 +293,15 @@ def reward_charts(plan: StudyPlan, runs: Runs) -> list[Panels]:
     for index, reward in enumerate(plan.base.rewards):
         drawings = draw_bands(f"budget-{index}", runs, f"reward/{reward.name}", SCORE, BUDGET_AXIS, KL)
         charts.append(Panels(f"{reward.name} against KL", "What distance from the start has bought.", drawings))
+    return [chart for chart in charts if chart.drawings]
+
+
+def course_charts(plan: StudyPlan, runs: Runs) -> list[Panels]:
+    """Held-out score of every goal against the images that arms have learnt from."""
+    charts = [
+        Panels(f"Held-out: {goal.name}", "", draw_bands(f"course-{index}", runs, goal.name, SCORE, IMAGES_AXIS))
+        for index, goal in enumerate(plan.goals)
+    ]
     return [chart for chart in charts if chart.drawings]
 
 

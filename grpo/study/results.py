@@ -11,7 +11,7 @@ from blip3o_grpo.configs.atomic import write_atomically
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` whole or not at all; NaN, which JSON cannot say, becomes null."""
+    """Write `value` whole or not at all; NaN and infinity, which JSON cannot say, become null."""
     write_atomically(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
 
 
@@ -20,4 +20,4 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

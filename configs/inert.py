@@ -28,7 +28,6 @@ OF_TOKENS = (
     "top_entropy_quantile",
     "entropy_coef",
     "use_adaptive_entropy",
-    "scale_rewards",
     "multi_objective_aggregation",
     "max_grad_norm",
     "micro_batch_size",
@@ -43,12 +42,12 @@ def inert_options(config: RunConfig) -> list[str]:
     trainer, guards, evaluation = config.trainer, config.guards, config.evaluation
     each = trainer.multi_objective_aggregation == "normalize_then_sum"
     found = _losses(trainer)
-    if each:
+    if each and "head" not in config.learn:  # whose advantages are divided by it all the same
         asked = (
             "multi_objective_aggregation: normalize_then_sum divides by the standard deviation in the group, and then "
         )
         found += _set(trainer, "trainer", "scale_rewards", asked + "by the batch's")
-    elif trainer.scale_rewards == "none":
+    elif not each and trainer.scale_rewards == "none":
         found += _set(trainer, "trainer", "min_group_std", "scale_rewards: none divides by no standard deviation")
     if trainer.lr_scheduler_type == "constant":
         found += _set(

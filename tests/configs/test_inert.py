@@ -94,6 +94,7 @@ ACTING = [
     ("trainer.sync_ref_model=true", "trainer.ref_model_sync_steps=39", "trainer.ref_model_mixup_alpha=0.5"),
     ("trainer.adam_beta1=0.8", "trainer.adam_beta2=0.99", "trainer.adam_epsilon=1e-15"),
     (GDPO, "trainer.scale_rewards=none", "trainer.min_group_std=0.1", "trainer.scale_rewards=group"),
+    (GDPO, "learn=[tokens,head]", "rollout.noises_per_completion=2", "trainer.scale_rewards=batch"),  # of the head
     ("rollout.guidance_scale=3", "rollout.guidance_interval=[0.5,1]"),
     ("trainer.warmup_steps=5",),  # the recipe's schedule is cosine
     ("trainer.lr_scheduler_type=constant_with_warmup", "trainer.warmup_steps=5"),

@@ -40,7 +40,8 @@ def load() -> Any:
 def pixels(image: Image.Image, side: int) -> torch.Tensor:
     """What the model sees, `[1, 3, side, side]`."""
     values = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), np.float32) / 255
-    return torch.from_numpy((values - np.float32(MEAN)) / np.float32(SPREAD)).permute(2, 0, 1)[None]
+    mean, spread = (np.array(each, np.float32) for each in (MEAN, SPREAD))
+    return torch.from_numpy((values - mean) / spread).permute(2, 0, 1)[None]
 
 
 def ask(model: Any, image: Image.Image, question: str) -> str:

@@ -50,6 +50,7 @@ MODEL = {
 
 def load_example():
     spec = importlib.util.spec_from_file_location("mplug", Path(__file__).with_name("mplug.py"))
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -100,7 +101,7 @@ def test_an_image_is_seen_as_by_the_authors_transform(example):
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8))
     theirs = transforms.Compose(
         [
-            transforms.Resize((32, 32), interpolation=Image.BICUBIC),
+            transforms.Resize((32, 32), interpolation=transforms.InterpolationMode.BICUBIC),
             transforms.ToTensor(),
             transforms.Normalize(mean=example.MEAN, std=example.SPREAD),
         ]

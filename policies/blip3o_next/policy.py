@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import init_empty_weights
@@ -64,6 +64,13 @@ class BLIP3oNext(nn.Module):
         vision: VQ-SigLIP2 (None unless the part `vision` was asked for).
         prompts: the prompt format and tokenizer.
     """
+
+    # None where a part was not asked for, which whoever uses one knows.
+    ar: Any
+    connector: Any
+    sana: Any
+    vae: Any
+    scheduler: Any
 
     def __init__(self, config: Qwen3Config, diffusion: Path, parts: Sequence[str], prompts: PromptEncoder | None):
         super().__init__()

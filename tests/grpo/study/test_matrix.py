@@ -132,7 +132,7 @@ def test_results_as_json_and_csv(page, matrix):
     summary = json.loads((page.parent / "study.json").read_text())
     assert set(summary["trials"].values()) == {"finished"} and len(summary["trials"]) == 6
     assert summary["conclusions"]["recommended"] == "both"
-    assert summary["goals"] == [{"suite": "shapes", "reward": "geneval", "margin": 0.05}]
+    assert summary["goals"] == [{"suite": "shapes", "reward": "geneval", "margin": 0.05, "target": None}]
     rows = list(csv.DictReader((page.parent / "matrix.csv").open()))
     assert len(rows) == 16 and {"arm", "suite", "reward", "mean", "low", "high", "seed_0", "seed_1"} <= rows[0].keys()
     assert float(rows[0]["mean"]) == pytest.approx(matrix.cells[0].mean)

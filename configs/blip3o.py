@@ -9,32 +9,20 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from blip3o_grpo.configs.training import OF_TOKENS
+
 NO_TOKENS = "policy.type=blip3o samples no tokens"
-OF_TOKENS = {
+IDLE = {
     "rollout": ("temperature", "enforce_eager", "decoder"),
     "evaluation": ("temperature", "top_p", "top_k"),
     "cluster": ("samplers", "gpus_per_sampler", "weight_sync"),
     "trainer": (
-        "learning_rate",
-        "beta",
+        *OF_TOKENS,
         "use_bias_correction_kl",
         "sync_ref_model",
-        "importance_sampling_level",
-        "epsilon",
-        "epsilon_high",
-        "delta",
-        "loss_type",
-        "off_policy_mask_threshold",
-        "top_entropy_quantile",
-        "entropy_coef",
-        "use_adaptive_entropy",
         "vllm_importance_sampling_mode",
         "vllm_importance_sampling_clip_max",
         "vllm_importance_sampling_clip_min",
-        "micro_batch_size",
-        "gradient_checkpointing",
-        "max_grad_norm",
-        "lora",
     ),
 }
 """Keys by section that only samplers, vLLM, the tokens' update or SANA's decoder ask for."""
@@ -53,7 +41,7 @@ def check_blip3o(config: Any) -> None:
     """
     if config.learn != ("head",):
         raise ValueError(f"learn={list(config.learn)}: {NO_TOKENS}; give learn: [head]")
-    for name, keys in OF_TOKENS.items():
+    for name, keys in IDLE.items():
         section = getattr(config, name)
         for key in keys:
             if getattr(section, key) != type(section).model_fields[key].default:

@@ -13,28 +13,8 @@ from pydantic import BaseModel
 
 from blip3o_grpo.configs.head import HeadSection
 from blip3o_grpo.configs.schema import RunConfig
-from blip3o_grpo.configs.training import TrainerSection
+from blip3o_grpo.configs.training import OF_TOKENS, TrainerSection
 from blip3o_grpo.configs.warmstart import WarmstartConfig
-
-OF_TOKENS = (
-    "learning_rate",
-    "beta",
-    "importance_sampling_level",
-    "epsilon",
-    "epsilon_high",
-    "delta",
-    "loss_type",
-    "off_policy_mask_threshold",
-    "top_entropy_quantile",
-    "entropy_coef",
-    "use_adaptive_entropy",
-    "multi_objective_aggregation",
-    "max_grad_norm",
-    "micro_batch_size",
-    "gradient_checkpointing",
-    "lora",
-)
-"""Options of `trainer` that only the tokens' update asks for."""
 
 
 def inert_options(config: RunConfig) -> list[str]:

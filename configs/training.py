@@ -331,3 +331,24 @@ def whole_batches(key: str, steps: int, num_iterations: int) -> None:
 
 def _default(key: str) -> Any:
     return TrainerSection.model_fields[key].default
+
+
+OF_TOKENS = (
+    "learning_rate",
+    "beta",
+    "importance_sampling_level",
+    "epsilon",
+    "epsilon_high",
+    "delta",
+    "loss_type",
+    "off_policy_mask_threshold",
+    "top_entropy_quantile",
+    "entropy_coef",
+    "use_adaptive_entropy",
+    "multi_objective_aggregation",
+    "max_grad_norm",
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "lora",
+)
+"""Options of `trainer` that only the tokens' update asks for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from blip3o_grpo.configs import ConfigError, load_run_config
 from blip3o_grpo.evaluation.benchmark_result import Subset, draw_subset
 from blip3o_grpo.evaluation.suites import check_model
-from blip3o_grpo.policies import check_headers
+from blip3o_grpo.policies import CheckpointError, check_headers
 from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.reading.result import Found, ReadingReport, contributions
 from blip3o_grpo.rewards.suites import ReadingSuite, find_any_suite
@@ -100,6 +101,14 @@ def measure_items(
         against: folder of a starting policy; None: no distances.
         items: id to item.
         console: where progress goes.
+
+    Raises:
+        CheckpointError: a policy computes NaN.
     """
     with Bar(console, f"reading with {folder}", len(items), unit=suite.set_name.removesuffix("s")) as bar:
-        return suite.measure(folder, against, items, bar.see)
+        found = suite.measure(folder, against, items, bar.see)
+    for name, parts in found.items():
+        for item, (part, _) in parts.items():
+            if not math.isfinite(part):
+                raise CheckpointError(f"{folder}: {name} of {item} is {part}; the weights are damaged")
+    return found

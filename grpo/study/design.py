@@ -103,8 +103,8 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     prompts = [p for p in chain.from_iterable(zip_longest(*suites.values())) if p is not None]
     heldout = folder / "heldout.jsonl"
     goals = find_goals(study, base, suites)
-    check_targets(study, base)
     trials = make_trials(study, base, len(prompts))
+    check_targets(study, trials)
     check_folder(folder, study, base)  # after the study itself: a mistake in it is said as such in an old folder too
     write_heldout(heldout, suites, prompts)
     arms = [check_arm(trial) for trial in trials if trial.seed == study.seeds[0]]
@@ -118,18 +118,21 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     return StudyPlan(study, base, suites, trials, goals)
 
 
-def check_targets(study: StudyConfig, base: RunConfig) -> None:
+def check_targets(study: StudyConfig, trials: list[Trial]) -> None:
     """Refuse a target that no evaluation would see reached.
 
     Raises:
-        ConfigError: naming the goal.
+        ConfigError: naming the goal and the arm.
     """
     for index, goal in enumerate(study.goals):
-        if goal.target is not None and not base.evaluation.every_steps:
-            raise ConfigError(
-                f"goals.{index}.target={goal.target:g}: evaluations on the way tell when it is reached, and "
-                "evaluation.every_steps is 0; set it under the study's `overrides`, or leave the target out"
-            )
+        for trial in trials:
+            every, steps = trial.config.evaluation.every_steps, trial.config.trainer.max_steps
+            if goal.target is not None and not 0 < every < steps:
+                raise ConfigError(
+                    f"goals.{index}.target={goal.target:g}: evaluations on the way tell when it is reached, and arm "
+                    f"{trial.arm!r} has none (evaluation.every_steps={every} of trainer.max_steps={steps}); set "
+                    "evaluation.every_steps under the study's `overrides`, or leave the target out"
+                )
 
 
 def make_trials(study: StudyConfig, base: RunConfig, num_prompts: int) -> list[Trial]:

@@ -43,6 +43,15 @@ class Course:
     minutes: np.ndarray  # [E] of its steps until then
     evaluations: tuple[Evaluation, ...]
 
+    def measured(self, column: Column) -> Course:
+        """The same without evaluations that lack a score of the column."""
+        kept = [
+            all(e.per_prompt.get(id_, {}).get(column.reward) is not None for id_ in column.prompt_ids)
+            for e in self.evaluations
+        ]
+        evaluations = tuple(e for e, whole in zip(self.evaluations, kept, strict=True) if whole)
+        return Course(self.images[kept], self.minutes[kept], evaluations)
+
     def scores(self, column: Column) -> np.ndarray:
         """`[num_prompts, E]`."""
         return np.array([[e.per_prompt[id_][column.reward] for e in self.evaluations] for id_ in column.prompt_ids])
@@ -126,6 +135,7 @@ def measure_speed(plan: StudyPlan, matrix: Matrix, courses: Courses) -> list[Spe
 
 
 def _of_goal(column: Column, target: float | None, arms: Sequence[str], baseline: str, courses: Courses) -> list[Speed]:
+    courses = {arm: {seed: run.measured(column) for seed, run in courses[arm].items()} for arm in arms}
     images = min(course.images[-1] for arm in arms for course in courses[arm].values())
     tables = {arm: heights(courses[arm], column, images) for arm in arms}
     estimates = paired_bootstrap(list(tables.values()), seed_spread(list(tables.values()), len(arms)), paired=False)
@@ -213,16 +223,15 @@ def first_reached(x: np.ndarray, scores: np.ndarray, target: float) -> float:
 
 def course_lines(plan: StudyPlan, matrix: Matrix, courses: Courses) -> dict[str, list[list[dict[str, float]]]]:
     """Arm to the points of each of its runs, by `step` (images) and the goals' names: what `bands.draw_bands` draws."""
-    columns = [column for column in matrix.columns if column.name in {goal.name for goal in plan.goals}]
-    return {
-        arm: [
-            [
-                {"step": images} | {c.name: float(c_scores[place]) for c, c_scores in of_run.items()}
-                for place, images in enumerate(course.images.tolist())
-            ]
-            for course in courses[arm].values()
-            for of_run in [{c: course.scores(c).mean(axis=0) for c in columns}]
-        ]
-        for arm in matrix.arms
-        if arm in courses
-    }
+    goals = {goal.name for goal in plan.goals}
+    columns = [column for column in matrix.columns if column.name in goals]
+    return {arm: [_points(run, columns) for run in courses[arm].values()] for arm in matrix.arms if arm in courses}
+
+
+def _points(run: Course, columns: Sequence[Column]) -> list[dict[str, float]]:
+    points: dict[float, dict[str, float]] = {images: {"step": images} for images in run.images.tolist()}
+    for column in columns:
+        measured = run.measured(column)
+        for images, score in zip(measured.images.tolist(), measured.scores(column).mean(axis=0), strict=True):
+            points[images][column.name] = float(score)
+    return list(points.values())

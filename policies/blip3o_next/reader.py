@@ -13,6 +13,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from blip3o_grpo.policies.blip3o_next.chat import encode_answer, encode_question
+from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.prompt_encoder import PromptError
 from blip3o_grpo.policies.blip3o_next.text import pad_texts, sum_by_row, text_logprobs, text_targets
@@ -74,6 +75,7 @@ class ImageReader:
 
         Raises:
             PromptError: as `ask`; an answer that is no text.
+            CheckpointError: the policy computes NaN.
         """
         encoded = [encode_answer(self.policy.prompts, answer) for answer in answers]
         asked = self.ask(question, codes, max(map(len, encoded)))
@@ -83,6 +85,8 @@ class ImageReader:
         logprobs = text_logprobs(self.policy.ar, ids, mask, self.policy.image_tokens, places)
         targets = text_targets(ids, places, self.policy.image_tokens)
         sums = sum_by_row(logprobs.gather(1, targets[:, None])[:, 0].double(), places)
+        if not sums.isfinite().all():  # the largest of NaN would be somebody's answer
+            raise CheckpointError("the policy's log-probabilities of an answer are NaN; its weights are damaged")
         missed = sum_by_row((logprobs.argmax(1) != targets).double(), places)
         return [(total, not misses) for total, misses in zip(sums.tolist(), missed.tolist(), strict=True)]
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.configs.blip3o import OF_TOKENS
+from blip3o_grpo.configs.blip3o import IDLE
 
 
 def make(**sections):
@@ -59,5 +59,5 @@ def test_options_of_tokens_are_refused(sections, told):
 
 def test_the_refused_keys_exist():
     run = make()
-    for name, keys in OF_TOKENS.items():
+    for name, keys in IDLE.items():
         assert set(keys) <= type(getattr(run, name)).model_fields.keys(), name

@@ -143,3 +143,13 @@ def test_a_mistake_is_one_line_before_anything_loads(monkeypatch, policy_path, w
     monkeypatch.setattr(BLIP3oNext, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
     result = CliRunner().invoke(app, ["eval", str(policy_path), *words])
     assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.stderr
+
+
+@pytest.mark.parametrize("suite", ["text", "understanding"])
+def test_damaged_weights_are_no_number(suite, tmp_path):
+    """The likeliest of NaN would be some choice, and so right or wrong."""
+    policy = BLIP3oNext.from_pretrained("tiny", parts=("ar", "head", "vision"))
+    policy.ar.model.norm.weight.data.fill_(math.nan)
+    policy.save_pretrained(tmp_path / "damaged")
+    result = CliRunner().invoke(app, ["eval", str(tmp_path / "damaged"), "--suite", suite, "--limit", "4"])
+    assert result.exit_code == 2 and "damaged" in result.stderr and "nan" in result.stderr.lower()

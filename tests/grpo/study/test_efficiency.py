@@ -124,9 +124,18 @@ def test_without_evaluations_on_the_way_nothing_is_said(finished_study, tmp_path
     assert "Sample efficiency" not in (folder / "report.html").read_text()
 
 
-def test_a_target_that_nothing_would_see_is_refused(study_files):
+def test_an_evaluation_without_all_scores_is_left_out():
+    run = course(0.0, 0.4, 0.8)
+    run.evaluations[1].per_prompt["b"]["ocr"] = None
+    assert run.measured(COLUMN).images.tolist() == [0, 200]
+    del run.evaluations[2].per_prompt["c"]
+    assert run.measured(COLUMN).images.tolist() == [0]
+
+
+@pytest.mark.parametrize("every", [0, 24, 100])
+def test_a_target_that_nothing_would_see_is_refused(study_files, every):
     goals = [{"suite": "shapes", "reward": "geneval", "target": 0.5}]
-    file = study_files.study(goals=goals, overrides={"evaluation.every_steps": 0})
-    with pytest.raises(ConfigError, match=r"goals\.0\.target=0\.5: .*evaluation\.every_steps is 0"):
+    file = study_files.study(goals=goals, overrides={"evaluation.every_steps": every})
+    with pytest.raises(ConfigError, match=rf"goals\.0\.target=0\.5: .*'text' .*every_steps={every} of .*max_steps=24"):
         plan_study(load_study_config(file))
     assert load_study_config(file, smoke=True).goals[0].target is None

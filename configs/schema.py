@@ -21,6 +21,7 @@ from blip3o_grpo.configs.gold import check_gold
 from blip3o_grpo.configs.guards import GuardsSection
 from blip3o_grpo.configs.head import HeadSection, check_learning
 from blip3o_grpo.configs.policy import PolicySection
+from blip3o_grpo.configs.saving import CurriculumSection, DynamicSamplingSection, ReplaySection, check_saving
 from blip3o_grpo.configs.section import Section
 from blip3o_grpo.configs.text_kl import check_text_kl
 from blip3o_grpo.configs.training import TrainerSection, whole_batches
@@ -74,6 +75,16 @@ class RolloutSection(Section):
     """Updates that rollouts may be behind the policy that learns from them. 1: the next step's are drawn while this one
     trains, and the loss corrects for the difference, token by token; it pays where samplers and decoders have GPUs that
     the trainer does not use. 0: every rollout is of the newest weights."""
+    curriculum: CurriculumSection | None = None
+    """Which prompts a step has. None: all in turn, each pass in a new order."""
+    dynamic_sampling: DynamicSamplingSection | None = None
+    """None: every group is learnt from."""
+    subset_size: int | None = Field(default=None, ge=2)
+    """Members of a group that are learnt from: those whose rewards have the largest variance among all choices of so
+    many, which are some of the best and some of the worst (PODS, arXiv 2504.13818). Advantages are within these. None:
+    all `group_size`."""
+    replay: ReplaySection | None = None
+    """None: every group is new."""
     record_every_steps: int = Field(default=1, ge=0)
     """Write each group's best and worst image of step 1 and of every so many steps (0: never); with
     `trainer.num_iterations`, under the first step on the same images."""
@@ -81,9 +92,24 @@ class RolloutSection(Section):
     """`all` also keeps the images between best and worst, for `blip3o-grpo rescore`."""
 
     @property
+    def learnt_group_size(self) -> int:
+        """Members of a group that tokens learn from."""
+        return self.subset_size or self.group_size
+
+    @property
+    def learnt_per_step(self) -> int:
+        """Token sequences that an optimiser step learns from, over all trainer ranks."""
+        return self.prompts_per_step * self.learnt_group_size
+
+    @property
+    def selects(self) -> bool:
+        """Whether a step may learn from other groups or members than it drew."""
+        return bool(self.dynamic_sampling or self.subset_size or self.replay)
+
+    @property
     def completions_per_step(self) -> int:
-        """Token sequences of a batch, over all trainer ranks."""
-        return self.prompts_per_step * self.group_size
+        """Token sequences drawn for a batch, over all trainer ranks: at least, with `dynamic_sampling`."""
+        return (self.prompts_per_step - (self.replay.groups_per_step if self.replay else 0)) * self.group_size
 
     @property
     def images_per_step(self) -> int:
@@ -265,7 +291,8 @@ class RunConfig(Section):
                 f"rollout.max_staleness=1: with trainer.num_iterations={self.trainer.num_iterations} rollouts would be "
                 f"{self.trainer.num_iterations} updates behind; give one of the two"
             )
-        share = self.rollout.prompts_per_step * self.rollout.group_size // self.cluster.trainers
+        check_saving(self)
+        share = self.rollout.learnt_per_step // self.cluster.trainers
         micro = self.trainer.micro_batch_size
         if micro and share % micro:
             raise ValueError(f"trainer.micro_batch_size={micro} does not divide the {share} rollouts of a rank's step")

@@ -155,6 +155,9 @@ class TrainerSection(Section):
     top_entropy_quantile: float = Field(default=1.0, gt=0, le=1)
     """Only this share of the tokens, those of the highest entropy in a micro-batch of all ranks, is learnt from; KL and
     denominators keep all. 1: all tokens."""
+    entropy_band: tuple[float, float] | None = None
+    """Mean entropy of a token (nats), [LOW, HIGH], to stay between: a step after one below it has `entropy_coef` as a
+    bonus, a step after one above it as a penalty, and a step after one inside it, like the first, has neither."""
     entropy_coef: float = Field(default=0.0, ge=0)
     """Weight of an entropy bonus: the loss is less this times the mean entropy of a token (nats)."""
     use_adaptive_entropy: bool = False
@@ -343,6 +346,7 @@ OF_TOKENS = (
     "loss_type",
     "off_policy_mask_threshold",
     "top_entropy_quantile",
+    "entropy_band",
     "entropy_coef",
     "use_adaptive_entropy",
     "multi_objective_aggregation",

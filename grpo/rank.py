@@ -46,14 +46,14 @@ GONE_WITHIN_S = 60.0
 def make_args(config: RunConfig, num_tokens: int, folder: RunFolder) -> GRPOConfig:
     """TRL arguments of a run: whole groups per rank, every optimiser step on a whole batch of rollouts."""
     section = config.trainer
-    share = config.rollout.prompts_per_step * config.rollout.group_size // config.cluster.trainers
+    share = config.rollout.learnt_per_step // config.cluster.trainers
     micro = section.micro_batch_size or share
     end = section.lr_scheduler_kwargs
     return GRPOConfig(
         output_dir=str(folder.staging),
         seed=config.seed,
         max_steps=section.max_steps,
-        num_generations=config.rollout.group_size,
+        num_generations=config.rollout.learnt_group_size,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=share // micro,
         max_completion_length=max(num_tokens, 1),  # TRL wants one
@@ -198,6 +198,7 @@ def run_training(
             )
         if resume:
             trainer.ahead.load(resume)
+            trainer.drawing.load(resume)
             if trainer.head is not None:
                 trainer.head.load(resume)
         try:

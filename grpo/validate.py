@@ -231,6 +231,25 @@ def check_rewards(config: RunConfig) -> None:
             check_environment(reward)
         else:
             find_checked(reward)
+    check_outcome(config)
+
+
+def check_outcome(config: RunConfig) -> None:
+    """What `rollout.dynamic_sampling` takes for right or wrong is 0 or 1, as far as the reward says so.
+
+    Raises:
+        ConfigError: naming the reward and what to give.
+    """
+    section = config.rollout.dynamic_sampling
+    if section is None or section.right is not None:
+        return
+    reward = next(reward for reward in config.rewards if reward.name == section.outcome)
+    if not reward.runtime_env and find_reward(reward.target, reward.folder).is_outcome(reward.options) is False:
+        strict = "the reward options: {score: strict}, or " if reward.target == "geneval" else ""
+        raise ConfigError(
+            f"rollout.dynamic_sampling.outcome: the scores of reward {reward.name!r} are graded, and an outcome is right "
+            f"(1) or wrong (0); give {strict}rollout.dynamic_sampling.right, such as 0.99, from which on an image is right"
+        )
 
 
 def find_checked(reward: RewardSection) -> RewardSpec:

@@ -60,6 +60,12 @@ class RewardBase:
         """Raise RewardError for values out of range, before any model loads; takes the constructor's parameters."""
 
     @staticmethod
+    def is_outcome(**options: Any) -> bool:
+        """Whether all scores with these options are 1 (right) or 0 (wrong): what `rollout.dynamic_sampling` asks for. A
+        reward that does not say is looked at when it scores."""
+        return False
+
+    @staticmethod
     def applicable(prompt: str, metadata: Mapping[str, Any]) -> bool:
         """Whether the reward can score this prompt at all. Prompts are refused by it before any model loads."""
         return True
@@ -87,7 +93,7 @@ class RewardBase:
         raise NotImplementedError(f"{type(self).__name__} defines no __call__")
 
 
-BEFORE_MODELS = ("check_options", "applicable", "check_prompt")
+BEFORE_MODELS = ("check_options", "is_outcome", "applicable", "check_prompt")
 """Hooks that are called on the class, before there is an instance."""
 HOOKS = (*BEFORE_MODELS, "fit_reference", "state_dict", "load_state_dict", "explained_scores")
 ATTRIBUTES = ("kind", "needs", "tags", "is_guard", "expects_spread", "min_reference_images")

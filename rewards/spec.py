@@ -47,6 +47,10 @@ class RewardSpec:
         else:
             check_function_options(self.target, options, self.name)
 
+    def is_outcome(self, options: Mapping[str, Any]) -> bool | None:
+        """Whether all scores with these options are 0 or 1; None: the reward does not say."""
+        return bool(self.target.is_outcome(**options)) if "is_outcome" in self.hooks else None
+
     def applies(self, prompt: str, metadata: Mapping[str, Any]) -> bool:
         """Whether the reward can score this prompt, as far as it says so."""
         return "applicable" not in self.hooks or bool(self.target.applicable(prompt, metadata))

@@ -6,6 +6,7 @@ from .records import read_rollouts as read_rollouts
 from .seeds import completion_seed as completion_seed
 from .seeds import noise_seed as noise_seed
 from .types import Completion as Completion
+from .types import Discarded as Discarded
 from .types import Prompt as Prompt
 from .types import Rollout as Rollout
 from .types import RolloutBatch as RolloutBatch
@@ -14,6 +15,7 @@ from .types import RolloutGroup as RolloutGroup
 
 __all__ = [
     "Completion",
+    "Discarded",
     "Prompt",
     "PromptError",
     "Rollout",

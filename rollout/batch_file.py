@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from blip3o_grpo.configs.strict_json import parse_json
-from blip3o_grpo.rollout.types import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup
+from blip3o_grpo.rollout.types import Completion, Discarded, Prompt, Rollout, RolloutBatch, RolloutGroup
 
 
 def save_batch(path: Path, batch: RolloutBatch, step: int) -> None:
@@ -36,6 +36,7 @@ def save_batch(path: Path, batch: RolloutBatch, step: int) -> None:
         "groups": groups,
         "seconds": batch.seconds,
         "skipped_groups": batch.skipped_groups,
+        "discarded": [[group.prompt_id, list(group.rewards), group.replaced] for group in batch.discarded],
         "faults": batch.faults,
     }
     arrays = {
@@ -61,4 +62,9 @@ def load_batch(path: Path) -> tuple[int, RolloutBatch]:
             place += 1
         noises = group.get("noises", 1)  # which older checkpoints do not tell
         groups.append(RolloutGroup(Prompt(*group["prompt"]), group["prompt_ids"], tuple(rollouts), noises))
-    return about["step"], RolloutBatch(tuple(groups), about["seconds"], about["skipped_groups"], about["faults"])
+    discarded = tuple(
+        Discarded(name, tuple(rewards), replaced) for name, rewards, replaced in about.get("discarded", [])
+    )
+    return about["step"], RolloutBatch(
+        tuple(groups), about["seconds"], about["skipped_groups"], about["faults"], discarded
+    )

@@ -73,6 +73,17 @@ class RolloutGroup:
 
 
 @dataclass(frozen=True)
+class Discarded:
+    """What is kept of a group that is not learnt from."""
+
+    prompt_id: str
+    rewards: tuple[dict[str, float | None], ...]
+    """Of each of its images."""
+    replaced: bool
+    """Whether a group that is learnt from has its place."""
+
+
+@dataclass(frozen=True)
 class RolloutBatch:
     """What one call of `RolloutPipeline.collect` returns: groups in the order of the prompts."""
 
@@ -85,3 +96,5 @@ class RolloutBatch:
     faults: dict[str, int] = field(default_factory=dict)
     """What happened to the run's workers, of all stages, since any rank's last batch: `retries` of calls, `restarts`
     of workers, `timeouts`."""
+    discarded: tuple[Discarded, ...] = ()
+    """Groups that were drawn and are not learnt from: `rollout.dynamic_sampling` found others, or none that differ."""

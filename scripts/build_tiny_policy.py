@@ -201,7 +201,7 @@ def finish(work: Path, trained: Path, output: Path, size: Size, diffusion_steps:
             console=console,
         ),
         "diffusion_steps": diffusion_steps,
-        "noise": captions.NOISE,
+        "noise": asdict(captions.NOISE),
         "size": asdict(size),
     }
     (output / "ladder.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -89,7 +89,7 @@ def trainer_footprint(config: RunConfig, policy: BLIP3oNext, length: int) -> Foo
     # DeepSpeed keeps the float32 copy of bfloat16 weights with Adam's two moments.
     adam = 3 * FLOAT if deepspeed and low else 2 * FLOAT
     stage = 3 if isinstance(sharing, FSDP2Section) else sharing.zero_stage if deepspeed else 0
-    share = max(1, config.rollout.prompts_per_step * config.rollout.group_size // ranks)
+    share = max(1, config.rollout.learnt_per_step // ranks)
     micro = section.micro_batch_size or share
     compute = BFLOAT if low else FLOAT
     items = {

@@ -143,7 +143,7 @@ def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
         "decode": new * (times.decode_once + times.decode_per_step * rollout.num_diffusion_steps) / cluster.decoders,
         "score": new * times.score / replicas,
     }
-    train = rollout.completions_per_step * times.train / cluster.trainers
+    train = rollout.learnt_per_step * times.train / cluster.trainers
     shared = {kind: 0 < share < 1 for kind, share in cluster.shares.items()}
     turns = shared["sampler"] and shared["decoder"]
     drawn_s = stages["sample"] + stages["decode"] if turns else max(stages["sample"], stages["decode"])

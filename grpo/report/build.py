@@ -127,6 +127,7 @@ def as_numbers(run: RunContents, values: Mapping[str, Any]) -> dict[str, Any]:
         "run": str(run.folder.path),
         "state": values["state"][0],
         "steps": run.metrics[-1]["step"] if run.metrics else 0,
+        "course": course(run),
         "max_steps": run.config["trainer"]["max_steps"],
         "evaluation": run.later,
         "heldout": _as_numbers(values["heldout"]),
@@ -201,6 +202,15 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def course(run: RunContents) -> list[dict[str, Any]]:
+    """Of every held-out evaluation what had been spent until then, and the means."""
+    rows = []
+    for evaluation in sorted(run.evaluations.values(), key=lambda evaluation: evaluation.step):
+        images, minutes = run.spent_until(evaluation.step)
+        rows.append({"step": evaluation.step, "images": images, "minutes": minutes, "means": dict(evaluation.means)})
+    return rows
 
 
 def heldout_rows(run: RunContents) -> list[Row]:

@@ -50,7 +50,7 @@ class Curves:
             note = f"What the advantages are made of.{self.bold}{self._band('mean')}"
             svg = self._draw("reward-sum", ["reward/mean"], ["training"], y=self._total_axis())
             found.append(Chart("Weighted sum of the rewards", note, svg))
-        found += [self._kl(), self._price()]
+        found += [*self._course(), self._kl(), self._price()]
         note = f"Statistics of the training images, each in [0, 1].{self.bold}"
         names = [name.removeprefix("image/") for name in IMAGE_SIGNALS]
         found += self._where_logged("What the images look like", note, "images", [*IMAGE_SIGNALS], names, SHARE)
@@ -127,6 +127,23 @@ class Curves:
         svg = self._draw(f"reward-{index}", [f"reward/{name}"], ["training"], points=points, y=SCORE)
         note = f"Mean over a step's images; weight {reward['weight']:g}.{self.bold}{self._band(name)}{heldout}{few}"
         return Chart(f"Reward: {name}", note, svg)
+
+    def _course(self) -> list[Chart]:
+        """Held-out rewards against the images that they cost, where a run was evaluated on its way."""
+        evaluations = list(self.run.evaluations.values())
+        if len({evaluation.step for evaluation in evaluations}) < 3:
+            return []
+        spent = {evaluation.step: self.run.spent_until(evaluation.step) for evaluation in evaluations}
+        lines = []
+        for reward in self.run.config["rewards"]:
+            points = {e.step: e.means[reward["name"]] for e in evaluations if reward["name"] in e.means}
+            if points:
+                lines.append(Line(reward["name"], [spent[step][0] for step in points], [*points.values()]))
+        images, minutes = spent[max(spent)]
+        note = f"Held-out means; {images:,.0f} images, and {minutes:.1f} minutes of steps, until the last."
+        axis = Axis("images painted to learn from", zero=True, span=1.0)
+        svg = draw("course", lines, x=axis, y=SCORE)
+        return [Chart("Held-out rewards against images", note, svg)] if svg else []
 
     def _band(self, name: str) -> str:
         """What the band of a step's intervals is."""

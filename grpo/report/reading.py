@@ -21,6 +21,7 @@ from blip3o_grpo.run.environment import ENVIRONMENT, Start
 from blip3o_grpo.run.files import EVALUATION_PICTURES, METRICS, SUMMARY, RunFileError, parse_object, read_object
 from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.run.locks import is_held
+from blip3o_grpo.run.metrics import spent_until
 
 EVALUATIONS = re.compile(r"before|after|step-\d+", re.ASCII)
 """Names of evaluations; what else lies beside them is not a run's."""
@@ -120,6 +121,12 @@ class RunContents:
     training: bool
     """A process works on it."""
     problems: Problems = field(repr=False)
+
+    def spent_until(self, step: int) -> tuple[float, float]:
+        """Images painted to learn from, and minutes of steps, up to the end of a step."""
+        rollout = self.config["rollout"]
+        per_batch = rollout["prompts_per_step"] * rollout["group_size"] * rollout.get("noises_per_completion", 1)
+        return spent_until(self.metrics, step, per_batch, self.config["trainer"].get("num_iterations", 1))
 
     @property
     def later(self) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,13 @@ def rename(name: str) -> str | None:
     return RENAMED.get(name, name)
 
 
+def rename_selected(name: str) -> str | None:
+    """`rename` where a step learns from a choice of what was drawn: TRL's rewards are means of that, and those of
+    `training/step_metrics.drawn_rewards`, of everything that was drawn, are in their place.
+    """
+    return None if name in ("reward", "reward_std") or name.startswith("rewards/") else rename(name)
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a `metrics.jsonl` (a line cut off by a crash is left out).
 
@@ -58,6 +65,22 @@ def forget_later(path: Path, step: int) -> None:
     """Drop the lines after a step: a run that resumes from its checkpoint repeats what they tell."""
     kept = [line for line in read_metrics(path) if line["step"] <= step]
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def spent_until(
+    lines: Sequence[Mapping[str, Any]], step: int, images_per_batch: int, updates: int
+) -> tuple[float, float]:
+    """Images painted to learn from, and minutes of steps, up to the end of a step.
+
+    Args:
+        lines: of `metrics.jsonl`.
+        images_per_batch: where a line does not tell, as in runs of older versions.
+        updates: optimiser steps on a batch, likewise.
+    """
+    before = [line for line in lines if line["step"] <= step]
+    told = next((line for line in reversed(before) if "images/total" in line), None)
+    seconds = sum(line.get("time/step") or 0.0 for line in before)
+    return (step // updates * images_per_batch if told is None else told["images/total"]), seconds / 60
 
 
 def append_metrics(path: Path, step: int, metrics: Mapping[str, Any]) -> None:

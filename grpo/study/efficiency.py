@@ -31,6 +31,7 @@ from blip3o_grpo.evaluation.statistics import (
     seed_spread,
 )
 from blip3o_grpo.report.reading import Problems
+from blip3o_grpo.run.metrics import spent_until
 from blip3o_grpo.study.design import StudyPlan, Trial
 from blip3o_grpo.study.matrix import Column, Matrix
 
@@ -110,13 +111,10 @@ def read_courses(
         files = [folder / "before.json", *folder.glob("step-*.json"), folder / "after.json"]
         read = [problems.reading(lambda file=file: Evaluation.load(file), "its curve lacks it") for file in files]
         evaluations = sorted((e for e in read if e is not None), key=lambda evaluation: evaluation.step)
-        batch = config.trainer.num_iterations
-        seconds = {line["step"]: line.get("time/step") or 0.0 for line in metrics[trial.name]}
-        found.setdefault(trial.arm, {})[trial.seed] = Course(
-            np.array([e.step // batch * config.rollout.images_per_step for e in evaluations], dtype=np.float64),
-            np.array([sum(s for step, s in seconds.items() if step <= e.step) / 60 for e in evaluations]),
-            tuple(evaluations),
-        )
+        per_batch, updates = config.rollout.images_per_step, config.trainer.num_iterations
+        spent = [spent_until(metrics[trial.name], e.step, per_batch, updates) for e in evaluations]
+        images, minutes = np.array(spent, dtype=np.float64).reshape(-1, 2).T
+        found.setdefault(trial.arm, {})[trial.seed] = Course(images, minutes, tuple(evaluations))
     return found
 
 

@@ -48,6 +48,31 @@ def importance_weights(
     return ratio.masked_fill((ratio > high) | (ratio < (low or 0.0)), 0.0)
 
 
+def replay_weights(
+    rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor, *, low: float | None, high: float
+) -> torch.Tensor:
+    """By what the loss weighs an image of an earlier step, `[B, 1]`: the geometric mean of its tokens' ratios (GSPO,
+    arXiv 2507.18071), between the bounds. The ratio of the whole image, a product over hundreds of tokens, would leave
+    nothing of most.
+
+    Args:
+        rollout_logprobs, old_logprobs, mask, low, high: as in `importance_weights`.
+    """
+    difference = ((old_logprobs - rollout_logprobs) * mask).nan_to_num(nan=0.0)
+    mean = difference.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+    return mean.exp().clamp(min=low, max=high)
+
+
+def replay_metrics(weights: torch.Tensor) -> dict[str, float]:
+    """Mean weight of what is replayed; nothing where nothing is.
+
+    Args:
+        weights: of all ranks' images, NaN for the others.
+    """
+    weights = weights[~weights.isnan()].double()
+    return {"replay/weight_mean": weights.mean().item()} if len(weights) else {}
+
+
 def mismatch_sums(rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> list[float]:
     """Sums over a rank's tokens that count: |difference|, the KL estimate, and how many they are.
 

@@ -7,33 +7,44 @@ from typing import Any
 
 from blip3o_grpo.configs import RewardSection
 from blip3o_grpo.rewards.types import partly_none
-from blip3o_grpo.rollout import Completion, Prompt, RolloutBatch, RolloutError, RolloutGroup
+from blip3o_grpo.rollout import Completion, Prompt, RolloutError, RolloutGroup
+from blip3o_grpo.training.draws import Draws
+from blip3o_grpo.training.selection import group_rewards, spread_subset
 
 
 def columns(
-    prompts: Sequence[Prompt],
-    batch: RolloutBatch,
+    draws: Draws,
     rewards: Sequence[RewardSection],
     masked: Callable[[Prompt], list[dict[str, Any]]],
+    subset_size: int | None = None,
 ) -> dict[str, list]:
-    """A batch as flat lists: member after member, group after group, in the order of the prompts.
+    """What a rank learns from as flat lists: member after member, group after group, new groups first.
 
     Args:
-        prompts: one for each group.
-        batch: their rollouts, without the groups that were dropped (`on_error: skip`).
+        draws: of the step; groups that were dropped (`on_error: skip`) are missing.
         rewards: of the run.
         masked: rows that keep the place of a dropped group.
+        subset_size: so many members of each group; None: all.
     """
-    groups = {group.prompt.id: group for group in batch.groups}
+    drawn = {group.prompt.id: group for group in draws.batch.groups}
+    asked = {prompt.id for prompt in draws.prompts}
+    others = iter([group for group in draws.batch.groups if group.prompt.id not in asked])
+    replaced = {old.prompt_id for old in draws.batch.discarded if old.replaced}
+    groups = [
+        next(others) if prompt.id in replaced else drawn.get(prompt.id, prompt)  # itself: it was dropped
+        for prompt in draws.prompts
+    ]
     rows = [
         row
-        for prompt in prompts
-        for row in (group_rows(groups[prompt.id], rewards) if prompt.id in groups else masked(prompt))
+        for group in [*groups, *draws.replayed]
+        for row in (masked(group) if isinstance(group, Prompt) else group_rows(group, rewards, subset_size))
     ]
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
-def group_rows(group: RolloutGroup, rewards: Sequence[RewardSection]) -> list[dict[str, Any]]:
+def group_rows(
+    group: RolloutGroup, rewards: Sequence[RewardSection], subset_size: int | None = None
+) -> list[dict[str, Any]]:
     """One row per completion of a group; its scores are the means over its images.
 
     Raises:
@@ -44,13 +55,16 @@ def group_rows(group: RolloutGroup, rewards: Sequence[RewardSection]) -> list[di
         if reason:
             raise RolloutError(f"reward {reward.name!r} {reason}")
     each = group.noises_per_completion
+    members = range(len(group.rollouts) // each)
+    if subset_size is not None:
+        members = spread_subset(group_rewards(group, rewards), subset_size)
     return [
         {
             "prompt_ids": group.prompt_ids,
             **_tokens(group, images[0].completion),
             **{f"reward/{reward.name}": _mean([image.rewards[reward.name] for image in images]) for reward in rewards},
         }
-        for images in (group.rollouts[start : start + each] for start in range(0, len(group.rollouts), each))
+        for images in (group.rollouts[member * each : (member + 1) * each] for member in members)
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from transformers import TrainerCallback
 from blip3o_grpo.configs import RewardSection
 from blip3o_grpo.rollout import RolloutBatch, RolloutError
 from blip3o_grpo.run.image_signals import image_signals
+from blip3o_grpo.training.draws import Draws
+from blip3o_grpo.training.selection import completion_rewards, spread
 
 STAGES = ("sample", "decode", "score")
 FAULTS = ("retries", "restarts", "timeouts")
@@ -94,13 +96,24 @@ def _measured(
     return {f"reward/{name}": total / count, f"reward/{name}_std": variance**0.5}
 
 
+def all_scores(batch: RolloutBatch) -> list[list[dict[str, float | None]]]:
+    """Of every group that was drawn the scores of its images, of those too that are not learnt from."""
+    learnt = [[rollout.rewards for rollout in group.rollouts] for group in batch.groups]
+    return learnt + [list(group.rewards) for group in batch.discarded]
+
+
+def num_painted(batch: RolloutBatch) -> int:
+    """Images of a rank's batch, with those that are not learnt from."""
+    return sum(map(len, all_scores(batch)))
+
+
 def prompt_means(batch: RolloutBatch, rewards: Sequence[RewardSection]) -> list[dict[str, float]]:
     """Of every group, each reward's mean over the images that have it, and as `mean` that of the weighted sum."""
     means = []
-    for group in batch.groups:
+    for images in all_scores(batch):
         row = {}
         for reward in rewards:
-            known = [score for r in group.rollouts if (score := r.rewards[reward.name]) is not None]
+            known = [score for scores in images if (score := scores[reward.name]) is not None]
             if known:
                 row[reward.name] = float(np.mean(known))
         trained = [reward for reward in rewards if reward.weight and reward.name in row]
@@ -108,3 +121,50 @@ def prompt_means(batch: RolloutBatch, rewards: Sequence[RewardSection]) -> list[
             row["mean"] = sum(reward.weight * row[reward.name] for reward in trained)
         means.append(row)
     return means
+
+
+def selection_metrics(draws: Draws, sum_over_ranks: Callable[[Sequence[float]], list[float]]) -> dict[str, float]:
+    """Of the groups of all ranks, how many came in the place of others, how many were drawn in vain, and how many were
+    drawn for an earlier step."""
+    replaced = sum(group.replaced for group in draws.batch.discarded)
+    found = sum_over_ranks([replaced, len(draws.batch.discarded) - replaced, len(draws.replayed)])
+    return dict(zip(("groups/replaced", "groups/in_vain", "groups/replayed"), found, strict=True))
+
+
+def drawn_rewards(
+    groups: Sequence[Sequence[Mapping[str, float | None]]], rewards: Sequence[RewardSection], each: int
+) -> dict[str, float]:
+    """TRL's reward metrics of everything that was drawn, where it would count what was chosen to be learnt from.
+
+    Args:
+        groups: of all ranks (`all_scores`).
+        rewards: of the run.
+        each: images of a completion.
+    """
+    metrics: dict[str, float] = {}
+    for reward in rewards:
+        known = [score for group in groups for scores in group if (score := scores[reward.name]) is not None]
+        if reward.weight and known:
+            metrics[f"reward/{reward.name}"] = float(np.mean(known))
+            metrics[f"reward/{reward.name}_std"] = float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
+    totals = [completion_rewards(group, each, rewards) for group in groups]
+    scored = [total for total in totals if not np.isnan(total).any()]
+    if scored:
+        metrics["reward/mean"] = float(np.concatenate(scored).mean())
+        metrics["reward/std"] = float(np.mean([spread(total) for total in scored]))
+    return metrics
+
+
+def totals(history: Sequence[Mapping[str, float]], images: int, seconds: float) -> dict[str, float]:
+    """Images painted and seconds spent on steps since the run began.
+
+    Args:
+        history: log lines of earlier steps; a resumed run has those of its checkpoint.
+        images: of this step.
+        seconds: likewise.
+    """
+    last = next((line for line in reversed(history) if "images/total" in line), {})
+    return {
+        "images/total": last.get("images/total", 0) + images,
+        "time/total": last.get("time/total", 0.0) + seconds,
+    }

@@ -45,7 +45,7 @@ from blip3o_grpo.policies import ImageTokens, PromptEncoder, image_logprobs
 from blip3o_grpo.policies.blip3o_next.text import text_logprobs
 from blip3o_grpo.rollout import Prompt, RolloutBatch
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
-from blip3o_grpo.run.metrics import rename
+from blip3o_grpo.run.metrics import rename, rename_selected
 from blip3o_grpo.run.retention import checkpoint_score
 from blip3o_grpo.run.stopping import StopRequested, interruptible
 from blip3o_grpo.training.advantages import floored_advantages, group_spreads, spread_metrics
@@ -53,6 +53,8 @@ from blip3o_grpo.training.ahead import Ahead
 from blip3o_grpo.training.averaging import FILE as AVERAGED_FILE
 from blip3o_grpo.training.averaging import AveragedWeights
 from blip3o_grpo.training.callbacks import StopAfterBatch
+from blip3o_grpo.training.draws import Drawing, Draws
+from blip3o_grpo.training.entropy_band import band_coefficient
 from blip3o_grpo.training.guards import Guards
 from blip3o_grpo.training.lora import merge_adapter, peft_config
 from blip3o_grpo.training.mismatch import (
@@ -63,14 +65,24 @@ from blip3o_grpo.training.mismatch import (
     largest_difference,
     mismatch,
     mismatch_sums,
+    replay_metrics,
+    replay_weights,
     weight_metrics,
 )
 from blip3o_grpo.training.parallel import prepare_reference
 from blip3o_grpo.training.reference import FILE as REFERENCE_FILE
 from blip3o_grpo.training.reference import MovingReference
 from blip3o_grpo.training.rows import columns, masked_row, reward_column
-from blip3o_grpo.training.schedule import prompt_schedule
-from blip3o_grpo.training.step_metrics import StepClock, batch_metrics, prompt_means
+from blip3o_grpo.training.step_metrics import (
+    StepClock,
+    all_scores,
+    batch_metrics,
+    drawn_rewards,
+    num_painted,
+    prompt_means,
+    selection_metrics,
+    totals,
+)
 from blip3o_grpo.training.text_kl import METRIC as TEXT_KL
 from blip3o_grpo.training.text_kl import TextForward, TextKL
 from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer
@@ -143,13 +155,15 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self.averaged = AveragedWeights(section.ema.decay, self.folder.checkpoints) if section.ema else None
         self.ahead = Ahead(args.process_index)
         self.stale = False  # whether the step's rollouts are of older weights than its own
-        num_batches = section.max_steps // section.num_iterations
-        self.schedule = prompt_schedule(len(prompts), config.rollout.prompts_per_step, num_batches, config.seed)
+        self.drawing = Drawing(config, prompts, pipeline, args.process_index, args.world_size)
+        self.num_replayed = 0  # groups of the step that are of earlier ones: this rank's last
+        self.num_painted = 0  # images of the step, over all ranks
         super().__init__(
             model=ar,
             reward_funcs=[reward_column(reward.name) for reward in config.rewards if reward.weight],
             args=args,
-            train_dataset=Dataset.from_dict({"prompt": [str(place) for place in self.schedule]}),  # see `rollouts`
+            # So many rows as rollouts are asked for; which prompts they are of is for `Drawing` to say.
+            train_dataset=Dataset.from_dict({"prompt": [str(place) for place in self.drawing.schedule]}),
             processing_class=encoder.tokenizer,
             rollout_func=_rollouts,
             peft_config=peft_config(section.lora) if section.lora else None,
@@ -235,21 +249,18 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         if not self.ahead.holds(self.step):
             self._sync()
 
-    def rollouts(self, places: Sequence[str]) -> dict[str, list]:
-        """This rank's rollouts in TRL's form (`rows.columns`).
+    def rollouts(self) -> dict[str, list]:
+        """This rank's rollouts of the step in TRL's form (`rows.columns`).
 
         A group that was dropped (`on_error: skip`) keeps its place with every token masked and no reward, so it adds
         nothing to loss, advantages, KL or metrics of the others.
-
-        Args:
-            places: the dataset's `prompt` column, which is all that TRL hands on of a row: places in `prompts`, each as
-                often as its group has members.
         """
-        prompts = [self.prompts[int(place)] for place in places[:: self.num_generations]]
-        return columns(prompts, self.collect(prompts), self.run.rewards, self._masked)
+        draws = self.collect()
+        self.num_replayed = len(draws.replayed)
+        return columns(draws, self.run.rewards, self._masked, self.run.rollout.subset_size)
 
-    def collect(self, prompts: Sequence[Prompt]) -> RolloutBatch:
-        """Sample, decode and score one group per prompt; record and measure what came back.
+    def collect(self) -> Draws:
+        """Sample, decode and score the step's groups; record and measure what came back.
 
         Consumes the weights of `sync_weights`; waits for the slowest of this rank's groups, or for a request to stop.
 
@@ -258,16 +269,19 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             RolloutError: a stage failed.
         """
         started, step = time.perf_counter(), self.step
-        drawn_ahead = self.ahead.holds(step)
-        draw = self.ahead.batch if drawn_ahead else partial(self._draw, step, prompts)
+        drawn_ahead, prompts = self.ahead.holds(step), self.drawing.prompts_of(step)
+        draw = self.ahead.batch if drawn_ahead else partial(self.drawing.draw, step, prompts)
         batch = interruptible(draw, self.folder.stop.exists)
         if self.any_rank(batch is None):
             raise StopRequested
+        draws = self.drawing.taken(step, prompts, batch)
+        if self.drawing.curriculum:
+            self.drawing.curriculum.see(gather_object(self.drawing.spreads(batch)))
         if drawn_ahead:
             self.ahead.taken()
             self._sync()
         if self.run.rollout.max_staleness and step < self.run.trainer.max_steps:
-            self.ahead.start(step + 1, partial(self._draw, step + 1, self._prompts_of(step + 1)))
+            self.ahead.start(step + 1, partial(self.drawing.draw, step + 1, self.drawing.prompts_of(step + 1)))
         self.guards.see_batch(batch)
         self.clock.rollout = time.perf_counter() - started - (self.clock.sync if drawn_ahead else 0.0)
         versions = {rollout.completion.policy_version for group in batch.groups for rollout in group.rollouts}
@@ -278,12 +292,17 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             self.add_metrics({"mismatch/staleness": float(self.stale)})
         self._record(step, batch)
         self.add_metrics(batch_metrics(batch, step, self.run.rewards, self._sum_over_ranks))
+        self.num_painted = round(self._sum_over_ranks([num_painted(batch)])[0])
+        if self.run.rollout.selects:
+            self.add_metrics(selection_metrics(draws, self._sum_over_ranks))
+            scores = gather_object(all_scores(batch))
+            self.add_metrics(drawn_rewards(scores, self.run.rewards, self.run.rollout.noises_per_completion))
         means = gather_object(prompt_means(batch, self.run.rewards))  # of all ranks
         if self.summarise is not None:
             self.add_metrics(self.summarise(means))
         if self.head is not None:
             self.learn_head(batch)
-        return batch
+        return draws
 
     def learn_head(self, batch: RolloutBatch) -> None:
         """The head's update on a batch, while the AR part is still the one that drew.
@@ -296,15 +315,6 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self.add_metrics(metrics | {"time/head": time.perf_counter() - started})
         if error is not None:
             self.guards.on_head(self.step, error, metrics, self.state.log_history)
-
-    def _draw(self, step: int, prompts: Sequence[Prompt]) -> RolloutBatch:
-        return self.pipeline.collect(prompts, step=step, turn=self.accelerator.process_index, train=True)
-
-    def _prompts_of(self, step: int) -> list[Prompt]:
-        """This rank's prompts of a step: ranks have equal parts of the schedule's, in their order."""
-        share = self.run.rollout.prompts_per_step // self.accelerator.num_processes
-        first = (step - 1) * self.run.rollout.prompts_per_step + self.accelerator.process_index * share
-        return [self.prompts[place] for place in self.schedule[first : first + share]]
 
     def _record(self, step: int, batch: RolloutBatch) -> None:
         every, last = self.run.rollout.record_every_steps, step + self.run.trainer.num_iterations - 1
@@ -346,17 +356,21 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         """As the seam's, but DeepSpeed runs the optimiser inside the last backward pass: too early for the guards."""
         return super().one_forward() and not isinstance(self.run.trainer.parallel, DeepSpeedSection)
 
-    def weigh(self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def weigh(
+        self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor, replayed: torch.Tensor
+    ) -> torch.Tensor:
         """Importance weights of one micro-batch, as the recipe bounds them."""
         section = self.run.trainer
-        return importance_weights(
-            rollout_logprobs,
-            old_logprobs,
-            mask,
-            mode=section.vllm_importance_sampling_mode,
-            low=section.vllm_importance_sampling_clip_min,
-            high=section.vllm_importance_sampling_clip_max,
-        )
+        low, high = section.vllm_importance_sampling_clip_min, section.vllm_importance_sampling_clip_max
+        mode = section.vllm_importance_sampling_mode
+        weights = importance_weights(rollout_logprobs, old_logprobs, mask, mode=mode, low=low, high=high)
+        of_images = replay_weights(rollout_logprobs, old_logprobs, mask, low=low, high=high)
+        return torch.where(replayed[:, None], of_images, weights) if replayed.any() else weights
+
+    def replayed_rows(self, num_rows: int) -> torch.Tensor:
+        """The last groups of the step's rows."""
+        first = num_rows - self.num_replayed * self.num_generations
+        return torch.arange(num_rows, device=self.accelerator.device) >= first
 
     def see_rewards(self, rewards: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
         """TRL's advantages `[B]` of this rank with the floor `trainer.min_group_std`, and what the rewards say of it.
@@ -382,7 +396,12 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         return torch.from_numpy(floored[first : first + len(advantages)]).to(advantages)
 
     def check_rollouts(
-        self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
+        self,
+        rollout_logprobs: torch.Tensor,
+        old_logprobs: torch.Tensor,
+        mask: torch.Tensor,
+        weights: torch.Tensor,
+        replayed: torch.Tensor,
     ) -> None:
         """Compare the log-probs of sampler and trainer `[B, T]` before the optimiser runs.
 
@@ -391,11 +410,16 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             old_logprobs: of the trainer.
             mask: 1 where a token counts.
             weights: what the loss makes of their ratio, `[B, T]` or `[B, 1]`.
+            replayed: `[B]`, rows of earlier steps: older weights drew them, so they are not compared.
 
         Raises:
             MismatchError: they differ by more than `trainer.mismatch_bound`, and `guards.mismatch` is `stop`. Not where
                 the rollouts are of older weights: what an update has changed is no fault of the sampler.
         """
+        if self.run.rollout.replay:
+            whole = weights.mean(1).masked_fill(~replayed, torch.nan)
+            self.add_metrics(replay_metrics(self.accelerator.gather(whole)))
+            mask = mask * ~replayed[:, None]
         measured = mismatch(self._sum_over_ranks(mismatch_sums(rollout_logprobs, old_logprobs, mask)))
         measured |= weight_metrics(self.accelerator.gather(counted_weights(weights, mask)))
         worst = largest_difference(rollout_logprobs, old_logprobs, mask)
@@ -417,6 +441,9 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         the gradient away.
         """
         if self.learns_tokens:
+            if band := self.run.trainer.entropy_band:
+                last = next((line["entropy"] for line in reversed(self.state.log_history) if "entropy" in line), None)
+                self.set_entropy_coefficient(band_coefficient(self.run.trainer.entropy_coef, band, last))
             loss = super().training_step(*args, **kwargs)
         else:
             self.take_batch(kwargs["inputs"] if "inputs" in kwargs else args[1])  # and the head learns from it
@@ -446,7 +473,9 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         """As TRL, under the project's metric names and with the time spent outside the rollouts."""
         if self.has_metrics():
             self.add_metrics(self.clock.metrics())
-        self.rename_metrics(rename)
+            self.add_metrics(totals(self.state.log_history, self.num_painted, self.clock.step))
+            self.num_painted = 0  # further steps on the batch paint none
+        self.rename_metrics(rename_selected if self.run.rollout.selects else rename)
         super().log(logs, start_time)
 
     # Between steps, and for all of them.
@@ -496,6 +525,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
                 beside |= {REFERENCE_FILE: self.moving} if self.moving else {}
                 whole = {file: weights.full() for file, weights in beside.items()}
                 self.ahead.save(staging / f"checkpoint-{step}")
+                self.drawing.save(staging / f"checkpoint-{step}", self.accelerator.is_main_process)
                 self.accelerator.wait_for_everyone()
                 if self.accelerator.is_main_process:
                     if self.head is not None:
@@ -523,6 +553,6 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         return self.accelerator.reduce(tensor, reduction="sum").tolist()
 
 
-def _rollouts(places: list[str], trainer: ImageGRPOTrainer) -> dict[str, list]:
-    """What TRL calls to have completions."""
-    return trainer.rollouts(places)
+def _rollouts(_: list[str], trainer: ImageGRPOTrainer) -> dict[str, list]:
+    """What TRL calls to have completions; which prompts they are of is `Drawing`'s to say."""
+    return trainer.rollouts()

@@ -153,8 +153,15 @@ class SeamedGRPOTrainer(GRPOTrainer):
         return self.args.gradient_accumulation_steps % self.args.steps_per_generation == 0
 
     @abstractmethod
-    def weigh(self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Importance weights of tokens `[B, T]` or images `[B, 1]`, in the place of TRL's, with `one_forward`."""
+    def weigh(
+        self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor, replayed: torch.Tensor
+    ) -> torch.Tensor:
+        """Importance weights of tokens `[B, T]` or images `[B, 1]`, in the place of TRL's, with `one_forward` or where
+        rows are `replayed` (`[B]` bool)."""
+
+    @abstractmethod
+    def replayed_rows(self, num_rows: int) -> torch.Tensor:
+        """Which of this rank's rows of the step were drawn for an earlier one, `[num_rows]` bool."""
 
     @abstractmethod
     def logprobs(
@@ -191,9 +198,9 @@ class SeamedGRPOTrainer(GRPOTrainer):
         if self.num_iterations > 1:
             inputs["old_per_token_logps"] = logprobs
         mask = inputs["completion_mask"] * inputs["tool_mask"]
-        weights = self.weigh(inputs["sampling_per_token_logps"], logprobs, mask)
+        weights = self.weigh(inputs["sampling_per_token_logps"], logprobs, mask, inputs["replayed"])
         inputs["importance_sampling_ratio"] = weights
-        self._seen.append((inputs["sampling_per_token_logps"], logprobs, mask, weights))
+        self._seen.append((inputs["sampling_per_token_logps"], logprobs, mask, weights, inputs["replayed"]))
         if self.accelerator.sync_gradients:
             seen, self._seen = self._seen, []
             self.check_rollouts(*map(torch.cat, zip(*seen, strict=True)))
@@ -217,10 +224,15 @@ class SeamedGRPOTrainer(GRPOTrainer):
 
     @abstractmethod
     def check_rollouts(
-        self, rollout_logprobs: torch.Tensor, old_logprobs: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor
+        self,
+        rollout_logprobs: torch.Tensor,
+        old_logprobs: torch.Tensor,
+        mask: torch.Tensor,
+        weights: torch.Tensor,
+        replayed: torch.Tensor,
     ) -> None:
         """Look at a step's rollouts before the optimiser runs: log-probs `[B, T]` of sampler and trainer, what counts,
-        and the importance weights `[B, T]` of tokens or `[B, 1]` of images."""
+        the importance weights `[B, T]` of tokens or `[B, 1]` of images, and which rows are of earlier steps, `[B]`."""
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Overridden to see the batch that TRL makes of rollouts, with its advantages, before any update uses it.
@@ -239,13 +251,13 @@ class SeamedGRPOTrainer(GRPOTrainer):
         finally:
             self.vllm_importance_sampling_correction, self.num_iterations = True, updates
         batch["advantages"] = self.see_rewards(self.gathered_rewards, batch["advantages"])
+        batch["replayed"] = self.replayed_rows(len(batch["advantages"]))
         if not one_forward:
-            self.check_rollouts(
-                batch["sampling_per_token_logps"],
-                batch["old_per_token_logps"],
-                batch["completion_mask"] * batch["tool_mask"],  # `tool_mask` is the rows' `env_mask`
-                batch["importance_sampling_ratio"],
-            )
+            drawn, old = batch["sampling_per_token_logps"], batch["old_per_token_logps"]
+            mask = batch["completion_mask"] * batch["tool_mask"]  # `tool_mask` is the rows' `env_mask`
+            if batch["replayed"].any():
+                batch["importance_sampling_ratio"] = self.weigh(drawn, old, mask, batch["replayed"])
+            self.check_rollouts(drawn, old, mask, batch["importance_sampling_ratio"], batch["replayed"])
         self._in_order = batch
         return batch
 
@@ -304,6 +316,14 @@ class SeamedGRPOTrainer(GRPOTrainer):
         if coefficient:
             loss = loss - (kept_weight("bnpo", own, kept) - weight) * coefficient * self._mean_entropy(mask)
         return loss
+
+    def set_entropy_coefficient(self, coefficient: float) -> None:
+        """`entropy_coef`, which TRL reads anew in every loss: of the bonus, or if negative of a penalty.
+
+        TRL steers it one way only (https://github.com/huggingface/trl/pull/5233 for its metrics);
+        test_the_entropy_is_pushed_back_into_its_band
+        """
+        self.entropy_coef = coefficient
 
     def _bonus_coefficient(self) -> float:
         """What TRL is about to multiply the mean entropy by; `_last_world_entropy` is that of the last step.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
@@ -68,3 +69,62 @@ def climb(
     rungs["sampled"] = float(scores.mean())
     rungs["spread"] = float((scores.std(1) > 1e-6).mean())
     return rungs, images
+
+
+SWAPS = {"position": "opposite relation", "color_attr": "swapped colours"}
+"""The tags whose prompts have a twin that asks for another picture with the same words, and what the twin swaps."""
+OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+
+def swapped_prompt(scene: world.Scene) -> str:
+    """The prompt that asks for the opposite: the other relation, or the two shapes' colours exchanged.
+
+    Raises:
+        ValueError: for a scene of another tag than those of `SWAPS`.
+    """
+    tag = scene.metadata["tag"]
+    if tag == "position":
+        relation = next(word for word in OPPOSITES if f" {word} " in scene.prompt)
+        return scene.prompt.replace(relation, OPPOSITES[relation])
+    if tag == "color_attr":
+        one, other = scene.shapes
+        asked, twin = (
+            f"a {first} {one.kind} and a {second} {other.kind}"
+            for first, second in ((one.color, other.color), (other.color, one.color))
+        )
+        return scene.prompt.replace(asked, twin)
+    raise ValueError(f"a prompt of the tag {tag!r} has no twin; those of {', '.join(SWAPS)} have")
+
+
+@torch.no_grad()
+def word_swap(policy: BLIP3oNext, scenes: Sequence[world.Scene], batch_size: int = 64) -> np.ndarray:
+    """By how many nats a drawn picture becomes less likely when its prompt is replaced by the twin.
+
+    Sums over all image tokens, float64 `[N]`; 0 means that the policy does not read the words that differ.
+
+    Args:
+        policy: with the parts `ar` and `vision`.
+        scenes: of the tags of `SWAPS`.
+    """
+    nats = []
+    for start in range(0, len(scenes), batch_size):
+        part = scenes[start : start + batch_size]
+        drawn = torch.from_numpy(np.stack([world.render(scene) for scene in part])).permute(0, 3, 1, 2).float() / 255
+        tokens = policy.vision.encode(drawn)
+        asked, twin = (
+            _log_likelihood(policy, prompts, tokens)
+            for prompts in ([scene.prompt for scene in part], [swapped_prompt(scene) for scene in part])
+        )
+        nats.append((asked - twin).double().numpy())
+    return np.concatenate(nats)
+
+
+def _log_likelihood(policy: BLIP3oNext, prompts: list[str], tokens: torch.Tensor) -> torch.Tensor:
+    """Log-likelihood `[N]` (nats) of image tokens `[N, T]` (codes) among the image tokens."""
+    space = policy.image_tokens
+    ids, mask = policy.prompts.pad([policy.prompts.encode(prompt) for prompt in prompts])
+    hidden = policy.hidden_states(
+        torch.cat([ids, tokens + space.start], 1), torch.cat([mask, torch.ones_like(tokens)], 1)
+    )
+    logits = F.linear(hidden[:, :-1], policy.ar.lm_head.weight[space.start : space.stop]).float()
+    return logits.log_softmax(-1).gather(2, tokens[..., None]).squeeze(-1).sum(1)

@@ -36,6 +36,16 @@ SIGN_TEMPLATES = (
     'a photo of a {color} sign with the text "{word}"',
     'a {color} board that reads "{word}"',
 )
+SHAPE_TEMPLATES = (
+    "a photo of {}",
+    "a picture of {}",
+    "a drawing of {}",
+    "a painting of {}",
+    "a sketch of {}",
+    "a print of {}",
+    "a card with {}",
+    "a page with {}",
+)
 HELDOUT_SHARE = 16  # one in so many words and combinations is held out
 
 
@@ -101,14 +111,14 @@ def shapes(rng: random.Random, tag: str) -> Scene:
     metadata = {"tag": tag, "include": include}
     drawn = [Shape(first, colors[0], spots[0])]
     if tag == "single_object":
-        prompt, key = f"a photo of a {first}", f"single:{first}:{colors[0]}"
+        asked, key = f"a {first}", f"single:{first}:{colors[0]}"
     elif tag == "colors":
-        prompt, key = f"a photo of a {colors[0]} {first}", f"colors:{first}:{colors[0]}"
+        asked, key = f"a {colors[0]} {first}", f"colors:{first}:{colors[0]}"
         include[0]["color"] = colors[0]
     elif tag == "counting":
         count = rng.randint(2, 4)
         color = colors[0]
-        prompt, key = f"a photo of {NUMBERS[count]} {first}s", f"counting:{first}:{count}:{color}"
+        asked, key = f"{NUMBERS[count]} {first}s", f"counting:{first}:{count}:{color}"
         include[0]["count"] = count
         metadata["exclude"] = [{"class": first, "count": count + 1}]
         drawn = [Shape(first, color, spot) for spot in spots[:count]]
@@ -116,15 +126,15 @@ def shapes(rng: random.Random, tag: str) -> Scene:
         include.append({"class": second, "count": 1})
         drawn.append(Shape(second, colors[1], spots[1]))
         if tag == "two_object":
-            prompt, key = f"a photo of a {first} and a {second}", f"two:{':'.join(sorted(kinds))}:{colors[0]}"
+            asked, key = f"a {first} and a {second}", f"two:{':'.join(sorted(kinds))}:{colors[0]}"
         elif tag == "color_attr":
-            prompt = f"a photo of a {colors[0]} {first} and a {colors[1]} {second}"
+            asked = f"a {colors[0]} {first} and a {colors[1]} {second}"
             key = f"attr:{first}:{colors[0]}:{second}:{colors[1]}"
             include[0]["color"], include[1]["color"] = colors
         elif tag == "position":
             relation = rng.choice(RELATIONS)
             here, there = _related(rng, relation)
-            prompt, key = f"a photo of a {first} {relation} a {second}", f"position:{first}:{relation}:{second}"
+            asked, key = f"a {first} {relation} a {second}", f"position:{first}:{relation}:{second}"
             # The official prompts put the object with the relation second: "A right of B" targets clause 0 = B.
             metadata["include"] = [
                 {"class": second, "count": 1},
@@ -133,6 +143,7 @@ def shapes(rng: random.Random, tag: str) -> Scene:
             drawn = [Shape(first, colors[0], here), Shape(second, colors[1], there)]
         else:
             raise ValueError(f"unknown tag {tag!r}; the tags are {', '.join(TAGS)}")
+    prompt = rng.choice(SHAPE_TEMPLATES).format(asked)
     return Scene(prompt, key, metadata, shapes=tuple(drawn), backdrop=(rng.choice(PAPERS),))
 
 

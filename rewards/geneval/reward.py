@@ -57,6 +57,11 @@ class GenEvalReward:
         self._colors = build_colors(colors, **(color_options or {}))
 
     @staticmethod
+    def is_outcome(score: str = "dense", **_: Any) -> bool:
+        """The official verdict is one."""
+        return score == "strict"
+
+    @staticmethod
     def check_options(
         score: str = "dense",
         detector: str = "transformers",

@@ -46,6 +46,11 @@ class ReferenceGuard:
         self._high: np.ndarray | None = None
 
     @staticmethod
+    def is_outcome(**_: Any) -> bool:
+        """It falls off gradually."""
+        return False
+
+    @staticmethod
     def check_options(quantile: float = 0.01, softness: float = 0.5, min_width: float = 0.05) -> None:
         """Check option values; raises RewardError."""
         if not 0 <= quantile < 0.25:

@@ -101,6 +101,11 @@ class OCRReward:
         recognizer_folder(recognizer, _models(model_folder))
 
     @staticmethod
+    def is_outcome(**_: Any) -> bool:
+        """Its scores are shares of letters."""
+        return False
+
+    @staticmethod
     def applicable(prompt: str, metadata: Mapping[str, Any]) -> bool:
         """Whether the prompt quotes text, or its record has a `target_text`."""
         return bool(target_texts(prompt, metadata))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -12,11 +13,21 @@ from PIL import Image
 from blip3o_grpo.policies.tiny_world import world
 from scripts.tiny_build.patches import draw
 
-NOISE = {"letter": 0.2, "color": 0.1, "shape": 0.15}
-"""How often a letter, a colour word, and a word for a shape, a count or a place is replaced in a noisy caption."""
+
+@dataclass(frozen=True)
+class Noise:
+    """How often a letter, a colour word, and a word for a shape, a count or a place is replaced by a random one."""
+
+    letter: float = 0.0
+    color: float = 0.0
+    shape: float = 0.0
 
 
-def noisy_caption(scene: world.Scene, rng: random.Random) -> str:
+NOISE = Noise(letter=0.2, color=0.1, shape=0.15)
+"""Of noisy captions."""
+
+
+def noisy_caption(scene: world.Scene, rng: random.Random, noise: Noise = NOISE) -> str:
     """The caption with the mistakes captions from the web have: wrong letters, colours, counts, places.
 
     A model of the world that learns from these is right to be unsure, and that is what GRPO can mend.
@@ -24,15 +35,15 @@ def noisy_caption(scene: world.Scene, rng: random.Random) -> str:
     caption = scene.prompt
     if scene.word:
         alphabet = world.DIGITS if scene.word.isdigit() else world.LETTERS
-        word = "".join(rng.choice(alphabet) if rng.random() < NOISE["letter"] else letter for letter in scene.word)
+        word = "".join(rng.choice(alphabet) if rng.random() < noise.letter else letter for letter in scene.word)
         caption = caption.replace(f'"{scene.word}"', f'"{word}"')
     for words, share in (
-        (world.COLORS, NOISE["color"]),
-        (world.SHAPES, NOISE["shape"]),
-        (world.RELATIONS, NOISE["shape"]),
+        (world.COLORS, noise.color),
+        (world.SHAPES, noise.shape),
+        (world.RELATIONS, noise.shape),
     ):
         caption = _swap_words(caption, tuple(words), share, rng)
-    return _swap_words(caption, ("two", "three", "four"), NOISE["shape"], rng)
+    return _swap_words(caption, ("two", "three", "four"), noise.shape, rng)
 
 
 def _swap_words(caption: str, words: tuple[str, ...], share: float, rng: random.Random) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from blip3o_grpo.policies.tiny_world import world
 from scripts.tiny_build.patches import draw
 
-MOST_PROMPTS = {False: {"color_attr": 120}, True: {"color_attr": 16}}
-"""By held-out or not: tags of which only the first so many prompts are taken; all others are taken whole."""
-TIMES = {"single_object": 3, "two_object": 2, "counting": 6, "colors": 2}
+MOST_PROMPTS = {False: 120, True: 32}
+"""Prompts of a tag, by held-out or not."""
+TIMES = {"single_object": 4}
 """Tags with few prompts: how often each stands in the training file, so that none of the tags is rare."""
 FEW_PROMPTS = ("single_object", "two_object", "counting")
 """Tags with so few prompts that the policy's warm start saw them all: one in four is kept from GRPO."""
@@ -44,7 +44,7 @@ def shape_records(heldout: bool) -> list[dict]:
             for scene in draw(4000, 23, heldout=split, tag=tag):
                 if (_held_back(scene) if tag in FEW_PROMPTS else split) == heldout:
                     found[scene.prompt] = {"prompt": scene.prompt, **scene.metadata}
-        records = list(found.values())[: MOST_PROMPTS[heldout].get(tag)]
+        records = list(found.values())[: MOST_PROMPTS[heldout]]
         times = 1 if heldout else TIMES.get(tag, 1)
         tags.append(
             records + [{**record, "id": f"{record['prompt']} {n}"} for n in range(2, times + 1) for record in records]

@@ -127,7 +127,7 @@ def test_groups_dropped_on_one_rank_leave_the_others_gradient_as_it_is(make_conf
             cluster={"trainers": 2},
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("blip3o_grpo.training.trainer.prompt_schedule", lambda *_, left=left: left)
+            patch.setattr("blip3o_grpo.training.draws.prompt_schedule", lambda *_, left=left: left)
             trainer, _, metrics = run_toy(alone)
         folder = run_ranks(together, drop=[prompts[place].id for place in places[len(left) :]])
         assert_same_run(folder, metrics, trainer)

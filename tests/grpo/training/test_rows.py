@@ -8,6 +8,7 @@ import pytest
 
 from blip3o_grpo.configs import RewardSection
 from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutError, RolloutGroup
+from blip3o_grpo.training.draws import Draws
 from blip3o_grpo.training.rows import columns, group_rows, masked_row, reward_column
 
 REWARDS = (RewardSection(name="ocr"), RewardSection(name="guard", weight=0))
@@ -74,7 +75,7 @@ def test_columns_are_in_the_order_of_the_prompts_and_dropped_groups_keep_their_p
 
     prompts = [last.prompt, Prompt("b", "a sign b"), first.prompt]
     batch = RolloutBatch((first, last), {}, skipped_groups=1)
-    found = columns(prompts, batch, REWARDS, masked)
+    found = columns(Draws(prompts, batch, []), REWARDS, masked)
     assert asked == ["b"]
     assert found == {
         "prompt_ids": [[7, 300], [7, 300], [9], [9], [7, 100], [7, 100]],
@@ -89,7 +90,8 @@ def test_columns_are_in_the_order_of_the_prompts_and_dropped_groups_keep_their_p
 
 def test_a_batch_may_be_one_row():
     one = group("a", 100, [(0.5, None)])
-    found = columns([one.prompt], RolloutBatch((one,), {}, skipped_groups=0), REWARDS, lambda prompt: [])
+    batch = RolloutBatch((one,), {}, skipped_groups=0)
+    found = columns(Draws([one.prompt], batch, []), REWARDS, lambda prompt: [])
     assert found == {key: [value] for key, value in group_rows(one, REWARDS)[0].items()}
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from blip3o_grpo.run.folder import RunFolder
+from blip3o_grpo.training.draws import Drawing
 from blip3o_grpo.training.guard_rules import GuardError
 from blip3o_grpo.training.schedule import prompt_schedule
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
@@ -66,16 +67,16 @@ def test_rollouts_are_recorded_under_their_batchs_first_step(whole):
     assert folder.newest_step() == 6
 
 
-def test_the_prompts_are_those_of_as_many_batches(make_config, run_toy):
+def test_the_prompts_are_those_of_as_many_batches(make_config, run_toy, prompts):
     seen = []
 
-    def rollouts(self, places):
-        seen.append([int(place) for place in places[:: self.num_generations]])
-        return original(self, places)
+    def draw(self, step, asked):
+        seen.append([prompts.index(prompt) for prompt in asked])
+        return original(self, step, asked)
 
-    original = ImageGRPOTrainer.rollouts
+    original = Drawing.draw
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImageGRPOTrainer, "rollouts", rollouts)
+        patch.setattr(Drawing, "draw", draw)
         run_toy(make_config(trainer=TWO))
     assert sum(seen, []) == prompt_schedule(8, 2, 3, seed=0)
 

@@ -247,8 +247,9 @@ def check_outcome(config: RunConfig) -> None:
     if not reward.runtime_env and find_reward(reward.target, reward.folder).is_outcome(reward.options) is False:
         strict = "the reward options: {score: strict}, or " if reward.target == "geneval" else ""
         raise ConfigError(
-            f"rollout.dynamic_sampling.outcome: the scores of reward {reward.name!r} are graded, and an outcome is right "
-            f"(1) or wrong (0); give {strict}rollout.dynamic_sampling.right, such as 0.99, from which on an image is right"
+            f"rollout.dynamic_sampling.outcome: the scores of reward {reward.name!r} are graded, and an outcome is "
+            f"right (1) or wrong (0); give {strict}rollout.dynamic_sampling.right, such as 0.99, from which on an "
+            "image is right"
         )
 
 

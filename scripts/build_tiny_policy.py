@@ -5,9 +5,11 @@
     python scripts/build_tiny_policy.py --work runs/rough --rough       # of the shipped policy, with a rougher head
 
 Stages, each skipped when its output is in the work folder: `autoencoder` (DC-AE) and `tokenizer` (VQ-SigLIP2) on drawn
-pixels, then sequential warm starts: `ar` (honest captions), `noisy` (the AR part again, captions with mistakes), and,
-after the head's attention is `aligned`, `head` (the AR part frozen) and `steady` (with noise on the hidden states, so
-that fine-tuning the AR part does not smear pictures); last the measurements of `ladder.json`.
+pixels; the AR part by a warm start on a fixed set of pictures (`ar`), then on pictures that are new in every batch,
+first mostly of prompts whose words must be bound (`bound`), then of all, with captions that have mistakes (`noisy`);
+after the head's attention is `aligned`, warm starts of the head (`head`), also with noise on the hidden states
+(`steady`), so that fine-tuning the AR part does not smear pictures; last the measurements of `ladder.json`, with the
+seconds that every stage took.
 The finished checkpoint is written in bfloat16, and it is this one that is measured.
 """
 
@@ -17,6 +19,9 @@ import argparse
 import json
 import shutil
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +31,7 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from blip3o_grpo.configs.atomic import write_atomically
 from blip3o_grpo.configs.policy import PolicySection
 from blip3o_grpo.configs.warmstart import WarmstartConfig
 from blip3o_grpo.policies.blip3o_next.config import TINY
@@ -33,8 +39,9 @@ from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
 from blip3o_grpo.policies.tiny_world.architecture import LATENT_CHANNELS, random_policy
 from blip3o_grpo.warmstart import train_supervised
 from scripts.tiny_build import captions, prompts
+from scripts.tiny_build.fresh import BINDING, EVERYTHING, Mix, train_on_fresh
 from scripts.tiny_build.head import align_head
-from scripts.tiny_build.measure import measure
+from scripts.tiny_build.measure import measure, measure_reading
 from scripts.tiny_build.patches import Codebook, draw, embed_patches, pixels
 from scripts.tiny_build.rough import roughen
 from scripts.tiny_build.tools import train_autoencoder, train_tokenizer
@@ -52,6 +59,7 @@ class Size:
     autoencoder_steps: int
     tokenizer_steps: int
     ar_steps: int
+    bound_steps: int
     noisy_steps: int
     head_steps: int
     steady_steps: int
@@ -61,8 +69,20 @@ class Size:
     groups: int
 
 
-FULL = Size(20_000, 3000, 1100, 2000, 150, 2500, 900, 200, 32, 96, 32)
-SMOKE = Size(300, 6, 8, 6, 2, 4, 2, 4, 8, 12, 2)
+FULL = Size(20_000, 3000, 1100, 2000, 2000, 1400, 2500, 900, 200, 32, 96, 32)
+SMOKE = Size(300, 6, 8, 6, 2, 2, 4, 2, 4, 8, 12, 2)
+
+
+@contextmanager
+def timed(work: Path, stage: str) -> Iterator[None]:
+    """Add the wall seconds of this call to those of the stage in `seconds.json`, also where it is broken off."""
+    file, started = work / "seconds.json", time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        seconds[stage] = round(seconds.get(stage, 0) + time.perf_counter() - started)
+        write_atomically(file, json.dumps(seconds))
 
 
 def make_codebook(work: Path, size: Size, num_codes: int) -> Codebook:
@@ -80,6 +100,12 @@ def train_tools(work: Path, size: Size) -> Path:
     tools = work / "tools"
     if tools.is_dir():
         return tools
+    with timed(work, "tools"):
+        return make_tools(work, tools, size)
+
+
+def make_tools(work: Path, tools: Path, size: Size) -> Path:
+    """`train_tools`, where they are not there."""
     start = random_policy(work / "start", seed=0, corpus=captions.corpus())
     policy = BLIP3oNext.from_pretrained(start, parts=PARTS)
     codebook = make_codebook(work, size, policy.config.num_image_tokens)
@@ -121,7 +147,7 @@ def warm_start(
         run_dir=str(run),
         policy=PolicySection(path=str(start)),
         images=str(work / "images"),
-        captions=str(work / ("noisy.jsonl" if phase == "noisy" else "clean.jsonl")),
+        captions=str(work / "captions.jsonl"),
         strategy="sequential",
         max_steps=steps,
         ar_steps=ar_steps,
@@ -134,10 +160,33 @@ def warm_start(
         checkpoint_every_steps=250,
         threads=torch.get_num_threads(),
     )
-    finished = train_supervised(config, console).policy
+    with timed(work, phase):
+        finished = train_supervised(config, console).policy
     if (run / encoded.name).is_file():
         shutil.copyfile(run / encoded.name, encoded)
     return finished
+
+
+def fresh(
+    work: Path, phase: str, start: Path, size: Size, steps: int, rate: float, mix: Mix, noise: captions.Noise, seed: int
+) -> Path:
+    """One phase of the AR part on new pictures; returns its policy's folder."""
+    folder = work / phase
+    if not folder.is_dir():
+        with timed(work, phase):
+            train_on_fresh(
+                start,
+                folder,
+                steps=steps,
+                batch_size=size.batch_size,
+                peak_rate=rate,
+                mix=mix,
+                noise=noise,
+                seed=seed,
+                console=console,
+                checkpoint=work / f"{phase}.pt",
+            )
+    return folder
 
 
 def align(work: Path, start: Path) -> Path:
@@ -160,11 +209,12 @@ def align(work: Path, start: Path) -> Path:
 def build(work: Path, output: Path | None, size: Size) -> None:
     """All stages; a stage whose output exists is skipped."""
     work.mkdir(parents=True, exist_ok=True)
-    if not (work / "noisy.jsonl").is_file():
+    if not (work / "captions.jsonl").is_file():
         captions.write_pictures(work, size.pictures, seed=1)
     tools = train_tools(work, size)
     ar = warm_start(work, "ar", tools, size, ar_steps=size.ar_steps, rate=2e-3, swap=0.1)
-    noisy = warm_start(work, "noisy", ar, size, ar_steps=size.noisy_steps, rate=3e-4, swap=0.1)
+    bound = fresh(work, "bound", ar, size, size.bound_steps, 1.5e-3, BINDING, captions.Noise(), seed=12)
+    noisy = fresh(work, "noisy", bound, size, size.noisy_steps, 1.2e-3, EVERYTHING, captions.NOISE, seed=14)
     head = warm_start(work, "head", align(work, noisy), size, head_steps=size.head_steps, rate=1e-3, swap=0.3)
     steady = warm_start(work, "steady", head, size, head_steps=size.steady_steps, rate=6e-4, swap=0.3, noise=0.25)
     finish(work, steady, output or work / "tiny", size)
@@ -175,14 +225,15 @@ def build_rough(work: Path, output: Path | None, size: Size) -> None:
     work.mkdir(parents=True, exist_ok=True)
     rough = work / "rough"
     if not rough.is_dir():
-        roughen(
-            TINY,
-            rough,
-            pictures=min(4000, size.pictures),
-            steps=size.rough_steps,
-            batch_size=size.batch_size,
-            console=console,
-        )
+        with timed(work, "rough"):
+            roughen(
+                TINY,
+                rough,
+                pictures=min(4000, size.pictures),
+                steps=size.rough_steps,
+                batch_size=size.batch_size,
+                console=console,
+            )
     finish(work, rough, output or work / "tiny_rough", size, diffusion_steps=2)  # as its recipes paint
 
 
@@ -200,8 +251,12 @@ def finish(work: Path, trained: Path, output: Path, size: Size, diffusion_steps:
             diffusion_steps=diffusion_steps,
             console=console,
         ),
+        "reading": measure_reading(
+            shipped, scale=size.scenes / FULL.scenes, diffusion_steps=diffusion_steps, console=console
+        ),
         "diffusion_steps": diffusion_steps,
         "noise": asdict(captions.NOISE),
+        "seconds": json.loads((work / "seconds.json").read_text(encoding="utf-8")),
         "size": asdict(size),
     }
     (output / "ladder.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -37,8 +37,8 @@ class Curves:
         self.run, self.metrics = run, run.metrics
         self.window = smoothing(len(run.metrics))
         self.bold = running(self.window)
-        self.shown: set[str] = {"step"}
-        """Metrics that have a chart."""
+        self.shown: set[str] = {"step", "images/total", "time/total"}
+        """Metrics that have a chart, or are an axis of one."""
 
     def main(self) -> list[Chart]:
         """What everybody looks at: rewards, KL, images, entropy, agreement of sampler and trainer, seconds."""

@@ -124,7 +124,8 @@ def shapes(rng: random.Random, tag: str) -> Scene:
         drawn = [Shape(first, color, spot) for spot in spots[:count]]
     else:
         include.append({"class": second, "count": 1})
-        drawn.append(Shape(second, colors[1], spots[1]))
+        here, there = sorted(spots[:2], key=lambda spot: (spot[1], spot[0]))  # captions name things in reading order
+        drawn = [Shape(first, colors[0], here), Shape(second, colors[1], there)]
         if tag == "two_object":
             asked, key = f"a {first} and a {second}", f"two:{':'.join(sorted(kinds))}:{colors[0]}"
         elif tag == "color_attr":

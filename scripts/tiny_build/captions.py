@@ -1,4 +1,4 @@
-"""Pictures and captions on disk, honest ones and noisy ones."""
+"""Pictures and captions on disk, and captions with mistakes."""
 
 from __future__ import annotations
 
@@ -53,18 +53,15 @@ def _swap_words(caption: str, words: tuple[str, ...], share: float, rng: random.
 
 
 def write_pictures(folder: Path, num: int, seed: int) -> None:
-    """Training pictures with honest and noisy captions, as any user's data would lie on disk."""
-    scenes = draw(num, seed)
-    rng = random.Random(seed + 1)
+    """Training pictures with their captions, as any user's data would lie on disk."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    clean, noisy = [], []
-    for number, scene in enumerate(scenes):
+    records = []
+    for number, scene in enumerate(draw(num, seed)):
         name = f"{number:06d}.png"
         Image.fromarray(world.render(scene)).save(folder / "images" / name, compress_level=1)
-        clean.append({"file_name": name, "text": scene.prompt})
-        noisy.append({"file_name": name, "text": noisy_caption(scene, rng)})
-    for name, records in (("clean.jsonl", clean), ("noisy.jsonl", noisy)):
-        (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        records.append({"file_name": name, "text": scene.prompt})
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "captions.jsonl").write_text(lines, encoding="utf-8")
 
 
 def corpus() -> list[str]:

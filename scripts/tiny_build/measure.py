@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from blip3o_grpo.policies.blip3o_next.decoding import decode_completions
 from blip3o_grpo.policies.blip3o_next.policy import BLIP3oNext
+from blip3o_grpo.policies.blip3o_next.sampling import sample_image_tokens
 from blip3o_grpo.policies.tiny_world import world
-from blip3o_grpo.policies.tiny_world.ladder import climb
+from blip3o_grpo.policies.tiny_world.ladder import SWAPS, climb, word_swap
 from blip3o_grpo.rewards import Reward, RewardBatch, build_reward
 from blip3o_grpo.rewards.detectors import build_detector
 from blip3o_grpo.rewards.detectors.colors import build_colors
@@ -84,6 +86,33 @@ def measure(
             save_grid(pictures[:64], folder / f"{name}_{rung}.png")
         console.print(name, ladder[name])
     return ladder
+
+
+SWAP_SCENES = 256
+TAG_SCENES, TAG_IMAGES = 32, 4
+
+
+def measure_reading(policy: BLIP3oNext, *, scale: float, diffusion_steps: int, console: Console) -> dict:
+    """How well the policy reads prompts: nats by which their twins are less likely, and strict verdicts by tag.
+
+    Args:
+        scale: share of the scenes, for a smoke test.
+    """
+    found: dict = {"word_swap": {}, "strict": {}}
+    for tag, what in SWAPS.items():
+        nats = word_swap(policy, draw(max(2, int(SWAP_SCENES * scale)), 5, heldout=True, tag=tag))
+        found["word_swap"][what] = {"nats": round(nats.mean(), 2), "n": len(nats), "read": round((nats > 0).mean(), 3)}
+    for tag in world.TAGS:
+        scenes = draw(max(2, int(TAG_SCENES * scale)), 8, heldout=True, tag=tag)
+        repeated = [scene for scene in scenes for _ in range(TAG_IMAGES)]
+        prompts = [policy.prompts.encode(scene.prompt) for scene in repeated]
+        tokens = sample_image_tokens(policy, prompts, seed=10)
+        noise = [number // TAG_IMAGES for number in range(len(repeated))]
+        images = list(decode_completions(policy, prompts, tokens, noise, num_steps=diffusion_steps).numpy())
+        found["strict"][tag] = round(float(np.mean(shapes_as_asked(images, repeated))), 3)
+    found["strict"]["overall"] = round(float(np.mean(list(found["strict"].values()))), 3)
+    console.print(found)
+    return found
 
 
 def save_grid(pictures: list[np.ndarray], file: Path, columns: int = 16, scale: int = 2) -> None:

@@ -62,3 +62,33 @@ def test_gold_is_no_trained_reward_under_another_name(tmp_path):
     with pytest.raises(ConfigError, match=r"guards.gold: reward 'guard' is what the run trains on as 'ocr'; name one"):
         check_inputs(load_run_config(RECIPE, values))
     assert check_inputs(load_run_config(RECIPE, [*values, "rewards.1.options={variant: exact}"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["rollout.dynamic_sampling={outcome: ocr}"], "scores of reward 'ocr' are graded.*right, such as 0.99"),
+        (["rollout.dynamic_sampling={outcome: guard}"], "scores of reward 'guard' are graded"),
+        (["rollout.dynamic_sampling={outcome: ocr, right: 0.99}"], None),
+    ],
+)
+def test_an_outcome_is_right_or_wrong(tmp_path, options, message):
+    config = load_run_config(RECIPE, [f"run_dir={tmp_path / 'run'}", *options])
+    if message is None:
+        check_inputs(config)
+        return
+    with pytest.raises(ConfigError, match=f"rollout.dynamic_sampling.outcome: the {message}"):
+        check_inputs(config)
+
+
+def test_geneval_s_strict_verdict_is_an_outcome_and_its_dense_score_is_none(tmp_path):
+    recipe, options = RECIPE.with_name("tiny_geneval.yaml"), [f"run_dir={tmp_path / 'run'}"]
+    check_inputs(load_run_config(recipe, [*options, "rollout.dynamic_sampling={outcome: geneval_strict}"]))
+    with pytest.raises(ConfigError, match=r"'geneval' are graded.*give the reward options: \{score: strict\}, or"):
+        check_inputs(load_run_config(recipe, [*options, "rollout.dynamic_sampling={outcome: geneval}"]))
+
+
+def test_a_plugin_s_outcome_is_looked_at_when_it_scores(tmp_path):
+    (tmp_path / "mine.py").write_text(REWARD)
+    section = RewardSection(name="half", type="mine:half", folder=str(tmp_path))
+    assert find_checked(section).is_outcome({}) is None

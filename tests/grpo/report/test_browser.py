@@ -23,7 +23,7 @@ def test_browser_shows_it_without_errors_and_without_asking_anyone(finished, tmp
                 look = seen[width, scheme] = browser.evaluate(LOOK)
                 assert look["width"] <= width and set(look["hidden"]) == {0}
                 assert len(look["images"]) == 48 and all(look["images"])
-                assert len(look["charts"]) == 7 and min(look["charts"]) > 280
+                assert len(look["charts"]) == 8 and min(look["charts"]) > 280
                 assert look["scripts"] == 1
                 assert not browser.named("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
                 requests = [event["request"]["url"] for event in browser.named("Network.requestWillBeSent")]

@@ -80,7 +80,7 @@ def test_the_rest_of_the_head(page):
 
 def test_every_section_has_its_pictures_and_curves(page):
     found = Resources(page)
-    assert found.tags.count("svg") == 7
+    assert found.tags.count("svg") == 8
     # prompts before and after, the best and the worst of three prompts, steps x groups x best and worst
     assert found.tags.count("img") == 2 * 3 * 4 + 2 * 3 + 3 * 3 * 2
     for title in ("Reward: ocr", "Reward: geneval", "KL to the starting policy", "Mismatch", "Seconds per stage"):
@@ -363,3 +363,21 @@ def test_gold_that_fell_is_a_warning_and_a_rolled_back_run_says_of_which_step_it
     assert any(
         "gold reward 'geneval' fell" in line for line in json.loads(page.with_suffix(".json").read_text())["warnings"]
     )
+
+
+def test_held_out_rewards_are_told_against_what_they_cost(tmp_path, builder):
+    """24 steps of 12 images; a run that counted its own images is believed."""
+    run = builder.run(tmp_path / "run", images=False)
+    page, numbers = write_report(run), json.loads((run / "report.json").read_text())
+    assert "Held-out rewards against images" in page.read_text() and "288 images" in page.read_text()
+    assert [(row["step"], row["images"]) for row in numbers["course"]] == [(0, 0), (12, 144), (24, 288)]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    minutes = sum(line["time/step"] for line in lines[:12]) / 60
+    assert numbers["course"][1]["minutes"] == pytest.approx(minutes)
+    assert numbers["course"][2]["means"]["ocr"] == pytest.approx(0.7)
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps(line | {"images/total": 20 * line["step"]}) + "\n" for line in lines)
+    )
+    write_report(run)
+    numbers = json.loads((run / "report.json").read_text())
+    assert [row["images"] for row in numbers["course"]] == [0, 240, 480]

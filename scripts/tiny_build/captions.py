@@ -23,7 +23,7 @@ class Noise:
     shape: float = 0.0
 
 
-NOISE = Noise(letter=0.2, color=0.1, shape=0.15)
+NOISE = Noise(letter=0.25, color=0.1, shape=0.1)
 """Of noisy captions."""
 
 

@@ -101,7 +101,8 @@ def measure_reading(policy: BLIP3oNext, *, scale: float, diffusion_steps: int, c
     found: dict = {"word_swap": {}, "strict": {}}
     for tag, what in SWAPS.items():
         nats = word_swap(policy, draw(max(2, int(SWAP_SCENES * scale)), 5, heldout=True, tag=tag))
-        found["word_swap"][what] = {"nats": round(nats.mean(), 2), "n": len(nats), "read": round((nats > 0).mean(), 3)}
+        read = {"nats": round(float(nats.mean()), 2), "n": len(nats), "read": round(float((nats > 0).mean()), 3)}
+        found["word_swap"][what] = read
     for tag in world.TAGS:
         scenes = draw(max(2, int(TAG_SCENES * scale)), 8, heldout=True, tag=tag)
         repeated = [scene for scene in scenes for _ in range(TAG_IMAGES)]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pydantic import Field
 
 from blip3o_grpo.configs.section import Section
-
-if TYPE_CHECKING:
-    from blip3o_grpo.configs.schema import RunConfig
 
 
 class CurriculumSection(Section):
@@ -52,8 +49,11 @@ class ReplaySection(Section):
     """Batches of rollouts after which a group is no longer replayed."""
 
 
-def check_saving(config: RunConfig) -> None:
+def check_saving(config: Any) -> None:
     """Refuse what cannot act together, or not at all.
+
+    Args:
+        config: a `RunConfig`.
 
     Raises:
         ValueError: naming the key, the reason and what to give instead.
@@ -84,7 +84,7 @@ def _check_dynamic(section: DynamicSamplingSection | None, rewards: Sequence[str
         raise ValueError(f"rollout.dynamic_sampling.outcome: there is no reward {section.outcome!r}; {hint}")
 
 
-def _check_band(config: RunConfig) -> None:
+def _check_band(config: Any) -> None:
     trainer = config.trainer
     if trainer.entropy_band is None:
         return
@@ -104,7 +104,7 @@ def _check_band(config: RunConfig) -> None:
         )
 
 
-def _check_replay(config: RunConfig) -> None:
+def _check_replay(config: Any) -> None:
     replay, ranks = config.rollout.replay, config.cluster.trainers
     groups, share = replay.groups_per_step, config.rollout.prompts_per_step // ranks
     if groups >= config.rollout.prompts_per_step:

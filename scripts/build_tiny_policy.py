@@ -6,10 +6,10 @@
 
 Stages, each skipped when its output is in the work folder: `autoencoder` (DC-AE) and `tokenizer` (VQ-SigLIP2) on drawn
 pixels; the AR part by a warm start on a fixed set of pictures (`ar`), then on pictures that are new in every batch,
-first mostly of prompts whose words must be bound (`bound`), then of all, with captions that have mistakes (`noisy`);
-after the head's attention is `aligned`, warm starts of the head (`head`), also with noise on the hidden states
-(`steady`), so that fine-tuning the AR part does not smear pictures; last the measurements of `ladder.json`, with the
-seconds that every stage took.
+first mostly of prompts whose words must be bound (`bound`), then of all (`read`), at last with captions that have
+mistakes, which teach it to be unsure of what it reads (`noisy`); after the head's attention is `aligned`, warm starts
+of the head (`head`), also with noise on the hidden states (`steady`), so that fine-tuning the AR part does not smear
+pictures; last the measurements of `ladder.json`, with the seconds that every stage took.
 The finished checkpoint is written in bfloat16, and it is this one that is measured.
 """
 
@@ -60,6 +60,7 @@ class Size:
     tokenizer_steps: int
     ar_steps: int
     bound_steps: int
+    read_steps: int
     noisy_steps: int
     head_steps: int
     steady_steps: int
@@ -69,8 +70,8 @@ class Size:
     groups: int
 
 
-FULL = Size(20_000, 3000, 1100, 2000, 2000, 1400, 2500, 900, 200, 32, 96, 32)
-SMOKE = Size(300, 6, 8, 6, 2, 2, 4, 2, 4, 8, 12, 2)
+FULL = Size(20_000, 3000, 1100, 2000, 2000, 2000, 500, 2500, 900, 200, 32, 96, 32)
+SMOKE = Size(300, 6, 8, 6, 2, 2, 2, 4, 2, 4, 8, 12, 2)
 
 
 @contextmanager
@@ -214,7 +215,8 @@ def build(work: Path, output: Path | None, size: Size) -> None:
     tools = train_tools(work, size)
     ar = warm_start(work, "ar", tools, size, ar_steps=size.ar_steps, rate=2e-3, swap=0.1)
     bound = fresh(work, "bound", ar, size, size.bound_steps, 1.5e-3, BINDING, captions.Noise(), seed=12)
-    noisy = fresh(work, "noisy", bound, size, size.noisy_steps, 1.2e-3, EVERYTHING, captions.NOISE, seed=14)
+    read = fresh(work, "read", bound, size, size.read_steps, 1.2e-3, EVERYTHING, captions.Noise(), seed=14)
+    noisy = fresh(work, "noisy", read, size, size.noisy_steps, 6e-4, EVERYTHING, captions.NOISE, seed=22)
     head = warm_start(work, "head", align(work, noisy), size, head_steps=size.head_steps, rate=1e-3, swap=0.3)
     steady = warm_start(work, "steady", head, size, head_steps=size.steady_steps, rate=6e-4, swap=0.3, noise=0.25)
     finish(work, steady, output or work / "tiny", size)

@@ -23,7 +23,7 @@ class Noise:
     shape: float = 0.0
 
 
-NOISE = Noise(letter=0.25, color=0.1, shape=0.1)
+NOISE = Noise(letter=0.28, color=0.09, shape=0.09)
 """Of noisy captions."""
 
 

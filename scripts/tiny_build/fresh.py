@@ -43,7 +43,7 @@ class Mix:
 
 BINDING = Mix(0.04, {"color_attr": 8, "position": 8, "two_object": 2})
 """Mostly prompts that ask for another picture when two of their words change places."""
-EVERYTHING = Mix(0.4, {"color_attr": 3, "position": 3, "two_object": 2})
+EVERYTHING = Mix(0.5, {"color_attr": 3, "position": 3, "two_object": 2})
 SWAP_SCENES = 64
 SWAP_STEPS = 250
 

@@ -90,7 +90,9 @@ TAKEN = [
     (MOVING,),
 ]
 SAME_AS_TRL = [
-    name for name in TrainerSection.model_fields if name.startswith(("adam_", "entropy_", "sapo_", "vespo_"))
+    name
+    for name in TrainerSection.model_fields
+    if name.startswith(("adam_", "entropy_", "sapo_", "vespo_")) and name != "entropy_band"
 ] + [
     "delta",
     "epsilon",

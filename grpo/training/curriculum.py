@@ -65,8 +65,8 @@ class Curriculum:
             found[of_tag & ~known] = self._spreads[of_tag & known].mean()
         return np.maximum(found, LEAST * overall) if overall else np.ones(len(found))
 
-    def pick(self, batch: int) -> list[int]:
-        """Places of the prompts of a batch of rollouts, all different.
+    def pick(self, batch: int) -> tuple[list[int], list[int]]:
+        """Places of the prompts of a batch of rollouts, all different: those in turn, and the others.
 
         Args:
             batch: from 0.
@@ -76,7 +76,7 @@ class Curriculum:
         weights[places] = 0
         generator = np.random.default_rng([self._seed, batch])
         chosen = generator.choice(len(weights), self._size - len(places), replace=False, p=weights / weights.sum())
-        return [*places, *chosen.tolist()]
+        return places, chosen.tolist()
 
     def save(self, checkpoint: Path) -> None:
         """Keep what is known in a checkpoint's folder."""

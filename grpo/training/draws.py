@@ -129,7 +129,16 @@ class Drawing:
     def _places_of(self, step: int) -> list[int]:
         """Of all ranks, before anything is replayed."""
         batch, size = self._batch(step), self._config.rollout.prompts_per_step
-        return self.curriculum.pick(batch) if self.curriculum else self.schedule[batch * size : (batch + 1) * size]
+        if self.curriculum is None:
+            return self.schedule[batch * size : (batch + 1) * size]
+        in_turn, others = self.curriculum.pick(batch)
+        places = []
+        for rank in range(self._num_ranks):  # what is in turn first on every rank: replayed groups take the last places
+            own = in_turn[rank :: self._num_ranks]
+            left = size // self._num_ranks - len(own)
+            places += [*own, *others[:left]]
+            others = others[left:]
+        return places
 
     def _collect(self, step: int, prompts: Sequence[Prompt]) -> RolloutBatch:
         return self._pipeline.collect(prompts, step=step, turn=self._rank, train=True)

@@ -69,7 +69,7 @@ REFUSED = [
         "needs one of min_lr and min_lr_rate",
         "min_lr_rate: 0.1",
     ),
-    ((MIN_LR, "trainer.lr_scheduler_kwargs.min_lr=1"), "more than learning_rate=0.0002", "give 0.0002 or less"),
+    ((MIN_LR, "trainer.lr_scheduler_kwargs.min_lr=1"), "more than learning_rate=0.0006", "give 0.0006 or less"),
     (("trainer.lr_scheduler_kwargs.min_lr=0",), "lr_scheduler_type cosine has no smallest", "cosine_with_min_lr"),
     ((MIN_LR, "trainer.lr_scheduler_kwargs.min=0"), "unknown key 'trainer.lr_scheduler_kwargs.min'", "'min_lr'"),
     (("trainer.adam_beta1=1",), "'trainer.adam_beta1' is 1", "give less than 1"),

@@ -31,9 +31,9 @@ class Noted(ImageGRPOTrainer):
         self.events.append("sync_weights")
         super().sync_weights()
 
-    def rollouts(self, places):
+    def rollouts(self):
         self.events.append("rollouts")
-        return super().rollouts(places)
+        return super().rollouts()
 
     def logprobs(self, model, ids, mask, batch_size, entropy):
         asked = "reference" if model is self.ref_model else "policy"
@@ -45,10 +45,10 @@ class Noted(ImageGRPOTrainer):
         self.seen = (rewards, advantages)
         return super().see_rewards(rewards, advantages) / 2
 
-    def check_rollouts(self, rollout_logprobs, old_logprobs, mask, weights):
+    def check_rollouts(self, rollout_logprobs, old_logprobs, mask, weights, replayed):
         self.events.append("check_rollouts")
         self.compared = (rollout_logprobs, old_logprobs, mask, weights)
-        super().check_rollouts(rollout_logprobs, old_logprobs, mask, weights)
+        super().check_rollouts(rollout_logprobs, old_logprobs, mask, weights, replayed)
 
     def _compute_loss(self, model, inputs):
         self.learnt_from = inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,10 @@ class CurriculumSection(Section):
     at least that share; the others are drawn in proportion to what is kept of them."""
     memory: float = Field(default=0.5, ge=0, lt=1)
     """Share of the old mean that a new group leaves."""
+
+    def in_turn(self, prompts_per_step: int) -> int:
+        """How many of a step's prompts come in turn."""
+        return math.ceil(round(self.uniform_share * prompts_per_step, 9))
 
 
 class DynamicSamplingSection(Section):
@@ -59,6 +64,7 @@ def check_saving(config: Any) -> None:
         ValueError: naming the key, the reason and what to give instead.
     """
     rollout, names = config.rollout, [reward.name for reward in config.rewards]
+    _check_curriculum(rollout.curriculum, rollout.prompts_per_step)
     _check_dynamic(rollout.dynamic_sampling, names)
     _check_band(config)
     size, whole = rollout.subset_size, rollout.group_size
@@ -75,6 +81,16 @@ def check_saving(config: Any) -> None:
             )
     if rollout.replay:
         _check_replay(config)
+
+
+def _check_curriculum(section: CurriculumSection | None, size: int) -> None:
+    if section and section.in_turn(size) == size:
+        most = math.floor((size - 1) / size * 100) / 100
+        instead = f"{most:g} or less, or more prompts" if most else "more prompts"
+        raise ValueError(
+            f"rollout.curriculum.uniform_share={section.uniform_share:g}: of rollout.prompts_per_step={size} prompts "
+            f"all would come in turn, and none by its spread; give {instead}"
+        )
 
 
 def _check_dynamic(section: DynamicSamplingSection | None, rewards: Sequence[str]) -> None:
@@ -115,8 +131,8 @@ def _check_replay(config: Any) -> None:
     if groups % ranks:
         nearest = max(groups // ranks, 1) * ranks
         raise ValueError(
-            f"rollout.replay.groups_per_step={groups} does not divide over cluster.trainers={ranks}; give "
-            f"{nearest if nearest < share * ranks else 'less of them'}"
+            f"rollout.replay.groups_per_step={groups} does not divide over cluster.trainers={ranks}; "
+            + (f"give {nearest}" if nearest < share * ranks else "a rank has one group only, so leave it out")
         )
     if config.rollout.max_staleness:
         raise ValueError(

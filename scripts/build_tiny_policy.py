@@ -49,6 +49,7 @@ from scripts.tiny_build.tools import train_autoencoder, train_tokenizer
 console = Console()
 
 PARTS = ("ar", "head", "vision")
+SECONDS = "seconds.json"
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,19 @@ SMOKE = Size(300, 6, 8, 6, 2, 2, 2, 4, 2, 4, 8, 12, 2)
 @contextmanager
 def timed(work: Path, stage: str) -> Iterator[None]:
     """Add the wall seconds of this call to those of the stage in `seconds.json`, also where it is broken off."""
-    file, started = work / "seconds.json", time.perf_counter()
+    started = time.perf_counter()
     try:
         yield
     finally:
-        seconds = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        seconds = seconds_of(work)
         seconds[stage] = round(seconds.get(stage, 0) + time.perf_counter() - started)
-        write_atomically(file, json.dumps(seconds))
+        write_atomically(work / SECONDS, json.dumps(seconds))
+
+
+def seconds_of(work: Path) -> dict[str, int]:
+    """What `timed` has noted so far; a stage that an older version made is not among it."""
+    file = work / SECONDS
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def make_codebook(work: Path, size: Size, num_codes: int) -> Codebook:
@@ -258,7 +265,7 @@ def finish(work: Path, trained: Path, output: Path, size: Size, diffusion_steps:
         ),
         "diffusion_steps": diffusion_steps,
         "noise": asdict(captions.NOISE),
-        "seconds": json.loads((work / "seconds.json").read_text(encoding="utf-8")),
+        "seconds": seconds_of(work),
         "size": asdict(size),
     }
     (output / "ladder.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -36,7 +36,7 @@ class Curriculum:
         self, section: CurriculumSection, tags: Sequence[str | None], prompts_per_step: int, num_batches: int, seed: int
     ):
         self._section, self._size, self._seed = section, prompts_per_step, seed
-        self._in_turn = max(1, round(section.uniform_share * prompts_per_step))
+        self._in_turn = section.in_turn(prompts_per_step)
         self._schedule = prompt_schedule(len(tags), self._in_turn, num_batches, seed)
         self._spreads = np.full(len(tags), np.nan)
         names = {tag: number for number, tag in enumerate(dict.fromkeys(tags))}

@@ -156,14 +156,18 @@ def drawn_rewards(
 
 
 def totals(history: Sequence[Mapping[str, float]], images: int, seconds: float) -> dict[str, float]:
-    """Images painted and seconds spent on steps since the run began.
+    """Images painted and seconds spent on steps since the run began; nothing where a version that did not count began.
 
     Args:
         history: log lines of earlier steps; a resumed run has those of its checkpoint.
         images: of this step.
         seconds: likewise.
     """
-    last = next((line for line in reversed(history) if "images/total" in line), {})
+    last = next((line for line in reversed(history) if "images/total" in line), None)
+    if last is None:
+        if any("time/step" in line for line in history):
+            return {}
+        last = {}
     return {
         "images/total": last.get("images/total", 0) + images,
         "time/total": last.get("time/total", 0.0) + seconds,

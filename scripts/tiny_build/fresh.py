@@ -76,6 +76,7 @@ def train_on_fresh(
 
     def losses(rows: torch.Tensor) -> dict[str, torch.Tensor]:
         nonlocal done
+        # `rows` are of no file: four random numbers that a resumed stage draws again, so they seed the step's pictures.
         batch = _batch(policy, random.Random(f"{seed}:{rows.tolist()}"), batch_size, mix, noise)
         loss, metrics = warmstart_loss(policy, batch, train_head=False, probe=probe, anchor_weight=1.0)
         if done % SWAP_STEPS == 0:

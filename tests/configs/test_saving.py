@@ -11,12 +11,14 @@ prompts: {{train: a.txt, heldout: b.txt}}
 rewards: [{{name: geneval, options: {{score: strict}}}}, {{name: ocr, weight: 0}}]
 learn: [{learn}]
 cluster: {{trainers: {trainers}}}
-rollout: {{prompts_per_step: 4, group_size: 8, {rollout}}}
+rollout: {{group_size: 8, {rollout}}}
 trainer: {{max_steps: 4, {trainer}}}
 """
 
 
 def load(tmp_path, rollout="", trainer="", learn="tokens", trainers=1):
+    if "prompts_per_step" not in rollout:
+        rollout = f"prompts_per_step: 4, {rollout}"
     file = tmp_path / "recipe.yaml"
     file.write_text(BASE.format(rollout=rollout, trainer=trainer, learn=learn, trainers=trainers))
     return load_run_config(file)
@@ -43,6 +45,18 @@ def load(tmp_path, rollout="", trainer="", learn="tokens", trainers=1):
         ({"rollout": "dynamic_sampling: {outcome: x, max_rounds: 0}"}, r"rollout.dynamic_sampling.max_rounds"),
         ({"rollout": "curriculum: {uniform_share: 0}"}, r"rollout.curriculum.uniform_share"),
         ({"rollout": "curriculum: {uniform_share: 1}"}, r"rollout.curriculum.uniform_share"),
+        (
+            {"rollout": "curriculum: {uniform_share: 0.9}"},
+            r"uniform_share=0.9: of rollout.prompts_per_step=4 .*give 0.75",
+        ),
+        (
+            {"rollout": "curriculum: {}, prompts_per_step: 1"},
+            r"uniform_share=0.5: of rollout.prompts_per_step=1 .*; give more prompts",
+        ),
+        (
+            {"rollout": "replay: {groups_per_step: 1}, prompts_per_step: 2", "trainers": 2},
+            r"a rank has one group only, so leave it out",
+        ),
         ({"trainer": "entropy_band: [2, 1], entropy_coef: 0.1"}, r"trainer.entropy_band: \[2.0, 1.0\] is no band"),
         ({"trainer": "entropy_band: [1, 2]"}, r"trainer.entropy_band: entropy_coef is 0"),
         (

@@ -52,6 +52,14 @@ def test_prompts_that_differ_come_in_proportion_and_every_prompt_keeps_its_share
     assert (count[7] - 20) / others > 6  # drawn without replacement, two a batch: a little less than ten
 
 
+@pytest.mark.parametrize(
+    ("share", "size", "in_turn"), [(0.5, 4, 2), (0.1, 4, 1), (0.6, 4, 3), (0.5, 3, 2), (0.3, 10, 3)]
+)
+def test_at_least_the_share_comes_in_turn_and_the_file_may_be_no_larger_than_a_step(share, size, in_turn):
+    turn, others = curriculum(share, size=size, tags=[None] * size).pick(0)
+    assert len(turn) == in_turn and sorted(turn + others) == list(range(size))
+
+
 def test_picks_follow_from_seed_batch_and_what_was_seen(tmp_path):
     first, second = curriculum(), curriculum()
     seen = [(3, 0.7), (25, 0.1), (9, 0.0)]

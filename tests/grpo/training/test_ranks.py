@@ -109,6 +109,40 @@ def test_two_ranks_train_like_one_and_record_the_groups_of_both(make_pair, run_t
 
 
 @pytest.mark.slow
+def test_two_ranks_choose_the_prompts_and_members_that_one_does(make_config, run_toy):
+    """A curriculum learns from all ranks' groups, and each rank takes its subset of its own."""
+    rollout = {"prompts_per_step": 4, "group_size": 6, "subset_size": 4, "curriculum": {}, "record_every_steps": 1}
+    section = {"max_steps": 3, "adam_epsilon": 1e-4}
+    alone, together = (
+        make_config(rollout=rollout, trainer=section, cluster={"trainers": trainers}) for trainers in (1, 2)
+    )
+    trainer, _, metrics = run_toy(alone)
+    folder = run_ranks(together)
+    assert_same_run(folder, metrics, trainer)
+    drawn = [{(r["step"], r["prompt_id"]) for r in read_rollouts(run)} for run in (alone.run_dir, folder.path)]
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 12
+
+
+@pytest.mark.slow
+def test_ranks_replace_and_replay_groups_of_their_own(make_config):
+    rollout = {
+        "prompts_per_step": 4,
+        "dynamic_sampling": {"outcome": "target", "right": 0.5},
+        "replay": {"groups_per_step": 2, "max_age": 2},
+        "record_every_steps": 1,
+    }
+    folder = run_ranks(make_config(rollout=rollout, trainer={"max_steps": 3}, cluster={"trainers": 2}))
+    lines, painted = read_metrics(folder.metrics), 0
+    for line in lines:
+        painted += 4 * (4 - line["groups/replayed"] + line["groups/replaced"] + line["groups/in_vain"])
+        assert line["images/total"] == painted
+        ids = [record["prompt_id"] for record in read_rollouts(folder.path) if record["step"] == line["step"]]
+        assert len(ids) == len(set(ids)) == 4 - line["groups/replayed"]  # no rank draws another's prompt
+    assert lines[0]["groups/replayed"] == 0 < lines[-1]["groups/replayed"] <= 2
+    assert all((folder.newest_checkpoint() / f"replay-{rank}.safetensors").is_file() for rank in (0, 1))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", LOSSES, ids=str)
 def test_groups_dropped_on_one_rank_leave_the_others_gradient_as_it_is(make_config, run_toy, prompts, options):
     """Of two ranks, one has nothing left, or one group: gradient and metrics are those of the groups that are left.

@@ -24,6 +24,7 @@ from blip3o_grpo.run.metrics import read_metrics
 from blip3o_grpo.training.mismatch import replay_weights
 from blip3o_grpo.training.replay import Replay
 from blip3o_grpo.training.selection import completion_rewards, differs, spread, spread_subset
+from blip3o_grpo.training.step_metrics import totals
 from blip3o_grpo.training.trainer import ImageGRPOTrainer
 
 
@@ -149,20 +150,38 @@ def test_dull_groups_are_replaced_up_to_the_bound_and_counted(make_config, run_t
 
 
 def test_without_a_dull_group_nothing_is_drawn_twice(make_config, run_toy):
-    rollout = {"dynamic_sampling": {"outcome": "target", "right": 0.5}, "record_every_steps": 1}
-    plain, dynamic = make_config(), make_config(rollout=rollout)
-    halves = lambda tokens, prompt: float(tokens.sum() % 2)  # noqa: E731
-    ours, _, metrics = run_toy(dynamic, reward=halves)
-    theirs, _, _ = run_toy(plain, reward=halves)
-    if not any(line["groups/replaced"] for line in metrics):
-        for name, tensor in theirs.model.state_dict().items():
-            assert torch.equal(ours.model.state_dict()[name], tensor), name
+    rollout = {"dynamic_sampling": {"outcome": "target"}, "record_every_steps": 1}
+
+    def alternating():
+        """The members of every group are right and wrong in turn."""
+        verdicts = itertools.cycle((0.0, 1.0))
+        return lambda tokens, prompt: next(verdicts)
+
+    ours, _, metrics = run_toy(make_config(rollout=rollout), reward=alternating())
+    theirs, _, plain = run_toy(make_config(), reward=alternating())
+    assert {line["groups/replaced"] + line["groups/in_vain"] for line in metrics} == {0}
+    assert [line["images/total"] for line in metrics] == [line["images/total"] for line in plain] == [8, 16, 24, 32]
+    for name, tensor in theirs.model.state_dict().items():
+        assert torch.equal(ours.model.state_dict()[name], tensor), name
 
 
 def test_a_group_that_was_dropped_keeps_its_place_beside_replaced_ones(make_config, run_toy):
-    config = make_config(rollout=DYNAMIC, trainer={"max_steps": 2})
-    trainer, _, metrics = run_toy(config, reward=outcome, drop=("TAXI",))
-    assert len(metrics) == 2 and sum(line["groups/dropped"] for line in metrics)
+    rows, original = [], ImageGRPOTrainer.rollouts
+
+    def see(self):
+        rows.append(original(self))
+        return rows[-1]
+
+    config = make_config(rollout=DYNAMIC, trainer={"max_steps": 4})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageGRPOTrainer, "rollouts", see)
+        _, _, metrics = run_toy(config, reward=outcome, drop=("TAXI",))
+    assert sum(line["groups/dropped"] for line in metrics) and sum(line["groups/replaced"] for line in metrics)
+    for found in rows:
+        assert len(found["env_mask"]) == 12  # three groups of four, whatever was dropped or replaced
+        for start in range(0, 12, 4):
+            scores, masks = found["reward/target"][start : start + 4], found["env_mask"][start : start + 4]
+            assert all(any(mask) for mask in masks) != (None in scores)
 
 
 @pytest.mark.parametrize("staleness", [0, 1])
@@ -295,6 +314,16 @@ def test_the_numbers_do_not_hang_on_who_computes_the_log_probs(make_config, run_
     assert metrics[2]["replay/weight_mean"] == pytest.approx(others[2]["replay/weight_mean"], abs=1e-5)
     for name, tensor in theirs.model.state_dict().items():
         torch.testing.assert_close(ours.model.state_dict()[name], tensor, atol=1e-5, rtol=0, msg=name)
+
+
+# Counting
+
+
+def test_images_are_counted_on_from_the_checkpoint_and_never_from_the_middle():
+    assert totals([], 8, 2.0) == {"images/total": 8, "time/total": 2.0}
+    lines = [{"images/total": 8, "time/total": 2.0, "time/step": 2.0}, {"heldout/ocr": 0.5}]
+    assert totals(lines, 8, 1.0) == {"images/total": 16, "time/total": 3.0}
+    assert totals([{"time/step": 2.0}], 8, 1.0) == {}  # begun by a version that did not count
 
 
 # All together

@@ -40,9 +40,8 @@ from transformers import PrinterCallback, Qwen3ForCausalLM, TrainerCallback
 
 from blip3o_grpo.configs import RunConfig
 from blip3o_grpo.configs.atomic import storage_errors
-from blip3o_grpo.configs.training import DDPSection, DeepSpeedSection
-from blip3o_grpo.policies import ImageTokens, PromptEncoder, image_logprobs
-from blip3o_grpo.policies.blip3o_next.text import text_logprobs
+from blip3o_grpo.configs.training import DeepSpeedSection
+from blip3o_grpo.policies import ImageTokens, PromptEncoder
 from blip3o_grpo.rollout import Prompt, RolloutBatch
 from blip3o_grpo.run.folder import RunFolder, finish_checkpoint
 from blip3o_grpo.run.metrics import rename, rename_selected
@@ -55,6 +54,7 @@ from blip3o_grpo.training.averaging import AveragedWeights
 from blip3o_grpo.training.callbacks import StopAfterBatch
 from blip3o_grpo.training.draws import Drawing, Draws
 from blip3o_grpo.training.entropy_band import band_coefficient
+from blip3o_grpo.training.forwards import text_forward, training_forward
 from blip3o_grpo.training.guards import Guards
 from blip3o_grpo.training.lora import merge_adapter, peft_config
 from blip3o_grpo.training.mismatch import (
@@ -84,7 +84,7 @@ from blip3o_grpo.training.step_metrics import (
     totals,
 )
 from blip3o_grpo.training.text_kl import METRIC as TEXT_KL
-from blip3o_grpo.training.text_kl import TextForward, TextKL
+from blip3o_grpo.training.text_kl import TextKL
 from blip3o_grpo.training.trl_seams import SeamedGRPOTrainer
 
 if TYPE_CHECKING:
@@ -182,9 +182,9 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         self.set_reference(beta, reference)
         self.text_kl: TextKL | None = None
         if section.text_kl:
-            forward = self._start_forward(start or reference)
-            rank = self.accelerator.process_index
-            self.text_kl = TextKL(config, texts, forward, rank, self.accelerator.device)
+            kept = start or reference  # None: it is the model without its adapters
+            forward = text_forward(kept or self.model, self.accelerator, adapters=kept is not None)
+            self.text_kl = TextKL(config, texts, forward, self.accelerator.process_index, self.accelerator.device)
         self.head = head(self.accelerator) if head else None
         self._published_tokens = False
         self.moving: MovingReference | None = None
@@ -193,6 +193,9 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             self.moving = MovingReference(reference, alpha, every, self.folder.checkpoints)
             self.add_callback(self.moving)
 
+    def _forward(self, ar: Qwen3ForCausalLM) -> Callable[..., tuple | torch.Tensor]:
+        return training_forward(ar, self.action_space, self.run.trainer, self.temperature)
+
     def _frozen(self, policy: Qwen3ForCausalLM | None) -> torch.nn.Module | None:
         """A copy of the starting policy, ready to be asked as the one that learns."""
         if policy is None:
@@ -200,38 +203,6 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         policy.requires_grad_(False).eval()
         policy.forward = self._forward(policy)
         return prepare_reference(policy, self.accelerator, self.run)
-
-    def _start_forward(self, start: torch.nn.Module | None) -> TextForward:
-        """The starting policy's words on texts; None: it is the model without its adapters."""
-
-        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            adapters = self.accelerator.unwrap_model(self.model).disable_adapter() if start is None else nullcontext()
-            with adapters, self.accelerator.autocast():
-                return (self.model if start is None else start)(ids, mask, texts=True)
-
-        return forward
-
-    def _forward(self, ar: Qwen3ForCausalLM) -> Callable:
-        """Forward of a model that is asked for nothing but image-token log-probs (and their entropy), or for those of
-        plain texts.
-
-        It replaces the model's own, so that calls still go through the wrapped module, and DDP sees them.
-        """
-
-        section = self.run.trainer
-        # Checkpointing keeps no keys and values; sharded weights are gathered once a forward pass, not once a call.
-        share = isinstance(section.parallel, DDPSection) and not section.gradient_checkpointing
-
-        def forward(
-            input_ids: torch.Tensor, attention_mask: torch.Tensor, entropy: bool = False, texts: bool = False
-        ) -> tuple | torch.Tensor:
-            if texts:
-                return text_logprobs(ar, input_ids, attention_mask, self.action_space)
-            return image_logprobs(
-                ar, input_ids, attention_mask, self.action_space, self.temperature, entropy, share_prompts=share
-            )
-
-        return forward
 
     @property
     def step(self) -> int:
@@ -457,11 +428,7 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
         if self.text_kl is None or not self.accelerator.sync_gradients:
             return loss
 
-        def policy(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            with self.accelerator.autocast():
-                return model(ids, mask, texts=True)
-
-        term = self.text_kl.measure(policy, self.step)
+        term = self.text_kl.measure(text_forward(model, self.accelerator), self.step)
         self.add_metrics({TEXT_KL: self.accelerator.reduce(term.detach(), reduction="mean").item()})
         return loss + self.text_kl.weight * term
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -216,6 +217,7 @@ def load_study_config(path: str | Path, overrides: Sequence[str] = (), *, smoke:
     for holder in (values, *_items(values.get("arms"))):
         if isinstance(holder.get("overrides"), dict):
             holder["overrides"] = flatten(holder["overrides"])
+            _refuse_overlap(holder["overrides"], f"{path}: {_owner(holder, values)}overrides")
             _resolve_paths(holder["overrides"], folder)
     given = [key for override in overrides if (key := apply_study_override(values, override))]
     try:
@@ -226,6 +228,10 @@ def load_study_config(path: str | Path, overrides: Sequence[str] = (), *, smoke:
         for arm in study.arms:
             if own := [name for name in flatten(arm.overrides) if _overlap(key, name)]:
                 raise ConfigError(f"override {key!r}: arm {arm.name!r} decides {own[0]!r} itself; change it in {path}")
+    for number, arm in enumerate(study.arms):
+        same = [other.name for other in study.arms[:number] if _does_the_same(arm, other)]
+        if same:
+            raise ConfigError(f"{path}: arm {arm.name!r} does what arm {same[0]!r} does; leave one of them out")
     study = study.model_copy(update={"study_dir": str(whole_path(study.study_dir))})
     return shrink(study) if smoke else study
 
@@ -359,7 +365,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value}  # {}: a section
     return flat
 
 
@@ -374,6 +380,22 @@ def _require_known(name: str, known: Iterable[str], problem: str) -> None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise ConfigError(f"{problem} {name!r}; {hint}")
+
+
+def _owner(holder: Mapping[str, Any], study: Mapping[str, Any]) -> str:
+    return "" if holder is study else f"arm {holder.get('name')!r}: "
+
+
+def _refuse_overlap(overrides: Mapping[str, Any], where: str) -> None:
+    """What one of two keys says of the other's value would hang on their order."""
+    for first, second in combinations(overrides, 2):
+        if _overlap(first, second):
+            raise ConfigError(f"{where}: {first!r} and {second!r} say it twice; give one of them")
+
+
+def _does_the_same(arm: ArmSection, other: ArmSection) -> bool:
+    weights = [{name: weight for name, weight in one.weights.items() if weight} for one in (arm, other)]
+    return weights[0] == weights[1] and arm.overrides == other.overrides
 
 
 def _items(values: Any) -> list[dict]:

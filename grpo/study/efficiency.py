@@ -1,10 +1,11 @@
 """Sample efficiency: how many images, and minutes, every arm of a study takes to get where it goes.
 
-A course is a run's held-out score against the images that it has learnt from: its evaluations before, during
+A course is a run's held-out score against the images that it has painted: its evaluations before, during
 (`evaluation.every_steps`) and after training, with straight lines between them. Of the courses of an arm are told
 
     height      mean height of the course, the area below it over its images, up to the images that all arms have
     to target   images and minutes at which the mean over prompts and seeds first reaches the goal's `target`
+                (`passages.py`)
 
 Heights are compared with the baseline's prompt by prompt and seed by seed, as final scores are (`matrix.py`); the
 untrained policy's course is flat.
@@ -13,45 +14,47 @@ untrained policy's course is flat.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from blip3o_grpo.configs.study import START
 from blip3o_grpo.evaluation.heldout import Evaluation
-from blip3o_grpo.evaluation.statistics import (
-    LEVEL,
-    MIN_PROMPTS,
-    NUM_RESAMPLES,
-    Estimate,
-    expanded_tail,
-    paired_bootstrap,
-    seed_spread,
-)
+from blip3o_grpo.evaluation.statistics import Estimate, paired_bootstrap, seed_spread
 from blip3o_grpo.report.reading import Problems
 from blip3o_grpo.run.metrics import spent_until
 from blip3o_grpo.study.design import StudyPlan, Trial
 from blip3o_grpo.study.matrix import Column, Matrix
+from blip3o_grpo.study.passages import Line, Passage, find_passages
 
 
 @dataclass(frozen=True)
 class Course:
     """One run: E evaluations, the first one before training."""
 
-    images: np.ndarray  # [E] learnt from until then
+    batches: np.ndarray  # [E] of rollouts until then
+    images: np.ndarray  # [E] painted until then
     minutes: np.ndarray  # [E] of its steps until then
     evaluations: tuple[Evaluation, ...]
 
     def measured(self, column: Column) -> Course:
         """The same without evaluations that lack a score of the column."""
-        kept = [
-            all(e.per_prompt.get(id_, {}).get(column.reward) is not None for id_ in column.prompt_ids)
-            for e in self.evaluations
-        ]
-        evaluations = tuple(e for e, whole in zip(self.evaluations, kept, strict=True) if whole)
-        return Course(self.images[kept], self.minutes[kept], evaluations)
+        return self.only(
+            [
+                all(e.per_prompt.get(id_, {}).get(column.reward) is not None for id_ in column.prompt_ids)
+                for e in self.evaluations
+            ]
+        )
+
+    def only(self, kept: Sequence[bool]) -> Course:
+        """The same with these evaluations, `[E]`."""
+        evaluations = tuple(compress(self.evaluations, kept))
+        return Course(
+            *(values[np.array(kept, bool)] for values in (self.batches, self.images, self.minutes)), evaluations
+        )
 
     def scores(self, column: Column) -> np.ndarray:
         """`[num_prompts, E]`."""
@@ -71,24 +74,45 @@ class Speed:
     difference: Estimate | None
     """Of heights, from the baseline's; None: this is it, or they have no seed in common."""
     target: float | None
+    reached: bool | None
+    """None: there is no target."""
     images_to_target: Estimate | None
-    """None: there is no target. Its mean is infinite where the target is not reached, its `high` where resampled
-    prompts do not always reach it."""
-    minutes_to_target: float | None
-    """Of steps, without evaluations; infinite where it is not reached."""
+    """None: there is no target. Infinite: not reached (`passages.Passage`)."""
+    minutes_to_target: Estimate | None
+    """Of steps, without evaluations."""
+    images_saved: Estimate | None
+    """How many images earlier than the baseline; None: this is it, or one of them does not reach the target."""
 
     @property
     def name(self) -> str:
         return f"{self.suite}/{self.reward}"
 
-    def reached(self) -> str:
-        """`2,304 images (1,920 to 3,100, n=64), 5.2 min`, or that the target is not reached."""
-        found = self.images_to_target
-        if found is None or math.isinf(found.mean):
-            return "" if found is None else "not reached"
-        ends = [f"{end:,.0f}" if math.isfinite(end) else "never" for end in (found.low, found.high) if end is not None]
-        interval = f"{' to '.join(ends)}, " if ends else ""
-        return f"{found.mean:,.0f} images ({interval}n={found.n}), {self.minutes_to_target:.1f} min"
+    def to_target(self) -> str:
+        """`2,304 images (1,920 to 3,100, n=64), 5.2 min (4.3 to 7.0)`, or that the target is not reached."""
+        images, minutes = self.images_to_target, self.minutes_to_target
+        if images is None or minutes is None:
+            return ""
+        if not self.reached:
+            return f"not reached (may be from {images.low:,.0f} images on)" if _finite(images.low) else "not reached"
+        told = f"{images.mean:,.0f} images ({_ends(images, ',.0f')}n={images.n}), {minutes.mean:.1f} min"
+        return told + (f" ({_ends(minutes, '.1f')[:-2]})" if minutes.low is not None else "")
+
+    def saved(self) -> str:
+        """`420 images earlier (110 to 900)`; a minus: later."""
+        if self.images_saved is None:
+            return ""
+        ends = _ends(self.images_saved, "+,.0f")[:-2]
+        return f"{self.images_saved.mean:+,.0f} images earlier ({ends})" if ends else ""
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _ends(found: Estimate, form: str) -> str:
+    """`1,920 to never, `; nothing without an interval."""
+    ends = [f"{end:{form}}" if math.isfinite(end) else "never" for end in (found.low, found.high) if end is not None]
+    return f"{' to '.join(ends)}, " if ends else ""
 
 
 Courses = dict[str, dict[int, Course]]
@@ -114,7 +138,8 @@ def read_courses(
         per_batch, updates = config.rollout.images_per_step, config.trainer.num_iterations
         spent = [spent_until(metrics[trial.name], e.step, per_batch, updates) for e in evaluations]
         images, minutes = np.array(spent, dtype=np.float64).reshape(-1, 2).T
-        found.setdefault(trial.arm, {})[trial.seed] = Course(images, minutes, tuple(evaluations))
+        batches = np.array([e.step // updates for e in evaluations])
+        found.setdefault(trial.arm, {})[trial.seed] = Course(batches, images, minutes, tuple(evaluations))
     return found
 
 
@@ -133,19 +158,23 @@ def measure_speed(plan: StudyPlan, matrix: Matrix, courses: Courses) -> list[Spe
 
 
 def _of_goal(column: Column, target: float | None, arms: Sequence[str], baseline: str, courses: Courses) -> list[Speed]:
-    courses = {arm: {seed: run.measured(column) for seed, run in courses[arm].items()} for arm in arms}
+    courses = on_one_grid({arm: {seed: run.measured(column) for seed, run in courses[arm].items()} for arm in arms})
     images = min(course.images[-1] for arm in arms for course in courses[arm].values())
     tables = {arm: heights(courses[arm], column, images) for arm in arms}
     estimates = paired_bootstrap(list(tables.values()), seed_spread(list(tables.values()), len(arms)), paired=False)
     differences = _differences(column, arms, baseline, courses, tables)
-    found = []
-    for arm, height in zip(arms, estimates, strict=True):
-        reached = None if target is None else passage(courses[arm], column, target, lambda course: course.images)
-        minutes = None if target is None else passage(courses[arm], column, target, lambda course: course.minutes).mean
-        found.append(
-            Speed(arm, column.suite, column.reward, images, height, differences.get(arm), target, reached, minutes)
-        )
-    return found
+    lines = {arm: mean_line(courses[arm], column) for arm in arms}
+    passages = {} if target is None else find_passages(lines, target, baseline)
+    return [
+        Speed(arm, column.suite, column.reward, images, height, differences.get(arm), target, *_told(passages.get(arm)))
+        for arm, height in zip(arms, estimates, strict=True)
+    ]
+
+
+def _told(passage: Passage | None) -> tuple[bool | None, Estimate | None, Estimate | None, Estimate | None]:
+    if passage is None:
+        return None, None, None, None
+    return math.isfinite(passage.images.mean), passage.images, passage.minutes, passage.saved
 
 
 def _differences(
@@ -183,40 +212,30 @@ def heights(runs: Mapping[int, Course], column: Column, images: float) -> np.nda
     return np.stack(found, 1)
 
 
-def passage(runs: Mapping[int, Course], column: Column, target: float, of: Callable[[Course], np.ndarray]) -> Estimate:
-    """Where the mean over prompts and seeds first reaches the target, with its 95 % interval over prompts.
+def mean_line(runs: Mapping[int, Course], column: Column) -> Line:
+    """The arm's line through the evaluations that all of its seeds have: one may lack a damaged one."""
+    common = set.intersection(*({e.step for e in course.evaluations} for course in runs.values()))
+    picked = [course.only([e.step in common for e in course.evaluations]) for _, course in sorted(runs.items())]
+    return Line(
+        np.mean([course.images for course in picked], axis=0),
+        np.mean([course.minutes for course in picked], axis=0),
+        np.stack([course.scores(column) for course in picked], axis=1),
+    )
 
-    Args:
-        of: the horizontal axis of a course. Courses of one arm are evaluated at the same steps; where seeds differ, in
-            minutes or since an evaluation is damaged, their means at the evaluations that all have count.
+
+def on_one_grid(courses: Courses) -> Courses:
+    """Courses at the batches of rollouts at which all arms were evaluated, and at their ends: an arm that is evaluated
+    more often would seem to be there earlier, or later.
     """
-    common = sorted(set.intersection(*({e.step for e in course.evaluations} for course in runs.values())))
-    picked = [[e.step in common for e in course.evaluations] for course in runs.values()]
-    x = np.mean([of(course)[rows] for course, rows in zip(runs.values(), picked, strict=True)], axis=0)
-    scores = np.mean(
-        [course.scores(column)[:, rows] for course, rows in zip(runs.values(), picked, strict=True)], axis=0
-    )  # [num_prompts, E]
-    num_prompts = len(scores)
-    value = first_reached(x, scores.mean(axis=0), target)
-    if num_prompts < MIN_PROMPTS:
-        return Estimate(value, None, None, num_prompts)
-    draws = np.random.default_rng(0).integers(num_prompts, size=(NUM_RESAMPLES, num_prompts))
-    found = np.sort([first_reached(x, scores[rows].mean(axis=0), target) for rows in draws])
-    tail = expanded_tail((1 - LEVEL) / 2, num_prompts)
-    low, high = math.floor(tail * (len(found) - 1)), math.ceil((1 - tail) * (len(found) - 1))
-    return Estimate(value, float(found[low]), float(found[high]), num_prompts)
-
-
-def first_reached(x: np.ndarray, scores: np.ndarray, target: float) -> float:
-    """Where straight lines through the points first reach the target; infinite: nowhere."""
-    above = np.flatnonzero(scores >= target)
-    if not len(above):
-        return math.inf
-    last = above[0]
-    if last == 0:
-        return float(x[0])
-    share = (target - scores[last - 1]) / (scores[last] - scores[last - 1])
-    return float(x[last - 1] + share * (x[last] - x[last - 1]))
+    by_arm = [set().union(*(course.batches.tolist() for course in runs.values())) for runs in courses.values()]
+    common = set.intersection(*by_arm)
+    return {
+        arm: {
+            seed: course.only([batch in common or batch == course.batches[-1] for batch in course.batches])
+            for seed, course in runs.items()
+        }
+        for arm, runs in courses.items()
+    }
 
 
 def course_lines(plan: StudyPlan, matrix: Matrix, courses: Courses) -> dict[str, list[list[dict[str, float]]]]:

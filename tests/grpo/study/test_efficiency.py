@@ -13,9 +13,10 @@ from blip3o_grpo.configs.study import load_study_config
 from blip3o_grpo.evaluation.heldout import Evaluation
 from blip3o_grpo.report.reading import Problems, read_steps
 from blip3o_grpo.study.design import plan_study, read_plan
-from blip3o_grpo.study.efficiency import Course, first_reached, heights, passage, read_courses
+from blip3o_grpo.study.efficiency import Course, heights, mean_line, on_one_grid, read_courses
 from blip3o_grpo.study.finished import report_study
 from blip3o_grpo.study.matrix import Column
+from blip3o_grpo.study.passages import at, find_passages, first_reached
 from tests.grpo.study.conftest import EFFECTS, save_evaluation
 
 IDS = ("a", "b", "c", "d")
@@ -23,7 +24,7 @@ COLUMN = Column("signs", "ocr", IDS)
 NAMES = ("before", "step-12", "after")
 
 
-def course(*scores, images=(0, 100, 200), minutes=(0.0, 1.0, 3.0)):
+def course(*scores, images=(0, 100, 200), minutes=(0.0, 1.0, 3.0), batches=(0, 1, 2)):
     """A run whose prompts score the same, or `(a, b, c, d)` each on its own."""
     evaluations = tuple(
         SimpleNamespace(
@@ -31,7 +32,14 @@ def course(*scores, images=(0, 100, 200), minutes=(0.0, 1.0, 3.0)):
         )
         for step, score in enumerate(scores)
     )
-    return Course(np.array(images[: len(scores)], float), np.array(minutes[: len(scores)]), evaluations)
+    size = len(scores)
+    return Course(
+        np.array(batches[:size]), np.array(images[:size], float), np.array(minutes[:size], float), evaluations
+    )
+
+
+def passage(runs, target=0.5):
+    return find_passages({"a": mean_line(runs, COLUMN)}, target, "start")["a"]
 
 
 def test_height_is_the_area_over_the_images():
@@ -43,26 +51,75 @@ def test_height_is_the_area_over_the_images():
 
 
 def test_a_target_is_reached_on_the_line_between_two_evaluations():
-    x = np.array([0.0, 100.0, 200.0])
-    assert first_reached(x, np.array([0.2, 0.6, 0.4]), 0.5) == pytest.approx(75)
-    assert first_reached(x, np.array([0.5, 0.1, 0.9]), 0.5) == 0
-    assert math.isinf(first_reached(x, np.array([0.2, 0.3, 0.4]), 0.5))
+    x = np.array([0.0, 100.0, 300.0])
+    assert at(first_reached(np.array([0.2, 0.6, 0.4]), 0.5), x) == pytest.approx(75)
+    assert at(first_reached(np.array([0.2, 0.4, 0.6]), 0.5), x) == pytest.approx(200)
+    assert first_reached(np.array([0.5, 0.1, 0.9]), 0.5) == 0
+    assert math.isinf(at(first_reached(np.array([0.2, 0.3, 0.4]), 0.5), x))
 
 
 def test_images_and_minutes_to_a_target_are_those_of_the_mean():
-    runs = {0: course(0.0, 0.4, 0.8), 1: course(0.0, 0.4, 0.4)}
-    found = passage(runs, COLUMN, 0.5, lambda run: run.images)
-    assert (found.mean, found.low, found.high, found.n) == pytest.approx((150, 150, 150, 4))
-    assert passage(runs, COLUMN, 0.5, lambda run: run.minutes).mean == pytest.approx(2.0)
-    half = {0: course(0.0, 0.2, (0.0, 0.0, 1.0, 1.0))}
-    unsure = passage(half, COLUMN, 0.5, lambda run: run.images)
+    found = passage({0: course(0.0, 0.4, 0.8), 1: course(0.0, 0.4, 0.8)})
+    images, minutes = found.images, found.minutes
+    assert (images.mean, images.low, images.high, images.n) == pytest.approx((125, 125, 125, 4))
+    assert (minutes.mean, minutes.low, minutes.high) == pytest.approx((1.5, 1.5, 1.5))
+    unsure = passage({0: course(0.0, 0.2, (0.0, 0.0, 1.0, 1.0))}).images
     assert unsure.mean == 200 and unsure.low < 200 and math.isinf(unsure.high)
+    never = passage({0: course(0.0, 0.2, 0.4)}).images
+    assert math.isinf(never.mean) and math.isinf(never.low)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    images = passage({0: course(0.0, 0.4, 0.8), 1: course(0.0, 0.4, 0.4)}).images
+    assert images.mean == pytest.approx(150) and images.low < 130 and math.isinf(images.high)
+
+
+@pytest.mark.parametrize("seed_sd", [0.0, 0.03])
+def test_the_interval_holds_the_truth_about_as_often_as_it_says(seed_sd):
+    """Studies of three seeds and 32 prompts whose true course reaches 0.5 after 100 images."""
+    random, hits = np.random.default_rng(0), 0
+    ids = tuple(map(str, range(32)))
+    column = Column("signs", "ocr", ids)
+    for _ in range(60):
+        difficulty = random.normal(0, 0.2, 32)
+        runs = {}
+        for seed in range(3):
+            luck = random.normal(0, seed_sd)
+            rows = [difficulty + level + luck * level + random.normal(0, 0.1, 32) for level in (0.2, 0.5, 0.8)]
+            evaluations = tuple(
+                SimpleNamespace(step=i, per_prompt={id_: {"ocr": float(v)} for id_, v in zip(ids, row, strict=True)})
+                for i, row in enumerate(rows)
+            )
+            runs[seed] = Course(np.arange(3), np.array([0.0, 100.0, 200.0]), np.arange(3.0), evaluations)
+        found = find_passages({"a": mean_line(runs, column)}, 0.5, "start")["a"].images
+        hits += found.low <= 100 <= found.high
+    assert hits >= 53  # of 60; .95 expected, and 53 or less of them have a probability of 4 %
+
+
+def test_arms_are_compared_in_the_images_that_they_need():
+    lines = {
+        "plain": mean_line({0: course(0.0, 0.4, 0.8)}, COLUMN),
+        "fast": mean_line({0: course(0.0, 0.8, 0.9)}, COLUMN),
+        "never": mean_line({0: course(0.0, 0.1, 0.2)}, COLUMN),
+    }
+    found = find_passages(lines, 0.5, "plain")
+    assert found["fast"].saved.mean == pytest.approx(62.5) and found["fast"].saved.low == pytest.approx(62.5)
+    assert found["plain"].saved is None and found["never"].saved is None
 
 
 def test_an_evaluation_that_one_seed_lacks_is_left_out_of_the_mean():
     late = course(0.0, 0.4, 0.8)
-    lacking = Course(late.images[[0, 2]], late.minutes[[0, 2]], (late.evaluations[0], late.evaluations[2]))
-    assert passage({0: late, 1: lacking}, COLUMN, 0.4, lambda run: run.images).mean == pytest.approx(100)
+    lacking = late.only([True, False, True])
+    assert passage({0: late, 1: lacking}, 0.4).images.mean == pytest.approx(100)
+
+
+def test_an_arm_that_is_evaluated_more_often_is_read_at_the_batches_of_all():
+    often = course(0.0, 0.3, 0.5, 0.55, 0.6, images=range(0, 500, 100), minutes=range(5), batches=range(5))
+    rare = course(0.0, 0.5, 0.6, images=(0, 200, 450), minutes=range(3), batches=(0, 2, 5))
+    found = on_one_grid({"often": {0: often}, "rare": {0: rare}})
+    assert found["often"][0].images.tolist() == [0, 200, 400]  # and its end
+    assert found["rare"][0].images.tolist() == [0, 200, 450]
+    assert [e.step for e in found["often"][0].evaluations] == [0, 2, 4]
 
 
 @pytest.fixture
@@ -95,7 +152,8 @@ def test_the_page_and_its_numbers_tell_how_fast_every_arm_rises(evaluated):
     assert both["difference"]["mean"] == pytest.approx((before + 2 * half + after) / 4 - before)
     assert both["difference"]["low"] > 0 and text["difference"]["low"] < 0 < text["difference"]["high"]
     assert 0 < both["images_to_target"]["mean"] < 24 * 16
-    assert text["images_to_target"]["mean"] is None
+    assert both["reached"] and not text["reached"]
+    assert text["images_to_target"]["mean"] is None and text["images_saved"] is None
     html = (evaluated / "report.html").read_text()
     assert "Sample efficiency" in html and "not reached" in html and "Held-out: shapes/geneval" in html
 

@@ -68,6 +68,8 @@ def inert_options(config: RunConfig) -> list[str]:
     if "tokens" not in config.learn:
         for key in OF_TOKENS:
             found += _set(trainer, "trainer", key, "learn does not name the tokens")
+    if trainer.max_steps == trainer.num_iterations:
+        found += _set(config.rollout, "rollout", "replay", "the run has one batch of rollouts, and none before it")
     if not config.rollout.record_every_steps:
         found += _set(config.rollout, "rollout", "record_images", "rollout.record_every_steps=0 records none")
     if all(reward.replicas for reward in config.rewards):

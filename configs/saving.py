@@ -71,7 +71,7 @@ def check_saving(config: Any) -> None:
     if size is not None and size >= whole:
         raise ValueError(
             f"rollout.subset_size={size}: a group has {whole} members (rollout.group_size), and the subset is what is "
-            f"learnt from of them; give 2 to {whole - 1}, or a larger group"
+            f"learnt from of them; give {f'2 to {whole - 1}, or ' if whole > 2 else ''}a larger group"
         )
     for key in ("subset_size", "replay"):
         if getattr(rollout, key) is not None and "head" in config.learn:
@@ -126,13 +126,27 @@ def _check_replay(config: Any) -> None:
     if groups >= config.rollout.prompts_per_step:
         raise ValueError(
             f"rollout.replay.groups_per_step={groups}: of rollout.prompts_per_step={config.rollout.prompts_per_step} "
-            "groups none would be new; give less"
+            f"groups none would be new; give {config.rollout.prompts_per_step - ranks or 'more prompts'}"
+            + (" or less" if config.rollout.prompts_per_step > ranks else ", or leave it out")
         )
     if groups % ranks:
         nearest = max(groups // ranks, 1) * ranks
         raise ValueError(
             f"rollout.replay.groups_per_step={groups} does not divide over cluster.trainers={ranks}; "
             + (f"give {nearest}" if nearest < share * ranks else "a rank has one group only, so leave it out")
+        )
+    if section := config.rollout.curriculum:
+        most = share - math.ceil(section.in_turn(config.rollout.prompts_per_step) / ranks)
+        if groups // ranks > most:
+            instead = f"give {most * ranks} or less" if most else "leave one of the two out"
+            raise ValueError(
+                f"rollout.replay.groups_per_step={groups}: with rollout.curriculum.uniform_share="
+                f"{section.uniform_share:g} they would take places of the prompts that come in turn; {instead}"
+            )
+    if config.trainer.loss_type == "vespo":
+        raise ValueError(
+            "rollout.replay: a replayed image has one weight for all of its tokens, and trainer.loss_type=vespo "
+            "multiplies the weights of all tokens; leave one of the two out"
         )
     if config.rollout.max_staleness:
         raise ValueError(

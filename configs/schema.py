@@ -297,8 +297,9 @@ class RunConfig(Section):
         if micro and share % micro:
             raise ValueError(f"trainer.micro_batch_size={micro} does not divide the {share} rollouts of a rank's step")
         for section in ("checkpoint", "evaluation"):
-            every = getattr(self, section).every_steps
-            whole_batches(f"{section}.every_steps", every, self.trainer.num_iterations)
+            values, updates = getattr(self, section), self.trainer.num_iterations
+            given = "every_steps" in values.model_fields_set
+            whole_batches(f"{section}.every_steps", values.every_steps, updates, given=given)
         if self.policy.type == "blip3o":
             check_blip3o(self)
         check_learning(

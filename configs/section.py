@@ -20,7 +20,8 @@ class Section(BaseModel):
         """Refuse what pydantic or the file system would take for something else."""
         for key, value in values.items() if isinstance(values, dict) else ():
             field = cls.model_fields.get(key)
-            if isinstance(value, bool) and field and not _takes_bool(field.annotation):
+            inside = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(item, bool) for item in inside) and field and not _takes_bool(field.annotation):
                 raise PydanticCustomError("plain", "it takes no true or false", {"key": key, "value": value})
             if isinstance(value, str) and "\0" in value:
                 raise PydanticCustomError("plain", "it holds a NUL character", {"key": key, "value": value})

@@ -318,17 +318,21 @@ class TrainerSection(Section):
         return self
 
 
-def whole_batches(key: str, steps: int, num_iterations: int) -> None:
+def whole_batches(key: str, steps: int, num_iterations: int, *, given: bool = True) -> None:
     """Refuse what would fall between two updates of the same rollouts.
+
+    Args:
+        given: False: the value is the default of the key.
 
     Raises:
         ValueError: naming the nearest numbers of steps that end with a batch.
     """
     if steps % num_iterations:
         below, above = steps // num_iterations * num_iterations, -(-steps // num_iterations) * num_iterations
+        is_default = "" if given else ", its default,"
         raise ValueError(
-            f"{key}={steps} is no multiple of trainer.num_iterations={num_iterations}, optimiser steps on one batch of "
-            f"rollouts; give {f'{below} or ' if below else ''}{above}"
+            f"{key}={steps}{is_default} is no multiple of trainer.num_iterations={num_iterations}, optimiser steps on "
+            f"one batch of rollouts; give {f'{below} or ' if below else ''}{above}"
         )
 
 

@@ -92,6 +92,7 @@ def check_inputs(config: RunConfig) -> CheckedRun:
             f"{config.prompts.train}: {len(train)} prompts cannot fill a step of "
             f"rollout.prompts_per_step={config.rollout.prompts_per_step} different prompts"
         )
+    check_choice(config, train)
     check_texts(config, encoder)
     check_reference(config, heldout)
     check_gold_prompts(config, heldout)
@@ -241,16 +242,50 @@ def check_outcome(config: RunConfig) -> None:
         ConfigError: naming the reward and what to give.
     """
     section = config.rollout.dynamic_sampling
-    if section is None or section.right is not None:
+    if section is None:
         return
     reward = next(reward for reward in config.rewards if reward.name == section.outcome)
-    if not reward.runtime_env and find_reward(reward.target, reward.folder).is_outcome(reward.options) is False:
+    if reward.runtime_env:
+        return
+    zero_or_one = find_reward(reward.target, reward.folder).is_outcome(reward.options)
+    if zero_or_one is False and section.right is None:
         strict = "the reward options: {score: strict}, or " if reward.target == "geneval" else ""
         raise ConfigError(
             f"rollout.dynamic_sampling.outcome: the scores of reward {reward.name!r} are graded, and an outcome is "
             f"right (1) or wrong (0); give {strict}rollout.dynamic_sampling.right, such as 0.99, from which on an "
             "image is right"
         )
+    if zero_or_one and section.right is not None and not 0 < section.right <= 1:
+        raise ConfigError(
+            f"rollout.dynamic_sampling.right={section.right:g}: reward {reward.name!r} says 0 or 1, so "
+            f"{'no image' if section.right > 1 else 'every image'} would be right; leave it out"
+        )
+
+
+def check_choice(config: RunConfig, train: Sequence[Prompt]) -> None:
+    """Curriculum and dynamic sampling have prompts to choose from, and the outcome applies to some.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    rollout, file = config.rollout, config.prompts.train
+    for key in ("curriculum", "dynamic_sampling"):
+        if getattr(rollout, key) and len(train) == rollout.prompts_per_step:
+            raise ConfigError(
+                f"rollout.{key}: every step has all {len(train)} prompts of {file} "
+                f"(rollout.prompts_per_step={rollout.prompts_per_step}), so there are no others; leave it out, or give "
+                "more prompts"
+            )
+    if section := rollout.dynamic_sampling:
+        reward = next(reward for reward in config.rewards if reward.name == section.outcome)
+        if reward.runtime_env:
+            return
+        spec = find_reward(reward.target, reward.folder)
+        if not any(spec.applies(prompt.text, prompt.metadata) for prompt in train):
+            raise ConfigError(
+                f"rollout.dynamic_sampling.outcome: reward {reward.name!r} applies to no prompt of {file} (it needs "
+                f"{spec.needs}), so no group would be all right or all wrong"
+            )
 
 
 def find_checked(reward: RewardSection) -> RewardSpec:

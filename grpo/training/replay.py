@@ -22,7 +22,7 @@ NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
 
 class Replay:
-    """At most so many groups as could still be replayed.
+    """At most `groups * max_age` of them, those in which the best completion stands out most.
 
     Args:
         groups: that this rank may replay in a step.

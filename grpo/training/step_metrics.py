@@ -79,7 +79,7 @@ def batch_metrics(
     metrics |= {name: total / num_images for name, total in zip(signals, signal_sums, strict=True)}
     for reward in rewards:
         if not reward.weight:
-            scores = [rollout.rewards[reward.name] for rollout in rollouts]
+            scores = [image[reward.name] for group in all_scores(batch) for image in group]
             metrics |= _measured(reward.name, scores, sum_over_ranks)
     return metrics
 
@@ -102,9 +102,13 @@ def all_scores(batch: RolloutBatch) -> list[list[dict[str, float | None]]]:
     return learnt + [list(group.rewards) for group in batch.discarded]
 
 
-def num_painted(batch: RolloutBatch) -> int:
-    """Images of a rank's batch, with those that are not learnt from."""
-    return sum(map(len, all_scores(batch)))
+def num_painted(batch: RolloutBatch, per_group: int) -> int:
+    """Images of a rank's batch, with those that are not learnt from and those of groups that were dropped.
+
+    Args:
+        per_group: images of a group.
+    """
+    return sum(map(len, all_scores(batch))) + batch.skipped_groups * per_group
 
 
 def prompt_means(batch: RolloutBatch, rewards: Sequence[RewardSection]) -> list[dict[str, float]]:

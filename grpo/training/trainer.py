@@ -263,7 +263,8 @@ class ImageGRPOTrainer(SeamedGRPOTrainer):
             self.add_metrics({"mismatch/staleness": float(self.stale)})
         self._record(step, batch)
         self.add_metrics(batch_metrics(batch, step, self.run.rewards, self._sum_over_ranks))
-        self.num_painted = round(self._sum_over_ranks([num_painted(batch)])[0])
+        per_group = self.run.rollout.group_size * self.run.rollout.noises_per_completion
+        self.num_painted = round(self._sum_over_ranks([num_painted(batch, per_group)])[0])
         if self.run.rollout.selects:
             self.add_metrics(selection_metrics(draws, self._sum_over_ranks))
             scores = gather_object(all_scores(batch))

@@ -11,14 +11,17 @@ prompts: {{train: a.txt, heldout: b.txt}}
 rewards: [{{name: geneval, options: {{score: strict}}}}, {{name: ocr, weight: 0}}]
 learn: [{learn}]
 cluster: {{trainers: {trainers}}}
-rollout: {{group_size: 8, {rollout}}}
-trainer: {{max_steps: 4, {trainer}}}
+rollout: {{{rollout}}}
+trainer: {{{trainer}}}
 """
 
 
 def load(tmp_path, rollout="", trainer="", learn="tokens", trainers=1):
-    if "prompts_per_step" not in rollout:
-        rollout = f"prompts_per_step: 4, {rollout}"
+    for key, value in (("prompts_per_step", 4), ("group_size", 8)):
+        if key not in rollout:
+            rollout = f"{key}: {value}, {rollout}"
+    if "max_steps" not in trainer:
+        trainer = f"max_steps: 4, {trainer}"
     file = tmp_path / "recipe.yaml"
     file.write_text(BASE.format(rollout=rollout, trainer=trainer, learn=learn, trainers=trainers))
     return load_run_config(file)
@@ -57,6 +60,21 @@ def load(tmp_path, rollout="", trainer="", learn="tokens", trainers=1):
             {"rollout": "replay: {groups_per_step: 1}, prompts_per_step: 2", "trainers": 2},
             r"a rank has one group only, so leave it out",
         ),
+        (
+            {"rollout": "replay: {groups_per_step: 3}, curriculum: {}"},
+            r"groups_per_step=3: with rollout.curriculum.uniform_share=0.5 .* in turn; give 2 or less",
+        ),
+        (
+            {"rollout": "replay: {groups_per_step: 2}, curriculum: {uniform_share: 0.6}", "trainers": 2},
+            r"prompts that come in turn; leave one of the two out",
+        ),
+        (
+            {"rollout": "replay: {groups_per_step: 1}", "trainer": "loss_type: vespo"},
+            r"loss_type=vespo multiplies the weights",
+        ),
+        ({"rollout": "replay: {groups_per_step: 4}"}, r"groups_per_step=4: .* none would be new; give 3 or less"),
+        ({"rollout": "subset_size: 2, group_size: 2"}, r"subset_size=2: .*; give a larger group"),
+        ({"trainer": "entropy_band: [true, 2], entropy_coef: 0.1"}, r"entropy_band.*true or false"),
         ({"trainer": "entropy_band: [2, 1], entropy_coef: 0.1"}, r"trainer.entropy_band: \[2.0, 1.0\] is no band"),
         ({"trainer": "entropy_band: [1, 2]"}, r"trainer.entropy_band: entropy_coef is 0"),
         (
@@ -91,3 +109,13 @@ def test_images_of_a_step_are_those_that_are_drawn(tmp_path):
 def test_nothing_is_idle_or_chosen_by_default(tmp_path):
     config = load(tmp_path, trainer="lr_scheduler_type: constant")
     assert not config.rollout.selects and not [line for line in inert_options(config) if "rollout." in line]
+
+
+def test_replay_in_a_run_of_one_batch_is_told(tmp_path):
+    idle = inert_options(load(tmp_path, "replay: {groups_per_step: 1}", "num_iterations: 5, max_steps: 5"))
+    assert [line for line in idle if "rollout.replay" in line and "one batch of rollouts" in line]
+
+
+def test_a_default_that_does_not_fit_is_called_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"checkpoint.every_steps=\d+, its default, is no multiple of .*=3"):
+        load(tmp_path, trainer="num_iterations: 3, max_steps: 6")

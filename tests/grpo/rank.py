@@ -44,14 +44,17 @@ def main(config_file: str, *drop: str) -> None:
     shard_on_cpus()
 
     class SharedPipeline(FakePipeline):
-        """All ranks draw with the weights that rank 0 published."""
+        """All ranks draw with the weights that rank 0 published; each draws as often as it likes in a step."""
 
-        def collect(self, *args, **kwargs):
-            news = [self.version, self.ar.state_dict()] if torch.distributed.get_rank() == 0 else [None, None]
-            torch.distributed.broadcast_object_list(news, src=0)
-            self.version, weights = news
-            self.ar.load_state_dict(weights)
-            return super().collect(*args, **kwargs)
+        step = 0
+
+        def collect(self, *args, step, **kwargs):
+            if step != self.step:
+                news = [self.version, self.ar.state_dict()] if torch.distributed.get_rank() == 0 else [None, None]
+                torch.distributed.broadcast_object_list(news, src=0)
+                self.step, (self.version, weights) = step, news
+                self.ar.load_state_dict(weights)
+            return super().collect(*args, step=step, **kwargs)
 
     config = load_run_config(config_file)
     prompts = load_prompts(config.prompts.train)

@@ -88,6 +88,32 @@ def test_geneval_s_strict_verdict_is_an_outcome_and_its_dense_score_is_none(tmp_
         check_inputs(load_run_config(recipe, [*options, "rollout.dynamic_sampling={outcome: geneval}"]))
 
 
+@pytest.mark.parametrize(("right", "told"), [(2, "no image"), (0, "every image"), (-1, "every image")])
+def test_right_and_wrong_leave_both_possible(tmp_path, right, told):
+    recipe, options = RECIPE.with_name("tiny_geneval.yaml"), [f"run_dir={tmp_path / 'run'}"]
+    section = f"rollout.dynamic_sampling={{outcome: geneval_strict, right: {right}}}"
+    with pytest.raises(ConfigError, match=rf"right={right}: reward 'geneval_strict' says 0 or 1, so {told} would"):
+        check_inputs(load_run_config(recipe, [*options, section]))
+
+
+@pytest.mark.parametrize("section", ["curriculum={}", "dynamic_sampling={outcome: ocr, right: 0.9}"])
+def test_prompts_are_chosen_only_where_there_are_others(tmp_path, section):
+    train = tmp_path / "train.jsonl"
+    train.write_text("".join(Path(load_run_config(RECIPE).prompts.train).read_text().splitlines(True)[:16]))
+    values = [f"run_dir={tmp_path / 'run'}", f"prompts.train={train}", f"rollout.{section}"]
+    with pytest.raises(ConfigError, match=rf"rollout\.{section.split('=')[0]}: every step has all 16 prompts"):
+        check_inputs(load_run_config(RECIPE, values))
+    assert check_inputs(load_run_config(RECIPE, [*values, "rollout.prompts_per_step=8"]))
+
+
+def test_an_outcome_applies_to_some_prompt(tmp_path):
+    recipe = RECIPE.with_name("tiny_geneval.yaml")
+    values = [f"run_dir={tmp_path / 'run'}", "rewards.1.type=ocr", "rewards.1.options={}", "rewards.1.name=read"]
+    values.append("rollout.dynamic_sampling={outcome: read, right: 0.9}")
+    with pytest.raises(ConfigError, match="outcome: reward 'read' applies to no prompt of .*it needs"):
+        check_inputs(load_run_config(recipe, values))
+
+
 def test_a_plugin_s_outcome_is_looked_at_when_it_scores(tmp_path):
     (tmp_path / "mine.py").write_text(REWARD)
     section = RewardSection(name="half", type="mine:half", folder=str(tmp_path))

@@ -8,7 +8,16 @@ from typer.testing import CliRunner
 import blip3o_grpo.cluster
 from blip3o_grpo.cli import app
 from blip3o_grpo.configs import ConfigError, RewardSection, dump_config
-from blip3o_grpo.configs.study import ArmSection, StudyConfig, as_overrides, flatten, load_study_config, weights_of
+from blip3o_grpo.configs.study import (
+    ArmSection,
+    StudyConfig,
+    arm_config,
+    as_overrides,
+    flatten,
+    load_base,
+    load_study_config,
+    weights_of,
+)
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.study.design import plan_study
 
@@ -36,6 +45,27 @@ def error_line(path, *overrides):
 
 def arm(name="a", **values):
     return {"name": name, "weights": {"ocr": 1}, **values}
+
+
+def test_an_arm_may_give_a_section_its_defaults(study_files):
+    arms = [
+        arm(),
+        arm("chosen", overrides={"rollout.curriculum": {}}),
+        arm("adapters", overrides={"trainer": {"lora": {}}}),
+    ]
+    trials = plan_study(load_study_config(study_files.study(arms=arms, seeds=[0]))).trials
+    assert [bool(trial.config.rollout.curriculum) for trial in trials] == [False, True, False]
+    assert [bool(trial.config.trainer.lora) for trial in trials] == [False, False, True]
+    given = load_study_config(study_files.study(arms=[arm()], seeds=[0]), ["trainer.ema={}"])
+    assert plan_study(given).trials[0].config.trainer.ema
+
+
+def test_every_arm_of_a_shipped_study_is_another_run():
+    for file in SHIPPED:
+        study = load_study_config(file)
+        base = load_base(study)
+        runs = [arm_config(base, arm).model_dump(mode="json") for arm in study.arms]
+        assert all(run not in runs[:number] for number, run in enumerate(runs)), file
 
 
 def test_arms_weigh_the_same_rewards_on_the_same_heldout_prompts(study_files):
@@ -180,6 +210,15 @@ MISTAKES = {
     "margin in words": ({"goals": [{"suite": "signs", "reward": "ocr", "margin": "few"}]}, ["goals.0.margin"]),
     "goal without a reward": ({"goals": [{"suite": "signs"}]}, ["goals.0.reward"]),
     "misspelt goals": ({"gaols": []}, ["unknown key 'gaols'", "did you mean 'goals'?"]),
+    "two arms that are one": (
+        {"arms": [arm(), arm("b", weights={"ocr": 1, "guard": 0})]},
+        ["arm 'b' does what arm 'a' does"],
+    ),
+    "a section and a key of it": (
+        {"arms": [arm(overrides={"rollout.curriculum": {}, "rollout.curriculum.memory": 0.2})]},
+        ["arm 'a': overrides: 'rollout.curriculum' and 'rollout.curriculum.memory' say it twice"],
+    ),
+    "unknown section without keys": ({"arms": [arm(overrides={"nonsense": {}})]}, ["arm 'a'", "'nonsense'"]),
     "repeated seed": ({"seeds": [1, 1]}, ["seeds: 1 is used twice"]),
 }
 
@@ -267,7 +306,9 @@ def test_a_resumed_study_with_other_overrides_is_refused_with_the_keys_that_diff
 
 
 def test_smoke_is_small_and_lives_elsewhere(study_files):
-    path = study_files.study(arms=[arm(n, overrides={"trainer.max_steps": 99}) for n in "abc"])
+    betas = {"a": 0.1, "b": 0.2, "c": 0.3}
+    arms = [arm(name, overrides={"trainer.max_steps": 99, "trainer.beta": beta}) for name, beta in betas.items()]
+    path = study_files.study(arms=arms)
     whole, small = load_study_config(path), load_study_config(path, smoke=True)
     assert small.study_dir == f"{whole.study_dir}-smoke"
     plan = plan_study(small)
@@ -278,7 +319,8 @@ def test_smoke_is_small_and_lives_elsewhere(study_files):
 
 def test_a_smoke_studys_few_steps_are_whole_batches_of_any_arm(study_files):
     updates = {"trainer.num_iterations": 4, "trainer.max_steps": 8, "checkpoint.every_steps": 4}
-    path = study_files.study(arms=[arm(n, overrides=updates) for n in "ab"])
+    arms = [arm("a", overrides=updates), arm("b", overrides=updates | {"trainer.beta": 0.1})]
+    path = study_files.study(arms=arms)
     assert {trial.config.trainer.num_iterations for trial in plan_study(load_study_config(path)).trials} == {4}
     small = plan_study(load_study_config(path, smoke=True))
     assert {trial.config.trainer.num_iterations for trial in small.trials} == {1}

@@ -149,6 +149,23 @@ def test_dull_groups_are_replaced_up_to_the_bound_and_counted(make_config, run_t
     assert any(line["groups/replaced"] for line in metrics)
 
 
+def test_an_outcome_of_weight_0_counts_what_was_drawn_too(make_config, run_toy):
+    rollout = DYNAMIC | {"dynamic_sampling": {"outcome": "outcome", "max_rounds": 3}}
+    rewards = [{"name": "target"}, {"name": "outcome", "type": "target", "weight": 0}]
+    _, _, metrics = run_toy(make_config(rollout=rollout, rewards=rewards, trainer={"max_steps": 3}), reward=outcome)
+    assert any(line["groups/replaced"] for line in metrics)
+    for line in metrics:  # one function under two names
+        assert line["reward/outcome"] == pytest.approx(line["reward/target"])
+        assert line["reward/outcome_std"] == pytest.approx(line["reward/target_std"])
+
+
+def test_images_of_dropped_groups_are_counted(make_config, run_toy):
+    config = make_config(rollout={"prompts_per_step": 4}, trainer={"max_steps": 4})
+    _, _, metrics = run_toy(config, drop=("TAXI", "BUS"))
+    assert any(line["groups/dropped"] for line in metrics)
+    assert [line["images/total"] for line in metrics] == [16, 32, 48, 64]
+
+
 def test_without_a_dull_group_nothing_is_drawn_twice(make_config, run_toy):
     rollout = {"dynamic_sampling": {"outcome": "target"}, "record_every_steps": 1}
 

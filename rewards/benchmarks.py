@@ -74,6 +74,22 @@ class BenchmarkPrompt:
 
 
 @dataclass(frozen=True)
+class Instructions:
+    """In which words a judge is asked: two results that were asked in different ones are not compared."""
+
+    digest: str
+    """Of the words; stands in a result's protocol."""
+    note: str
+    """A line below the table."""
+    given: bool = False
+    """By the user, who says so of recorded answers too."""
+
+
+RECORDED_WORDS = Instructions("recorded", "Recorded answers: nothing says in which words the judge was asked.")
+"""Of answers that somebody else asked for."""
+
+
+@dataclass(frozen=True)
 class BenchmarkData:
     """What was read."""
 
@@ -83,10 +99,22 @@ class BenchmarkData:
     """SHA-256 of the files that were read."""
     reward_options: Mapping[str, Any] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
-    """What two results must have in common to be compared, beside judge, data and prompts."""
+    """What two results must have in common to be compared, beside judge, instructions, data and prompts."""
+    instructions: Instructions | None = None
+    """Of the judge; None: the suite does not say."""
     notes: tuple[str, ...] = ()
     left_out: int = 0
     """Official prompts that an official habit leaves out: the table is not a subset for that."""
+
+
+@dataclass(frozen=True)
+class RecordedAnswers:
+    """What a file of recorded answers holds."""
+
+    prompts: Sequence[ScoredPrompt]
+    """Scored and explained, without images."""
+    notes: tuple[str, ...] = ()
+    """Lines below the table."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +170,13 @@ def digest(*contents: bytes) -> str:
     return found.hexdigest()
 
 
-def read_data(path: Path, what: str) -> bytes:
+def read_data(path: Path, what: str, option: str = "--data") -> bytes:
     """A data file's bytes.
+
+    Args:
+        path: of the file.
+        what: should be there, for messages.
+        option: by which the user named it, likewise.
 
     Raises:
         ConfigError: it is not there, or cannot be read.
@@ -151,9 +184,9 @@ def read_data(path: Path, what: str) -> bytes:
     try:
         return read_bytes(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(f"{path}: no such file; --data names {what}") from error
+        raise ConfigError(f"{path}: no such file; {option} names {what}") from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); --data names {what}") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {option} names {what}") from error
 
 
 def decode(content: bytes, path: Path) -> str:

@@ -17,12 +17,14 @@ from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt, decode, read_data
 def read_lines(path: Path) -> list[tuple[str, str]]:
     """Lines of a result file that hold something, each with its place for messages.
 
+    Lines end with a line feed alone: JSON and judges' words may hold other separators, such as U+2028.
+
     Raises:
         ConfigError: it is not there, or no text.
     """
     text = decode(read_data(path, "the benchmark's data, and recorded answers take the place of a policy"), path)
-    lines = enumerate(text.splitlines(), start=1)
-    return [(f"{path}:{number}", line) for number, line in lines if line.strip()]
+    lines = enumerate(text.split("\n"), start=1)
+    return [(f"{path}:{number}", line.rstrip("\r")) for number, line in lines if line.strip()]
 
 
 def read_json_lines(path: Path) -> list[tuple[str, Mapping[str, Any]]]:

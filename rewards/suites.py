@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from blip3o_grpo.configs import ConfigError
-from blip3o_grpo.rewards.benchmarks import Benchmark, BenchmarkPrompt
+from blip3o_grpo.rewards.benchmarks import Benchmark, BenchmarkPrompt, RecordedAnswers
 from blip3o_grpo.rewards.scored_prompt import ScoredPrompt
 from blip3o_grpo.rewards.types import RewardError
 
@@ -46,8 +46,9 @@ class ResultFormat:
     check: Callable[[Path], None]
     """Raises ConfigError where writing would fail or replace anything but older results."""
     write: Callable[[Path, Sequence[ScoredPrompt]], None]
-    read: Callable[[Path, Sequence[BenchmarkPrompt]], Sequence[ScoredPrompt]] | None = None
-    """Recorded answers about these prompts, scored, without images; None: cannot be read.
+    read: Callable[[Path, Sequence[BenchmarkPrompt], Sequence[BenchmarkPrompt]], RecordedAnswers] | None = None
+    """Recorded answers about the first prompts; what is said of the second, which are in the data and not measured, is
+    passed over. None: cannot be read.
 
     Raises ConfigError in one line where answers are missing, twice there, or none."""
 

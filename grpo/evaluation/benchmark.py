@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from blip3o_grpo.evaluation.suites import (
     scored_prompts,
 )
 from blip3o_grpo.progress import activity
-from blip3o_grpo.rewards.benchmarks import Benchmark, BenchmarkData, BenchmarkPrompt
+from blip3o_grpo.rewards.benchmarks import RECORDED_WORDS, Benchmark, BenchmarkData, BenchmarkPrompt
 from blip3o_grpo.rewards.judge.client import Judge
 from blip3o_grpo.rewards.judge.options import judge_options, load_judge
 from blip3o_grpo.rewards.judge.usage import Usage, total
@@ -152,13 +153,13 @@ def result_of(
         policy=policy,
         judge=judge,
         data=_data(benchmark, read),
-        protocol=dict(read.protocol),
+        protocol=_protocol(read),
         subset=subset,
         images_per_prompt=len(scored[0].scores),
         prompts=[prompt.id for prompt in scored],
         columns=list(benchmark.columns(scored, read.protocol)),
         usage=total(usages),
-        notes=list(read.notes),
+        notes=[*read.notes, *((read.instructions.note,) if read.instructions else ())],
     )
 
 
@@ -180,8 +181,17 @@ def _score_recorded(
         raise ConfigError(f"{side}: answers that were recorded cannot be read in suite {name!r}")
     if judge is None:
         raise ConfigError(f"{side}: who gave these answers? --judge names a YAML file with url, model and version")
-    scored = suite.results.read(Path(side), chosen)
-    return result_of(name, side, suite.benchmark, read, subset, judge_options(judge, "judge").identity, scored)
+    measured = {prompt.id for prompt in chosen}
+    answers = suite.results.read(Path(side), chosen, [one for one in read.prompts if one.id not in measured])
+    words = read.instructions if read.instructions and read.instructions.given else RECORDED_WORDS
+    read = replace(read, instructions=words, notes=(*read.notes, *answers.notes))
+    identity = judge_options(judge, "judge").identity
+    return result_of(name, side, suite.benchmark, read, subset, identity, answers.prompts)
+
+
+def _protocol(read: BenchmarkData) -> dict[str, Any]:
+    words = {} if read.instructions is None else {"instructions": read.instructions.digest}
+    return {**read.protocol, **words}
 
 
 def _data(benchmark: Benchmark, read: BenchmarkData) -> dict[str, Any]:
@@ -247,7 +257,7 @@ def _check_saved(
         policy="what is measured now",
         judge=_identity(config),
         data=_data(benchmark, read),
-        protocol=dict(read.protocol),
+        protocol=_protocol(read),
         subset=subset,
         images_per_prompt=config.evaluation.images_per_prompt,
         prompts=[prompt.id for prompt in prompts],

@@ -150,7 +150,11 @@ def check_comparable(first: BenchmarkResult, second: BenchmarkResult) -> None:
     if first.protocol != second.protocol:
         keys = sorted({*first.protocol, *second.protocol})
         key = next(key for key in keys if first.protocol.get(key) != second.protocol.get(key))
-        raise ConfigError(f"{both}: {key} is {first.protocol.get(key)!r} and {second.protocol.get(key)!r}")
+        values = [one.protocol.get(key) for one in (first, second)]
+        if key == "instructions":  # digests, of which a few letters tell enough
+            words = " and ".join("unknown" if value is None else str(value)[:12] for value in values)
+            raise ConfigError(f"{both}: their judges were asked in different words ({words})")
+        raise ConfigError(f"{both}: {key} is {values[0]!r} and {values[1]!r}")
     if first.subset != second.subset or first.prompts != second.prompts:
         raise ConfigError(f"{both}: {_scope(first)} and {_scope(second)}; measure both on the same prompts")
     if first.images_per_prompt != second.images_per_prompt:

@@ -100,7 +100,8 @@ def read_questions(text: str, file: str, *, skip_first_row: bool = False) -> tup
                 raise ConfigError(f"{line}: item {item!r} has proposition_id {question.id} twice")
             if item not in rows and not row["text"]:
                 raise ConfigError(f"{line}: item {item!r} has no text to draw")
-            texts.setdefault(item, row["text"])
+            if row["text"] not in ("", texts.setdefault(item, row["text"])):
+                raise ConfigError(f"{line}: item {item!r} has another text than in its row before")
             rows.setdefault(item, []).append(question)
             last = item
     except csv.Error as error:
@@ -124,9 +125,17 @@ def questions_of(metadata: Mapping[str, Any]) -> tuple[DPGQuestion, ...]:
         keys = ("id", "parents", "category", "question")
         if not isinstance(entry, Mapping) or set(entry) != set(keys):
             raise RewardError(f"`{KEY}[{number}]` must have the keys {', '.join(keys)}, found {entry!r:.100}")
+        place = f"`{KEY}[{number}]"
+        if not _is_id(entry["id"]):
+            raise RewardError(f"{place}.id` is {entry['id']!r:.60}; it must be a whole number above 0")
+        if not isinstance(entry["parents"], list) or not all(map(_is_id, entry["parents"])):
+            raise RewardError(
+                f"{place}.parents` is {entry['parents']!r:.60}; it must be a list of other questions' ids, [] for none"
+            )
+        for key in ("category", "question"):
+            if not isinstance(entry[key], str) or not entry[key].strip():
+                raise RewardError(f"{place}.{key}` is no text")
         question = DPGQuestion(entry["id"], tuple(entry["parents"]), entry["category"], entry["question"])
-        if not isinstance(question.text, str) or not question.text.strip():
-            raise RewardError(f"`{KEY}[{number}].question` is no text")
         if question.id in {other.id for other in found}:
             raise RewardError(f"`{KEY}[{number}].id` {question.id!r} appears twice")
         found.append(question)
@@ -145,6 +154,15 @@ def as_metadata(item: DPGItem) -> dict[str, Any]:
     }
 
 
+def circular(questions: Sequence[DPGQuestion]) -> bool:
+    """Whether a question depends on itself, at once or through others."""
+    waiting = {question.id: set(question.parents) for question in questions}
+    while free := [name for name, parents in waiting.items() if not parents & waiting.keys()]:
+        for name in free:
+            del waiting[name]
+    return bool(waiting)
+
+
 def _header(names: list[str], file: str) -> dict[str, int]:
     names = [name.strip() for name in names]
     for name in COLUMNS:
@@ -159,6 +177,8 @@ def _header(names: list[str], file: str) -> dict[str, int]:
 
 def _question(row: Mapping[str, str], line: str) -> DPGQuestion:
     number = _whole(row["proposition_id"], "proposition_id", line)
+    if not number:
+        raise ConfigError(f"{line}: proposition_id is 0, which means none in the column dependency")
     parents = [_whole(part.strip(), "dependency", line) for part in row["dependency"].split(",")]
     if not row["question_natural_language"]:
         raise ConfigError(f"{line}: question_natural_language is missing")
@@ -172,7 +192,7 @@ def _question(row: Mapping[str, str], line: str) -> DPGQuestion:
 
 def _whole(text: str, column: str, line: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise ConfigError(f"{line}: {column} is {text!r:.60}; it must be whole numbers")
+        raise ConfigError(f"{line}: {column} is {text!r:.60}; it must be whole numbers of at most 9 digits")
     return int(text)
 
 
@@ -194,6 +214,10 @@ def _complete(
     if not items:
         raise ConfigError(f"{file}: holds no item with all its questions")
     return items, left_out
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _dangling(questions: Sequence[DPGQuestion]) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.configs.atomic import write_atomically
-from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt
+from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt, RecordedAnswers
 from blip3o_grpo.rewards.dpg.questions import questions_of
 from blip3o_grpo.rewards.dpg.scoring import image_score
 from blip3o_grpo.rewards.result_files import check_complete, check_new, image_folder, read_lines, save_image
@@ -25,6 +25,7 @@ MOST_IMAGES = 4
 _DETAIL = re.compile(
     r"(?P<picture>.*?), \((?P<crop>[0-9]{1,9}(, [0-9]{1,9}){3})\), (?P<question>.*), (?P<answer>[^,]*)"
 )
+_NO_LETTER = re.compile(r"[\W_]+")
 
 
 def check_results_path(path: Path) -> None:
@@ -57,12 +58,21 @@ def write_results(path: Path, prompts: Sequence[ScoredPrompt]) -> None:
     write_atomically(path, "\n".join(lines) + "\n")
 
 
-def read_results(path: Path, prompts: Sequence[BenchmarkPrompt]) -> list[ScoredPrompt]:
-    """Scores of recorded answers, from a `NAME_detail.txt` of any judge: `yes` is 1 and everything else 0.
+def read_results(
+    path: Path, prompts: Sequence[BenchmarkPrompt], others: Sequence[BenchmarkPrompt] = ()
+) -> RecordedAnswers:
+    """Scores of recorded answers, from a `NAME_detail.txt` of any judge: `yes` is 1 and other words 0, officially.
+
+    Args:
+        path: of the file.
+        prompts: that are measured.
+        others: not looked at: the official script writes down items, too, that it then leaves out.
 
     Raises:
-        ConfigError: naming the line or the prompt that is wrong.
+        ConfigError: naming the line or the prompt that is wrong. `Yes!` and no word at all are no answers: the official
+            script takes them for no.
     """
+    num_other_words = 0
     answers: dict[str, dict[tuple[int, ...], dict[int, float]]] = {prompt.id: {} for prompt in prompts}
     wanted = {prompt.id: questions_of(prompt.metadata) for prompt in prompts}
     for place, line in read_lines(path):
@@ -79,14 +89,33 @@ def read_results(path: Path, prompts: Sequence[BenchmarkPrompt]) -> list[ScoredP
         if not free:
             what = "is answered twice" if same else "is none of this item's"
             raise ConfigError(f"{place}: item {item!r}: the question {found['question']!r} {what}")
-        given[free[0]] = float(found["answer"] == "yes")
+        word = _word(found["answer"], place)
+        num_other_words += word not in ("yes", "no")
+        given[free[0]] = float(word == "yes")
     for item, images in answers.items():
+        if len(images) > MOST_IMAGES:
+            raise ConfigError(
+                f"{path}: item {item!r}: answers about {len(images)} images; it has {MOST_IMAGES} at most"
+            )
         for given in images.values():
             missing = [question.text for question in wanted[item] if question.id not in given]
             if missing:
                 raise ConfigError(f"{path}: item {item!r}: no answer to {missing[0]!r} for one of its images")
     check_complete(path, prompts, {item: len(images) for item, images in answers.items()})
-    return [_scored(prompt, [given for _, given in sorted(answers[prompt.id].items())]) for prompt in prompts]
+    scored = [_scored(prompt, [given for _, given in sorted(answers[prompt.id].items())]) for prompt in prompts]
+    total = sum(len(given) for images in answers.values() for given in images.values())
+    note = f"Of {total} recorded answers {num_other_words} are neither yes nor no: counted as no, officially."
+    return RecordedAnswers(scored, (note,) if num_other_words else ())
+
+
+def _word(answer: str, place: str) -> str:
+    word = answer.strip()
+    if not word:
+        raise ConfigError(f"{place}: the answer is missing; it must be yes or no")
+    bare = _NO_LETTER.sub("", word).lower()
+    if word != bare and bare in ("yes", "no"):
+        raise ConfigError(f"{place}: the answer is {word!r}; an official answer is exactly {bare!r}")
+    return word
 
 
 def _scored(prompt: BenchmarkPrompt, images: Sequence[Mapping[int, float]]) -> ScoredPrompt:

@@ -11,14 +11,16 @@ from blip3o_grpo.rewards.benchmarks import (
     Benchmark,
     BenchmarkData,
     BenchmarkPrompt,
+    Instructions,
     check_suite_options,
     decode,
     digest,
     read_data,
 )
 from blip3o_grpo.rewards.dpg.published import PUBLISHED
-from blip3o_grpo.rewards.dpg.questions import as_metadata, read_questions
+from blip3o_grpo.rewards.dpg.questions import DPGItem, as_metadata, circular, read_questions
 from blip3o_grpo.rewards.dpg.results import MOST_IMAGES, check_results_path, read_results, write_results
+from blip3o_grpo.rewards.dpg.reward import ASKED
 from blip3o_grpo.rewards.dpg.scoring import columns
 from blip3o_grpo.rewards.suites import ResultFormat, Suite
 
@@ -47,12 +49,15 @@ def read(path: Path | None, options: Mapping[str, Any]) -> BenchmarkData:
             "skip_first_row": chosen["skip_first_row"],
             "category_images": "last" if chosen["last_image_categories"] else "all",
         },
-        notes=_notes(chosen, left_out),
+        instructions=Instructions(
+            digest(ASKED.encode()), f"The judge was asked: {ASKED.format(question='the official question.')}"
+        ),
+        notes=_notes(chosen, items, left_out),
         left_out=len(left_out),
     )
 
 
-def _notes(chosen: Mapping[str, Any], left_out: Sequence[str]) -> tuple[str, ...]:
+def _notes(chosen: Mapping[str, Any], items: Sequence[DPGItem], left_out: Sequence[str]) -> tuple[str, ...]:
     lost = f"; item {left_out[0]!r} depends on it and is left out" if left_out else ""
     skipped = (f"As the official script does, the file's first data row is skipped{lost}.",)
     categories = (
@@ -60,7 +65,15 @@ def _notes(chosen: Mapping[str, Any], left_out: Sequence[str]) -> tuple[str, ...
         if chosen["last_image_categories"]
         else "Categories: answers before dependencies, of all images (the official script takes each prompt's last)."
     )
-    return (*(skipped if chosen["skip_first_row"] else ()), categories)
+    # No refusal: the official loop, once through the file's order, gives these a score too.
+    circles = [item.id for item in items if circular(item.questions)]
+    turning = (
+        f"In {len(circles)} items, first {circles[0]!r}, questions depend on themselves or on each other in a circle; "
+        "they are scored in the file's order, as in the official script."
+        if circles
+        else ""
+    )
+    return (*(skipped if chosen["skip_first_row"] else ()), categories, *((turning,) if turning else ()))
 
 
 SUITE = Suite(

@@ -117,7 +117,7 @@ class Judge:
         if text is None:
             return None
         try:
-            return Answer(question.form.read(text), text, Usage(answers=1, cached=1))
+            return Answer(_read(question.form, text), text, Usage(answers=1, cached=1))
         except UnparseableError:  # kept by a version that read it otherwise
             return None
 
@@ -144,7 +144,7 @@ class Judge:
                 try:
                     if cut_off:
                         raise UnparseableError(text)
-                    value = question.form.read(text)
+                    value = _read(question.form, text)
                 except UnparseableError:
                     reminder = f"\n\nAnswer with {question.form.words}, and nothing else."
                     continue
@@ -239,6 +239,15 @@ class Judge:
                 f"raise timeout (now {self.options.timeout:g}), or lower concurrency (now {self.options.concurrency})"
             )
         return f"its own log says more; retries is {self.options.retries}, concurrency {self.options.concurrency}"
+
+
+def _read(form: Form, text: str) -> Any:
+    """What an answer says; half of a surrogate pair makes it none: no file could hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnparseableError(text) from error
+    return form.read(text)
 
 
 def _data_url(image: np.ndarray) -> str:

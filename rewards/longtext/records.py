@@ -8,7 +8,7 @@ from typing import Any
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.configs.strict_json import parse_json
 from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt
-from blip3o_grpo.rewards.longtext.scoring import found_and_wanted
+from blip3o_grpo.rewards.longtext.scoring import chinese_share, found_and_wanted
 from blip3o_grpo.rewards.types import RewardError
 
 
@@ -16,7 +16,7 @@ def read_prompts(text: str, file: str, language: str) -> list[BenchmarkPrompt]:
     """Prompts of a file; their ids are `en-0`, `zh-0` and so on.
 
     Raises:
-        ConfigError: naming file, line and key.
+        ConfigError: naming file, line and key; or texts in the other language, which would score next to nothing.
     """
     found: dict[str, BenchmarkPrompt] = {}
     for number, line in enumerate(text.split("\n"), start=1):
@@ -33,6 +33,11 @@ def read_prompts(text: str, file: str, language: str) -> list[BenchmarkPrompt]:
         found[prompt.id] = prompt
     if not found:
         raise ConfigError(f"{file}: holds no prompts")
+    share = chinese_share([text for prompt in found.values() for text in prompt.metadata["text"]])
+    if language == "en" and share > 0.5:
+        raise ConfigError(f"{file}: the wanted texts are mostly Chinese; give --suite-option language=zh")
+    if language == "zh" and share == 0:
+        raise ConfigError(f"{file}: the wanted texts hold no Chinese character; give --suite-option language=en")
     return list(found.values())
 
 

@@ -27,6 +27,12 @@ def units(text: str, language: str) -> list[str]:
     return list(_NO_LETTER.sub("", text))
 
 
+def chinese_share(texts: Sequence[str]) -> float:
+    """Of the characters that count, those that are Chinese."""
+    letters = units(" ".join(texts), "zh")
+    return sum("\u4e00" <= letter <= "\u9fa5" for letter in letters) / len(letters)
+
+
 def found_and_wanted(texts: Sequence[str], reading: str, language: str) -> tuple[int, int]:
     """How many of the wanted units are read, and how many there are.
 

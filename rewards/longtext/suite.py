@@ -8,9 +8,18 @@ from typing import Any
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.configs.shipped import RECIPES
-from blip3o_grpo.rewards.benchmarks import Benchmark, BenchmarkData, check_suite_options, decode, digest, read_data
+from blip3o_grpo.rewards.benchmarks import (
+    Benchmark,
+    BenchmarkData,
+    Instructions,
+    check_suite_options,
+    decode,
+    digest,
+    read_data,
+)
 from blip3o_grpo.rewards.longtext.records import read_prompts
 from blip3o_grpo.rewards.longtext.results import check_results_path, read_results, write_results
+from blip3o_grpo.rewards.longtext.reward import ASKED
 from blip3o_grpo.rewards.longtext.scoring import LANGUAGES, columns
 from blip3o_grpo.rewards.suites import ResultFormat, Suite
 
@@ -32,6 +41,7 @@ def read(path: Path | None, options: Mapping[str, Any]) -> BenchmarkData:
         digest(content),
         reward_options={"language": language},
         protocol={"language": language},
+        instructions=Instructions(digest(ASKED.encode()), "The judge was asked to read in this project's own words."),
         notes=(f"Text accuracy: {'words' if language == 'en' else 'characters'} read by wanted, pooled over images.",),
     )
 

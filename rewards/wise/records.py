@@ -1,6 +1,7 @@
 """WISE's prompt files: JSON lists with `Prompt`, `Explanation`, `Category`, `Subcategory`, `prompt_id`, checked.
 
-They have no licence, so none comes with the project: the user gives a path.
+They have no licence, so none comes with the project: the user gives a path. There are two editions: the verified one of
+2026 has other prompts under the same ids, and other ranges of ids.
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ from blip3o_grpo.rewards.types import RewardError
 KEYS = ("Prompt", "Explanation", "Category", "Subcategory", "prompt_id")
 KEY = "wise"
 """Of a prompt's metadata: its record."""
+CATEGORIES = {
+    "cultural knowledge": "culture",
+    "time": "time",
+    "space": "space",
+    "biology": "biology",
+    "physical knowledge": "physics",
+    "chemistry": "chemistry",
+}
+"""The files' `Category`, in lower case, to the category of the scores."""
 RANGES = {
     "culture": (1, 400),
     "time": (401, 567),
@@ -26,6 +36,51 @@ RANGES = {
     "chemistry": (901, 1000),
 }
 """First and last `prompt_id` of each category."""
+VERIFIED_RANGES = {
+    "culture": (1, 400),
+    "time": (401, 520),
+    "space": (521, 640),
+    "biology": (641, 760),
+    "physics": (761, 880),
+    "chemistry": (881, 1000),
+}
+"""The same of the verified edition (`calculate_verified.py`)."""
+
+
+@dataclass(frozen=True)
+class Edition:
+    """One of the benchmark's two sets of prompts."""
+
+    suite: str
+    """That measures on it."""
+    name: str
+    """In results."""
+    folder: str
+    """Of the official repository."""
+    files: tuple[str, ...]
+    """In it, which together hold all prompts."""
+    ranges: Mapping[str, tuple[int, int]]
+    """First and last `prompt_id` of each category."""
+
+
+LEGACY = Edition(
+    "wise",
+    "legacy",
+    "WISE_legacy/data",
+    ("cultural_common_sense.json", "spatio-temporal_reasoning.json", "natural_science.json"),
+    RANGES,
+)
+VERIFIED = Edition(
+    "wise-verified",
+    "verified",
+    "data_verified",
+    (
+        "cultural_common_sense_verified.json",
+        "spatio-temporal_reasoning_verified.json",
+        "natural_science_verified.json",
+    ),
+    VERIFIED_RANGES,
+)
 
 
 @dataclass(frozen=True)
@@ -39,23 +94,28 @@ class WiseRecord:
     subcategory: str
 
 
-def category(prompt_id: int) -> str:
-    """By the official ranges of ids.
+def other_edition(edition: Edition) -> Edition:
+    """The one that it must not be mixed up with."""
+    return LEGACY if edition is VERIFIED else VERIFIED
+
+
+def category(prompt_id: int, ranges: Mapping[str, tuple[int, int]]) -> str:
+    """By an edition's official ranges of ids.
 
     Raises:
         ValueError: none of them holds the id.
     """
-    for name, (first, last) in RANGES.items():
+    for name, (first, last) in ranges.items():
         if first <= prompt_id <= last:
             return name
     raise ValueError(f"prompt_id is {prompt_id}; WISE's go from 1 to 1000")
 
 
-def read_records(text: str, file: str) -> list[WiseRecord]:
+def read_records(text: str, file: str, edition: Edition) -> list[WiseRecord]:
     """Records of one prompt file.
 
     Raises:
-        ConfigError: naming file, entry and key.
+        ConfigError: naming file, entry and key; also where a `Category` is not that of the id in this edition.
     """
     try:
         entries = parse_json(text)
@@ -63,7 +123,7 @@ def read_records(text: str, file: str) -> list[WiseRecord]:
         raise ConfigError(f"{file}: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{file}: a WISE prompt file is a list of objects, with {', '.join(KEYS)}")
-    return [_record(entry, f"{file}: entry {number}") for number, entry in enumerate(entries, start=1)]
+    return [_record(entry, f"{file}: entry {number}", edition) for number, entry in enumerate(entries, start=1)]
 
 
 def join_records(files: Mapping[str, Sequence[WiseRecord]]) -> list[WiseRecord]:
@@ -94,7 +154,7 @@ def explanation_of(metadata: Mapping[str, Any]) -> str:
     return record["explanation"]
 
 
-def _record(entry: Any, place: str) -> WiseRecord:
+def _record(entry: Any, place: str, edition: Edition) -> WiseRecord:
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{place}: expected an object with {', '.join(KEYS)}, found {type(entry).__name__}")
     for key in KEYS:
@@ -106,10 +166,16 @@ def _record(entry: Any, place: str) -> WiseRecord:
     if isinstance(number, bool) or not isinstance(number, int):
         raise ConfigError(f"{place}: prompt_id is {number!r}; it must be a whole number")
     try:
-        category(number)
+        by_id = category(number, edition.ranges)
     except ValueError as error:
         raise ConfigError(f"{place}: {error}") from None
-    for key in ("Prompt", "Explanation", "Subcategory"):
+    for key in ("Prompt", "Explanation", "Category", "Subcategory"):
         if not isinstance(entry[key], str) or not entry[key].strip():
             raise ConfigError(f"{place}: {key} is missing or no text")
+    # Words of no edition, such as `Ecology` in an official file of rewritten prompts, contradict nothing.
+    if CATEGORIES.get(entry["Category"].strip().lower(), by_id) != by_id:
+        raise ConfigError(
+            f"{place}: Category is {entry['Category']!r}, but in suite {edition.suite!r} prompt_id {number} is of "
+            f"{by_id}; the other edition is suite {other_edition(edition).suite!r}"
+        )
     return WiseRecord(number, entry["Prompt"].strip(), entry["Explanation"].strip(), entry["Subcategory"].strip())

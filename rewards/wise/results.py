@@ -14,7 +14,7 @@ from typing import Any
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.configs.atomic import write_atomically
-from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt
+from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt, RecordedAnswers
 from blip3o_grpo.rewards.result_files import check_complete, check_new, image_folder, read_json_lines, save_image
 from blip3o_grpo.rewards.scored_prompt import ScoredPrompt
 from blip3o_grpo.rewards.wise.records import KEY
@@ -23,49 +23,67 @@ from blip3o_grpo.rewards.wise.scoring import HIGHEST, LABELS, wiscore
 MOST_IMAGES = 1
 
 
-def read_scores(path: Path, prompts: Sequence[BenchmarkPrompt]) -> list[ScoredPrompt]:
+def read_scores(
+    path: Path, prompts: Sequence[BenchmarkPrompt], others: Sequence[BenchmarkPrompt] = ()
+) -> RecordedAnswers:
     """Scores of recorded numbers: consistency, realism and aesthetic_quality, each 0, 1 or 2, an id's once.
+
+    Args:
+        path: of the file.
+        prompts: that are measured.
+        others: of the data, passed over.
 
     Raises:
         ConfigError: naming the line or the prompt that is wrong; 999, which the official script writes where a judge
             failed, is no score.
     """
     keys = {label.lower().replace(" ", "_"): label for label in LABELS}
-    return _read(path, prompts, keys, HIGHEST, wiscore)
+    return _read(path, prompts, others, keys, HIGHEST, wiscore)
 
 
-def read_verified_scores(path: Path, prompts: Sequence[BenchmarkPrompt]) -> list[ScoredPrompt]:
+def read_verified_scores(
+    path: Path, prompts: Sequence[BenchmarkPrompt], others: Sequence[BenchmarkPrompt] = ()
+) -> RecordedAnswers:
     """The same of WISE_Verified's `score`, 0 or 1."""
-    return _read(path, prompts, {"score": "score"}, 1, lambda numbers: float(numbers["score"]))
+    return _read(path, prompts, others, {"score": "score"}, 1, lambda numbers: float(numbers["score"]))
 
 
 def _read(
     path: Path,
     prompts: Sequence[BenchmarkPrompt],
+    others: Sequence[BenchmarkPrompt],
     keys: Mapping[str, str],
     highest: int,
     score: Callable[[Mapping[str, int]], float],
-) -> list[ScoredPrompt]:
+) -> RecordedAnswers:
+    known = {prompt.id for prompt in (*prompts, *others)}
     found: dict[str, dict[str, int]] = {}
     for place, line in read_json_lines(path):
         if "prompt_id" not in line:
             raise ConfigError(f"{place}: lacks the key 'prompt_id'")
-        name = str(line["prompt_id"])
+        number = line["prompt_id"]
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ConfigError(f"{place}: prompt_id is {number!r}; it must be a whole number")
+        name = str(number)
+        if name not in known:
+            raise ConfigError(f"{place}: prompt_id {name} is no prompt of the data")
         if name in found:
             raise ConfigError(f"{place}: prompt_id {name} appears twice")
         found[name] = {label: _number(line.get(key), key, highest, place) for key, label in keys.items()}
     check_complete(path, prompts, dict.fromkeys(found, 1))
-    return [
-        ScoredPrompt(
-            prompt.text,
-            prompt.metadata,
-            [],
-            [score(found[prompt.id])],
-            [{"numbers": found[prompt.id], "usage": {"answers": 1}}],
-            prompt.id,
-        )
-        for prompt in prompts
-    ]
+    return RecordedAnswers(
+        [
+            ScoredPrompt(
+                prompt.text,
+                prompt.metadata,
+                [],
+                [score(found[prompt.id])],
+                [{"numbers": found[prompt.id], "usage": {"answers": 1}}],
+                prompt.id,
+            )
+            for prompt in prompts
+        ]
+    )
 
 
 def _number(value: Any, key: str, highest: int, place: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from blip3o_grpo.rewards.judge.answers import Form, labelled_numbers, whole_number
+from blip3o_grpo.rewards.judge.answers import Form, UnparseableError, labelled_numbers, whole_number
 from blip3o_grpo.rewards.judge.benchmark_reward import JudgedImages
 from blip3o_grpo.rewards.judge.client import Answer, Question
 from blip3o_grpo.rewards.judge.options import judge_options
@@ -14,6 +14,19 @@ from blip3o_grpo.rewards.types import RewardBatch, RewardError
 from blip3o_grpo.rewards.wise.questions import LEGACY, VERIFIED
 from blip3o_grpo.rewards.wise.records import KEY, explanation_of
 from blip3o_grpo.rewards.wise.scoring import HIGHEST, LABELS, wiscore
+
+
+def _binary() -> Form[int]:
+    """0 or 1, alone or as `Score: 0`, the form that the official instructions ask for."""
+    alone, labelled = whole_number(0, 1), labelled_numbers(("Score",), 0, 1)
+
+    def read(text: str) -> int:
+        try:
+            return alone.read(text)
+        except UnparseableError:
+            return labelled.read(text)["Score"]
+
+    return Form(f"{alone.words}, or `Score: NUMBER`", read, alone.max_tokens)
 
 
 class WiseReward:
@@ -79,7 +92,7 @@ class WiseVerifiedReward(WiseReward):
     """WISE_Verified: 1 where an image shows what the prompt means, else 0."""
 
     _own_words = VERIFIED
-    _form = whole_number(0, 1)
+    _form = _binary()
 
     def _judged(self, answers: Sequence[Answer]) -> tuple[float, dict[str, Any]]:
         number = answers[0].value

@@ -15,13 +15,16 @@ from blip3o_grpo.cli import app
 from blip3o_grpo.evaluation.benchmark_result import BenchmarkReport, BenchmarkResult, Subset, compare, load_result
 from blip3o_grpo.evaluation.benchmark_tables import benchmark_tables
 from blip3o_grpo.policies import BLIP3oNext
+from blip3o_grpo.rewards.benchmarks import digest
+from blip3o_grpo.rewards.dpg.reward import ASKED
 from blip3o_grpo.rewards.judge.usage import Usage
 from blip3o_grpo.rewards.suites import ReadingSuite, available_suites, find_any_suite, find_suite
-from blip3o_grpo.rewards.wise.records import RANGES
+from blip3o_grpo.rewards.wise.records import RANGES, VERIFIED_RANGES
 from tests.rewards.dpg.test_questions import HEADER
 from tests.rewards.dpg.test_scoring import PROMPTS
 from tests.rewards.judge.server import TOKEN, judging
 from tests.rewards.wise.test_wise import PROMPTS as WISE_PROMPTS
+from tests.rewards.wise.test_wise import entry
 
 ROWS = "".join(
     f"s{number},a {colour} star,,1,0,entity,whole,entity - whole (star),Is there a star?\n"
@@ -194,8 +197,51 @@ def test_recorded_answers_are_scored_without_a_model_or_a_judge(files, nothing_l
     both = CliRunner().invoke(app, ["eval", "first.json", *DPG, "--compare", "a_detail.txt"])
     assert both.exit_code == 0, both.output + repr(both.exception)
     assert "+0.00 =" in both.stdout
+    assert values["protocol"]["instructions"] == "recorded"
+    assert "Recorded answers: nothing says in which words the judge was asked." in values["notes"]
+    values["protocol"]["instructions"] = digest(ASKED.encode())  # as of a judge that this project asked
+    Path("asked.json").write_text(json.dumps(values))
+    asked = CliRunner().invoke(app, ["eval", "asked.json", *DPG, "--compare", "a_detail.txt"])
+    assert asked.exit_code == 2, asked.output + repr(asked.exception)
+    assert re.search(r"their judges were asked in different words \([0-9a-f]{12} and recorded\)$", asked.stderr.strip())
     some = CliRunner().invoke(app, ["eval", "a_detail.txt", *DPG, "--limit", "2"])
     assert "SUBSET: 2 of 4 prompts, drawn with seed 0" in some.stdout
+
+
+def test_recorded_wise_scores_say_what_is_known_of_the_words(files, nothing_loads):
+    """Of a judge that the user says was asked in the words of a file, they are comparable with such results."""
+    Path("wise.json").write_text(json.dumps([entry(number) for number in (1, 401)]))
+    keys = ("consistency", "realism", "aesthetic_quality")
+    Path("a.jsonl").write_text(
+        "".join(json.dumps({"prompt_id": number, **dict.fromkeys(keys, 1)}) + "\n" for number in (1, 401))
+    )
+    Path("ask.txt").write_text("{prompt} {explanation}")
+    args = ["eval", "a.jsonl", "--suite", "wise", "--data", "wise.json", "--judge", "judge.yaml", "--json"]
+    bare, said = (CliRunner().invoke(app, [*args, *more]) for more in ([], ["--suite-option", "instructions=ask.txt"]))
+    assert (bare.exit_code, said.exit_code) == (0, 0), bare.output + said.output
+    bare, said = json.loads(bare.stdout), json.loads(said.stdout)
+    assert bare["protocol"] == {"edition": "legacy", "instructions": "recorded"}
+    assert said["protocol"] == {"edition": "legacy", "instructions": digest(b"{prompt} {explanation}")}
+    assert bare["notes"] == ["Recorded answers: nothing says in which words the judge was asked."]
+    assert said["notes"] == ["The judge was asked as ask.txt says."]
+    some = CliRunner().invoke(app, [*args, "--limit", "1"])  # the other line is passed over, being of the data
+    assert some.exit_code == 0 and json.loads(some.stdout)["subset"] == {"limit": 1, "seed": 0}
+
+
+def test_a_verified_result_from_before_the_edition_was_told_is_refused(files, nothing_loads):
+    """Its categories had the other edition's ids."""
+    Path("verified.json").write_text(json.dumps([entry(number, VERIFIED_RANGES) for number in (1, 550)]))
+    Path("v.jsonl").write_text("".join(json.dumps({"prompt_id": number, "score": 1}) + "\n" for number in (1, 550)))
+    args = ["--suite", "wise-verified", "--data", "verified.json", "--judge", "judge.yaml"]
+    new = CliRunner().invoke(app, ["eval", "v.jsonl", *args, "--json"])
+    assert new.exit_code == 0, new.output + repr(new.exception)
+    values = json.loads(new.stdout)
+    assert [column["name"] for column in values["columns"]] == ["culture", "space"]
+    old = {**values, "protocol": {"instructions": "this project's"}}
+    old["columns"][1].update(name="time", strata={"": {"550": 1.0}})
+    Path("old.json").write_text(json.dumps(old))
+    result = CliRunner().invoke(app, ["eval", "v.jsonl", *args, "--compare", "old.json"])
+    assert result.exit_code == 2 and "edition is 'verified' and None" in result.stderr
 
 
 def printed(report, width=100):

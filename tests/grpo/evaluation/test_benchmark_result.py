@@ -125,6 +125,10 @@ def test_a_paired_difference_is_of_the_same_prompts():
         ({"protocol": {"skip_first_row": True}}, "skip_first_row is False and True"),
         ({"protocol": {}}, "skip_first_row is False and None"),
         (
+            {"protocol": {"skip_first_row": False, "instructions": "0123456789abcdef"}},
+            r"their judges were asked in different words \(unknown and 0123456789ab\)",
+        ),
+        (
             {"subset": Subset(2, 0), "prompts": NAMES[:2]},
             "all 6 prompts and 2 of 6 prompts, drawn with seed 0; measure both on the same prompts",
         ),

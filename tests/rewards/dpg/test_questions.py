@@ -4,7 +4,7 @@ import pytest
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.rewards import RewardError
-from blip3o_grpo.rewards.dpg.questions import COLUMNS, DPGQuestion, as_metadata, questions_of, read_questions
+from blip3o_grpo.rewards.dpg.questions import COLUMNS, DPGQuestion, as_metadata, circular, questions_of, read_questions
 
 HEADER = ",".join(COLUMNS)
 DOG = (
@@ -65,6 +65,13 @@ def test_the_official_scripts_skipped_row_is_an_option():
         (DOG + CAT + DOG, HEADER, "dpg.csv:6: item_id 'dog1' appeared before other items"),
         (CAT + CAT, HEADER, "dpg.csv:3: item 'cat-2' has proposition_id 1 twice"),
         (CAT.replace(",1,0,", ",one,0,"), HEADER, "dpg.csv:2: proposition_id is 'one'"),
+        (
+            CAT.replace(",1,0,", ",12345678901,0,"),
+            HEADER,
+            "'12345678901'; it must be whole numbers of at most 9 digits",
+        ),
+        (CAT.replace(",1,0,", ",0,0,"), HEADER, "dpg.csv:2: proposition_id is 0, which means none in the column dep"),
+        (DOG.replace('mat",,3', 'rug",,3'), HEADER, "dpg.csv:4: item 'dog1' has another text than in its row before"),
         (CAT.replace(",1,0,", ",1,,"), HEADER, "dpg.csv:2: dependency is ''"),
         (CAT.replace(",1,0,", ',1,"0,x",'), HEADER, "dpg.csv:2: dependency is 'x'"),
         (CAT.replace(",1,0,", ",1,7,"), HEADER, "question 1 of item 'cat-2' depends on 7, which is no question of it"),
@@ -91,11 +98,33 @@ def test_only_the_first_item_may_lose_its_parent():
         read(CAT, skip_first_row=True)
 
 
+def test_an_items_text_may_stand_in_its_first_row_alone():
+    items, _ = read(DOG.replace('"A dog, brown, on a red mat",,2', ",,2"))
+    assert items[0].text == "A dog, brown, on a red mat" and len(items[0].questions) == 3
+
+
+@pytest.mark.parametrize(
+    ("parents", "turning"),
+    [
+        (((), (1,), (1, 2)), False),
+        (((3,), (), ()), False),  # a parent further down is no circle
+        (((1,), ()), True),
+        (((2,), (1,)), True),
+        (((), (1, 4), (2,), (3,)), True),
+    ],
+)
+def test_circles_of_questions_are_seen(parents, turning):
+    questions = [DPGQuestion(number, of, "entity", "?") for number, of in enumerate(parents, start=1)]
+    assert circular(questions) is turning
+
+
 def test_metadata_hold_the_questions():
     items, _ = read(DOG)
     assert questions_of(as_metadata(items[0])) == items[0].questions
 
 
+BAD_IDS = ([1], True, "1", 1.0, 0, None)
+BAD_PARENTS = (0, None, "", [[1]], [0], [True], ["1"])
 ENTRY = {"id": 1, "parents": [], "category": "entity", "question": "Is there a cat?"}
 
 
@@ -108,6 +137,13 @@ ENTRY = {"id": 1, "parents": [], "category": "entity", "question": "Is there a c
         ([{**ENTRY, "more": 1}], r"`dpg\[0\]` must have the keys"),
         ([{**ENTRY, "question": " "}], r"`dpg\[0\].question` is no text"),
         ([{**ENTRY, "question": 3}], r"`dpg\[0\].question` is no text"),
+        *(([{**ENTRY, "id": bad}], r"`dpg\[0\].id` is .*; it must be a whole number above 0") for bad in BAD_IDS),
+        *(
+            ([{**ENTRY, "parents": bad}], r"`dpg\[0\].parents` is .*; it must be a list of other")
+            for bad in BAD_PARENTS
+        ),
+        ([{**ENTRY, "category": 5}], r"`dpg\[0\].category` is no text"),
+        ([{**ENTRY, "category": ""}], r"`dpg\[0\].category` is no text"),
         ([ENTRY, ENTRY], r"`dpg\[1\].id` 1 appears twice"),
         ([{**ENTRY, "parents": [2]}], "depends on 2, which is no question"),
     ],

@@ -1,5 +1,6 @@
 """The reward on a real server of this machine, the suite's data, and the official files."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,16 @@ from PIL import Image
 
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.rewards import RewardBatch, RewardError, check_reward, find_reward, load_reward
-from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt
+from blip3o_grpo.rewards.benchmarks import BenchmarkPrompt, digest
+from blip3o_grpo.rewards.dpg.questions import questions_of
 from blip3o_grpo.rewards.dpg.results import check_results_path, read_results, write_results
 from blip3o_grpo.rewards.dpg.scoring import columns
 from blip3o_grpo.rewards.dpg.suite import SUITE, read
 from tests.rewards.dpg.test_questions import CAT, DOG, HEADER
-from tests.rewards.dpg.test_scoring import ALL, LAST, PROMPTS
+from tests.rewards.dpg.test_scoring import ALL, LAST, PROMPTS, official
 from tests.rewards.judge.server import block, judging
+
+DATA = Path(os.environ.get("BLIP3O_GRPO_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 @pytest.fixture
@@ -68,12 +72,19 @@ def test_the_suite_reads_the_file_or_its_folder(csv):
     assert official.protocol == {"skip_first_row": True, "category_images": "last"}
     assert (data.left_out, official.left_out) == (0, 1)
     assert "item 'dog1' depends on it and is left out" in official.notes[0]
+    assert data.instructions.digest == digest(b"{question} Answer with exactly yes or no.")
+    assert data.instructions.note == "The judge was asked: the official question. Answer with exactly yes or no."
     with pytest.raises(ConfigError, match="--data names the official dpg_bench.csv, or its folder"):
         read(None, {})
     with pytest.raises(ConfigError, match="no such file; --data names"):
         read(csv.parent / "other", {})
     assert (SUITE.benchmark.num_prompts, SUITE.benchmark.images_per_prompt) == (1065, 4)
     assert {row.model: row.overall for row in SUITE.published}["BLIP3o-NEXT 3B, after GRPO"] == 81.92
+
+
+def test_questions_in_a_circle_are_told_below_the_table(tmp_path):
+    (tmp_path / "dpg_bench.csv").write_text(f"{HEADER}\n{CAT.replace(',1,0,', ',1,1,')}{DOG}")
+    assert "In 1 items, first 'cat-2', questions depend on themselves or on each other" in read(tmp_path, {}).notes[-1]
 
 
 def test_official_files(tmp_path):
@@ -110,17 +121,68 @@ def test_recorded_answers_score_as_they_did(tmp_path):
     lines = detail.read_text().splitlines()
     detail.write_text("\n".join(reversed(lines)))  # processes of the official script write in any order
     found = read_results(detail, as_asked())
-    assert [prompt.scores for prompt in found] == [prompt.scores for prompt in PROMPTS]
+    assert [prompt.scores for prompt in found.prompts] == [prompt.scores for prompt in PROMPTS] and found.notes == ()
     for counted in (ALL, LAST):
-        assert columns(found, counted) == columns(PROMPTS, counted)
+        assert columns(found.prompts, counted) == columns(PROMPTS, counted)
 
 
 def test_any_other_word_than_yes_is_0_in_recorded_answers(tmp_path):
     file = tmp_path / "a_detail.txt"
     cat = as_asked()[1:]
-    text = "x/cat.png, (0, 0, 4, 4), Is it a photo?, Yes\nx/cat.png, (0, 0, 4, 4), Is there a cat?, yes\n"
-    file.write_text(text + "x/other.png, (0, 0, 4, 4), Is it?, no\n")
-    assert read_results(file, cat)[0].scores == [0.5]
+    text = "x/cat.png, (0, 0, 4, 4), Is it a photo?, a drawing\nx/cat.png, (0, 0, 4, 4), Is there a cat?, yes \r\n"
+    file.write_text(text + "x/other.png, (0, 0, 4, 4), Is it?, none\n")
+    found = read_results(file, cat)
+    assert found.prompts[0].scores == [0.5]
+    assert found.notes == ("Of 2 recorded answers 1 are neither yes nor no: counted as no, officially.",)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("", ":1: the answer is missing; it must be yes or no"),
+        ("  ", ":1: the answer is missing; it must be yes or no"),
+        ("Yes!", ":1: the answer is 'Yes!'; an official answer is exactly 'yes'"),
+        ("Yes", ":1: the answer is 'Yes'; an official answer is exactly 'yes'"),
+        ("NO.", ":1: the answer is 'NO.'; an official answer is exactly 'no'"),
+    ],
+)
+def test_a_yes_in_another_form_or_no_word_is_never_scored_as_no(tmp_path, answer, message):
+    file = tmp_path / "a_detail.txt"
+    file.write_text(f"x/cat.png, (0, 0, 4, 4), Is it a photo?, {answer}\nx/cat.png, (0, 0, 4, 4), Is there a cat?, yes")
+    with pytest.raises(ConfigError, match=message):
+        read_results(file, as_asked()[1:])
+
+
+def test_more_images_than_a_picture_holds_are_refused(tmp_path):
+    file = tmp_path / "a_detail.txt"
+    crops = [(0, 0, 4, 4), (4, 0, 8, 4), (0, 4, 4, 8), (4, 4, 8, 8), (0, 0, 5, 5)]
+    questions = ("Is it a photo?", "Is there a cat?")
+    file.write_text("\n".join(f"x/cat.png, {crop}, {question}, yes" for crop in crops for question in questions))
+    with pytest.raises(ConfigError, match="item 'cat': answers about 5 images; it has 4 at most"):
+        read_results(file, as_asked()[1:])
+
+
+def test_the_official_files_first_items_score_as_in_the_official_loop(tmp_path):
+    """Answers drawn at random about four images each; the loop is written down once more beside `test_scoring`."""
+    path = DATA / "dpg" / "dpg_bench.csv"
+    if not path.is_file():
+        pytest.skip(f"the published question file is not here ({path}); BLIP3O_GRPO_TEST_DATA names its parent")
+    prompts = read(path, {}).prompts[:20]
+    generator, lines, totals = np.random.default_rng(0), [], []
+    for prompt in prompts:
+        questions, images = questions_of(prompt.metadata), []
+        for left, top in ((0, 0), (4, 0), (0, 4), (4, 4)):
+            answers = {question.id: float(generator.random() < 0.8) for question in questions}
+            images.append(official(questions, answers))
+            crop = (left, top, left + 4, top + 4)
+            lines += [
+                f"x/{prompt.id}.png, {crop}, {question.text}, {'yes' if answers[question.id] else 'no'}"
+                for question in questions
+            ]
+        totals.append(np.mean(images))
+    (tmp_path / "a_detail.txt").write_text("\n".join(lines))
+    found = columns(read_results(tmp_path / "a_detail.txt", prompts).prompts, ALL)
+    assert found[-1].value == pytest.approx(np.mean(totals))
 
 
 @pytest.mark.parametrize(

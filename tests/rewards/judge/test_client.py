@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from blip3o_grpo.rewards import RewardError
 from blip3o_grpo.rewards.http import transport
-from blip3o_grpo.rewards.judge.answers import YES, whole_number
+from blip3o_grpo.rewards.judge.answers import YES, Form, read_transcript, whole_number
 from blip3o_grpo.rewards.judge.client import Judge, Question
 from blip3o_grpo.rewards.judge.options import judge_options, load_judge
 from blip3o_grpo.rewards.judge.usage import total
@@ -46,6 +46,24 @@ def test_every_question_gets_its_own_answer_at_temperature_0():
     assert [answer.value for answer in answers] == [1.0, 0.0, 1.0]
     assert all(body["temperature"] == 0 and body["max_tokens"] == 8 for body in served.requests)
     assert total(answer.usage for answer in answers).calls == 3
+
+
+class Escaped(JSONResponse):
+    """As servers write that escape all but ASCII, half of a surrogate pair included."""
+
+    def render(self, content):
+        return json.dumps(content).encode()
+
+
+def test_half_of_a_surrogate_pair_is_no_answer(tmp_path):
+    """No file could hold it: results would be lost after everything was paid for."""
+    says = iter(["OPEN \ud83d", "OPEN \ud83d", "OPEN \ud83d\ude00"])
+    reply = lambda *_: Escaped({"choices": [{"message": {"content": next(says)}, "finish_reason": "stop"}]})  # noqa: E731
+    with judging(reply) as served:
+        asking = judge(served, retries=1, cache=str(tmp_path))
+        with pytest.raises(RewardError, match=r"answered 'OPEN \?' instead of any text \(2 calls\)"):
+            asking.ask(asked(1, form=Form("any text", read_transcript, 8)))
+        assert asking.ask(asked(1, form=Form("any text", read_transcript, 8)))[0].value == "OPEN \U0001f600"
 
 
 def test_tokens_and_cost_are_counted():

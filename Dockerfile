@@ -21,7 +21,7 @@ WORKDIR /opt/blip3o-grpo
 # The CPU environment, as scripts/setup_env.sh makes it everywhere.
 FROM base AS cpu-environment
 COPY . .
-RUN --mount=type=cache,target=/root/.cache/pip bash scripts/setup_env.sh
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=cache,target=/root/.cache/uv bash scripts/setup_env.sh
 
 # The CUDA environment. The packages bring CUDA's own libraries; the driver is the host's (NVIDIA Container Toolkit).
 FROM base AS cuda-environment

@@ -3,7 +3,8 @@
 #
 #   bash scripts/setup_env.sh
 #
-# PYTHON names the Python 3.11 to use (default: python3.11, else python3). pip's own configuration is respected.
+# PYTHON names the Python 3.11 to use (default: python3.11, else python3). pip's own configuration is respected. uv installs
+# the locked packages, and pip where uv cannot.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -12,6 +13,7 @@ python="$venv/bin/python"
 lock="$root/requirements/cpu.txt"
 log="$venv/setup.log"
 stamp="$venv/setup.stamp"
+uv="uv==0.13.9"
 torch_index="https://download.pytorch.org/whl/cpu"
 
 say() { printf '[setup] %s\n' "$*"; }
@@ -27,7 +29,7 @@ logged() {
 
 # Files that decide what is installed, and where: an editable install and its scripts break when the folder moves.
 fingerprint() {
-    (cd "$root" && { printf '%s\n' "$root"; cat requirements/cpu.txt pyproject.toml scripts/setup_env.sh scripts/link_package.py scripts/torchvision_ops.py; printf "%s\n" grpo/*; } | sha256sum | cut -d' ' -f1)
+    (cd "$root" && { printf '%s\n' "$root"; cat requirements/cpu.txt pyproject.toml scripts/setup_env.sh scripts/uv_install.py scripts/link_package.py scripts/torchvision_ops.py; printf "%s\n" grpo/*; } | sha256sum | cut -d' ' -f1)
 }
 
 find_python() {
@@ -42,20 +44,24 @@ find_python() {
     fail "Python 3.11 was not found (the locked packages are for 3.11); install it or set PYTHON"
 }
 
+uv_install() { "$python" "$root/scripts/uv_install.py" "$@"; }
 pip_install() { "$python" -m pip install --disable-pip-version-check --no-input --no-deps --no-compile "$@"; }
 
-install_torch() {
-    local requirement
+# torch's CPU build lies on an index of its own; other packages come from where pip is configured to look.
+install_locked() {
+    local install="$1" requirement
     requirement="$(grep -E '^torch==' "$lock")"
     if "$python" -c "import importlib.metadata as m, sys; sys.exit('torch==' + m.version('torch') != sys.argv[1])" \
         "$requirement" 2>/dev/null; then
         say "$requirement is already installed"
-    elif pip_install "$requirement" >>"$log" 2>&1; then
+    elif "$install" "$requirement" >>"$log" 2>&1; then
         say "$requirement: from pip's configured sources"
     else
         say "$requirement: not in pip's configured sources, trying $torch_index"
-        logged pip_install --extra-index-url "$torch_index" "$requirement"
+        "$install" --extra-index-url "$torch_index" "$requirement" >>"$log" 2>&1 || return 1
     fi
+    say "installing the $count packages of requirements/cpu.txt (log: $log)"
+    "$install" -r "$lock" >>"$log" 2>&1
 }
 
 [[ "$(uname -sm)" == "Linux x86_64" ]] || fail "the locked packages are for Linux x86_64; this is $(uname -sm)"
@@ -74,9 +80,10 @@ rm -f "$stamp"
 : >"$log"
 
 count="$(grep -cE '^[a-zA-Z0-9]' "$lock")"
-install_torch
-say "installing the $count packages of requirements/cpu.txt (minutes on a fresh environment; log: $log)"
-logged pip_install -r "$lock"
+if ! { pip_install "$uv" >>"$log" 2>&1 && install_locked uv_install; }; then
+    say "uv could not install them (see the log), trying pip, which takes minutes"
+    install_locked pip_install || { tail -n 30 "$log" >&2; fail "installing failed; the whole log is $log"; }
+fi
 say "installing blip3o-grpo itself, editable"
 logged pip_install --no-build-isolation --editable "$root"
 logged "$python" "$root/scripts/link_package.py" "$venv/editable"

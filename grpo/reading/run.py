@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, load_run_config
-from blip3o_grpo.evaluation.benchmark_result import Subset, draw_subset
+from blip3o_grpo.evaluation.benchmark_result import Subset, draw_subset, part_of
 from blip3o_grpo.evaluation.suites import check_model
 from blip3o_grpo.policies import CheckpointError, check_headers
 from blip3o_grpo.progress import Bar, activity
@@ -54,6 +54,7 @@ def run_reading(
     for folder in folders:
         found.check(folder, read)
     items = {item: read.items[item] for item in draw_subset(list(read.items), subset, found.set_name)}
+    subset = part_of(len(read.items), subset)
     show(console, f"suite {suite}: {len(items)} of {len(read.items)} {found.set_name} of {read.file}")
     with activity(console, "loading libraries"):
         for folder in folders:

@@ -155,6 +155,11 @@ def test_a_judge_that_is_not_as_named_is_told_before_anything_loads(files, nothi
         line = said(token_env="JUDGE_KEY")
         assert "the token in JUDGE_KEY is wrong, has expired or may not use it" in line
         assert "yesterday" not in line and "\n" not in line
+    with judging(lambda *_: "yes", token=TOKEN, lists_to_all=True) as served:
+        assert "the token in JUDGE_KEY is wrong, has expired or may not use it" in said(token_env="JUDGE_KEY")
+    with judging(lambda *_: "yes") as served:
+        served.url = served.url.removesuffix("/v1")
+        assert "does the url end in /v1?" in said()
 
 
 def test_a_subset_is_never_compared_with_a_full_run(files, nothing_loads):
@@ -279,11 +284,12 @@ def test_a_policy_on_questions_end_to_end(files):
         # Again, compared with what was saved: the same pictures, so every answer comes from the cache.
         again = CliRunner().invoke(app, ["eval", "tiny", *DPG, *few, "--compare", "first.json", "--json"])
         assert again.exit_code == 0, again.output + repr(again.exception)
-        assert len(served.requests) == asked
+        assert len(served.requests) == asked + 1
     first, values = load_result(Path("first.json")), json.loads(again.stdout)
-    assert (first.usage.answers, first.usage.calls, first.usage.cached) == (16, 16, 0) and asked == 16
-    assert first.usage.cost == pytest.approx(16 * 102 / 1e6)
-    assert (values["usage"]["answers"], values["usage"]["calls"], values["usage"]["cached"]) == (16, 0, 16)
+    # One small question before the policy loads is the call without an answer.
+    assert (first.usage.answers, first.usage.calls, first.usage.cached) == (16, 17, 0) and asked == 17
+    assert first.usage.cost == pytest.approx(17 * 102 / 1e6)
+    assert (values["usage"]["answers"], values["usage"]["calls"], values["usage"]["cached"]) == (16, 1, 16)
     assert {found["mean"] for found in values["difference"].values()} == {0.0}
     assert first.judge == {"model": "tiny-judge", "version": "1"} and first.prompts == ["s0", "s1", "s2", "s3"]
     entity, attribute, overall = (first.estimates()[name].mean for name in ("entity", "attribute", "overall"))

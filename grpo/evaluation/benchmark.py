@@ -16,8 +16,8 @@ from rich.console import Console
 
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunConfig
 from blip3o_grpo.configs.atomic import require_writable
+from blip3o_grpo.evaluation.benchmark_options import SUFFIX
 from blip3o_grpo.evaluation.benchmark_result import (
-    SUFFIX,
     BenchmarkReport,
     BenchmarkResult,
     Subset,

@@ -22,8 +22,6 @@ from blip3o_grpo.rewards.judge.usage import Usage
 from blip3o_grpo.run.files import read_object
 
 Item = TypeVar("Item")
-SUFFIX = ".json"
-"""Of a saved result."""
 _ROUNDING = 1e-9
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, load_run_config
+from blip3o_grpo.evaluation.benchmark_options import refuse_saved
 from blip3o_grpo.evaluation.benchmark_result import Subset, draw_subset, part_of
 from blip3o_grpo.evaluation.suites import check_model
 from blip3o_grpo.policies import CheckpointError, check_headers
@@ -45,6 +46,7 @@ def run_reading(
     """
     console = console or Console(quiet=True)
     found = find_reading_suite(suite)
+    refuse_saved(suite, (policy,) if compare is None else (policy, compare))
     distances = any(measure.at_start is not None for measure in found.measures)
     if compare is None and distances:
         compare = starting_policy(policy)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from blip3o_grpo.card.card import Card
     from blip3o_grpo.card.verify import CardCheck
-    from blip3o_grpo.evaluation.benchmark_result import BenchmarkReport
+    from blip3o_grpo.evaluation.benchmark_result import BenchmarkReport, Subset
     from blip3o_grpo.evaluation.diffusion_steps import StepsResult
     from blip3o_grpo.evaluation.suites import SuiteResult
     from blip3o_grpo.planning.plan import Plan
@@ -212,6 +212,8 @@ def evaluate(
     overrides: Sequence[str] = (),
     prompts: str | Path | None = None,
     num_prompts: int | None = None,
+    limit: int | None = None,
+    limit_seed: int | None = None,
     images: int | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -229,7 +231,9 @@ def evaluate(
         recipe: the settings, as for `load_recipe`; default: those of the run.
         overrides: changes of these settings, `section.key=value`.
         prompts: prompt file, all of it; default: the settings' held-out file.
-        num_prompts: only so many prompts.
+        num_prompts: only so many prompts, the first of the file.
+        limit: only so many prompts, drawn at random from all of the file; not with `num_prompts`.
+        limit_seed: of this draw; default: 0.
         images: per prompt.
         temperature: of the draws, as for `sample`; default: the settings'.
         top_p: likewise.
@@ -244,12 +248,15 @@ def evaluate(
     from blip3o_grpo.evaluation.suites import run_suite
     from blip3o_grpo.rewards.suites import DEFAULT_SUITE
 
+    if limit is not None and num_prompts is not None:
+        raise ConfigError("--num-prompts takes the first prompts and --limit draws them at random; give one of both")
     return run_suite(
         DEFAULT_SUITE if suite is None else suite,
         str(policy),
         compare=None if compare is None else str(compare),
         recipe=None if recipe is None else find_recipe(recipe),
         prompts=_path(prompts),
+        subset=_subset(limit, limit_seed),
         grid=_path(grid),
         results=_path(results),
         overrides=[
@@ -277,7 +284,7 @@ def benchmark(
     data: str | Path | None = None,
     judge: str | Path | None = None,
     limit: int | None = None,
-    limit_seed: int = 0,
+    limit_seed: int | None = None,
     options: Mapping[str, Any] | None = None,
     recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
@@ -295,7 +302,7 @@ def benchmark(
         data: the benchmark's official data; default: what comes with the project.
         judge: YAML file with the judge's `url`, `model`, `version`; default: the judge of the settings' rewards.
         limit: only so many prompts, drawn at random.
-        limit_seed: of this draw.
+        limit_seed: of this draw; default: 0.
         options: of the suite, such as `{"language": "zh"}`.
         recipe: the settings, as for `load_recipe`; default: those of the run.
         overrides: changes of these settings, `section.key=value`.
@@ -308,7 +315,6 @@ def benchmark(
         ConfigError, CheckpointError, PromptError, RewardError: before any model loads.
     """
     from blip3o_grpo.evaluation.benchmark import run_benchmark
-    from blip3o_grpo.evaluation.benchmark_result import Subset
 
     return run_benchmark(
         suite,
@@ -316,7 +322,7 @@ def benchmark(
         other=None if compare is None else str(compare),
         data=_path(data),
         judge=_path(judge),
-        subset=None if limit is None else Subset(limit, limit_seed),
+        subset=_subset(limit, limit_seed),
         options=options,
         recipe=None if recipe is None else find_recipe(recipe),
         grid=_path(grid),
@@ -334,7 +340,7 @@ def read_suite(
     compare: str | Path | None = None,
     data: str | Path | None = None,
     limit: int | None = None,
-    limit_seed: int = 0,
+    limit_seed: int | None = None,
     console: Console | None = None,
 ) -> ReadingReport:
     """Measure a policy on a suite that has it read and draws nothing, with intervals by item.
@@ -345,13 +351,12 @@ def read_suite(
         compare: a second one; `text` measures the distance from it, by default from the run's starting policy.
         data: file of texts or questions; default: what comes with the project.
         limit: only so many of them, drawn at random.
-        limit_seed: of this draw.
+        limit_seed: of this draw; default: 0.
         console: where progress goes; default: nowhere.
 
     Raises:
         ConfigError, CheckpointError, PromptError: before any model loads.
     """
-    from blip3o_grpo.evaluation.benchmark_result import Subset
     from blip3o_grpo.reading.run import run_reading
 
     return run_reading(
@@ -359,7 +364,7 @@ def read_suite(
         str(policy),
         compare=None if compare is None else str(compare),
         data=_path(data),
-        subset=None if limit is None else Subset(limit, limit_seed),
+        subset=_subset(limit, limit_seed),
         console=console,
     )
 
@@ -544,6 +549,17 @@ def verify_card(card: str | Path, run: str | Path | None = None, *, console: Con
 
 def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
+
+
+def _subset(limit: int | None, limit_seed: int | None) -> Subset | None:
+    """The draw that was asked for, if one was."""
+    from blip3o_grpo.evaluation.benchmark_result import Subset
+
+    if limit is None and limit_seed is not None:
+        raise ConfigError(
+            f"--limit-seed {limit_seed}: nothing is drawn without --limit; give it too, or leave this out"
+        )
+    return None if limit is None else Subset(limit, limit_seed or 0)
 
 
 def _changes(values: dict[str, float | None]) -> list[str]:

@@ -217,7 +217,7 @@ def evaluate(
     compare: Annotated[str | None, typer.Option(help="A second policy, on the same prompts and noise.")] = None,
     config: Annotated[str | None, typer.Option(help="Recipe with the settings; default: those of the run.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompt file, all of it; default: the run's held-out.")] = None,
-    num_prompts: Annotated[int | None, typer.Option(min=1, help="Only so many prompts.")] = None,
+    num_prompts: Annotated[int | None, typer.Option(min=1, help="Only so many prompts, the first.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Images per prompt.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the draws; default: the settings'.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Likeliest image tokens with this probability.")] = None,
@@ -243,13 +243,7 @@ def evaluate(
     from blip3o_grpo.evaluation.benchmark_options import is_benchmark, is_reading, read_options, refuse_options
     from blip3o_grpo.evaluation.tables import suite_tables
 
-    only_benchmarks = {
-        "--data": data,
-        "--judge": judge,
-        "--limit": limit,
-        "--limit-seed": limit_seed,
-        "--suite-option": suite_option,
-    }
+    only_benchmarks = {"--data": data, "--judge": judge, "--suite-option": suite_option}
     of_prompts = {"--prompts": prompts, "--num-prompts": num_prompts}
     if suite is not None and is_reading(suite):
         of_images = {"--config": config, "--images": images, "--temperature": temperature, "--top-p": top_p}
@@ -262,7 +256,7 @@ def evaluate(
             compare=compare,
             data=data,
             limit=limit,
-            limit_seed=limit_seed or 0,
+            limit_seed=limit_seed,
             console=Console(stderr=True) if as_json else console,
         )
         from blip3o_grpo.reading.tables import reading_json, reading_table
@@ -283,7 +277,7 @@ def evaluate(
             data=data,
             judge=judge,
             limit=limit,
-            limit_seed=limit_seed or 0,
+            limit_seed=limit_seed,
             options=read_options(suite_option or ()),
             recipe=config,
             overrides=[*(overrides or ()), *changes],
@@ -299,7 +293,7 @@ def evaluate(
 
             console.print(benchmark_tables(report))
         return
-    refuse_options(only_benchmarks, f"suite {suite or 'ocr'!r} has no official data; it takes --prompts, --num-prompts")
+    refuse_options(only_benchmarks, f"suite {suite or 'ocr'!r} has no official data; it takes --prompts and --limit")
     result = api.evaluate(
         policy,
         suite,
@@ -308,6 +302,8 @@ def evaluate(
         overrides=overrides or [],
         prompts=prompts,
         num_prompts=num_prompts,
+        limit=limit,
+        limit_seed=limit_seed,
         images=images,
         temperature=temperature,
         top_p=top_p,

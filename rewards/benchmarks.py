@@ -33,6 +33,8 @@ class Column:
     """Stratum to prompt id to value. None of them is empty."""
     weights: Mapping[str, float]
     """Of the strata's means."""
+    of_shares: bool = False
+    """Every value is a share itself, 0 to 1. What a prompt contributes to a pooled share may lie outside."""
 
     @property
     def value(self) -> float:
@@ -43,8 +45,8 @@ class Column:
 
 
 def mean_column(name: str, title: str, values: Mapping[str, float]) -> Column:
-    """Plain mean over prompts."""
-    return Column(name, title, {ALL: dict(values)}, {ALL: 1.0})
+    """Plain mean over prompts of shares, 0 to 1."""
+    return Column(name, title, {ALL: dict(values)}, {ALL: 1.0}, of_shares=True)
 
 
 def pooled_column(name: str, title: str, parts: Mapping[str, tuple[float, float]]) -> Column:
@@ -59,7 +61,7 @@ def pooled_column(name: str, title: str, parts: Mapping[str, tuple[float, float]
     share = sum(part for part, _ in parts.values()) / wholes
     mean_whole = wholes / len(parts)
     values = {prompt: share + (part - share * whole) / mean_whole for prompt, (part, whole) in parts.items()}
-    return mean_column(name, title, values)
+    return Column(name, title, {ALL: values}, {ALL: 1.0})
 
 
 @dataclass(frozen=True)

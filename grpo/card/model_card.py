@@ -6,8 +6,11 @@ known is not claimed: the licence is that of the starting policy, which whoever 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -22,6 +25,10 @@ from blip3o_grpo.report.page import command_line
 from blip3o_grpo.run.folder import RunFolder
 
 FILE = "README.md"
+_QUOTED = re.compile(r"(?<=['\"])(~[\w.-]*)?/[^'\"\n]+(?=['\"])")
+"""A whole path in quotation marks, which may hold spaces."""
+_PLAIN = re.compile(r"(?<![\w/:.~)])(~[\w.-]*)?/[^\s'\":;,)\]}]+")
+"""One without. What follows a word or `https:` is no whole path, nor is `ORG/NAME`."""
 
 
 def write_model_card(folder: RunFolder, card: Card, config: RunConfig) -> Path:
@@ -43,6 +50,7 @@ def model_card(card: Card, config: RunConfig) -> str:
         config: of the run.
     """
     name = Path(card.run).name
+    known = [card.run, *_whole_paths(config.model_dump(mode="json"))]
     start = _public(card.start)
     trained = [
         f"{reward.name} ({reward.target}, weight {reward.weight:g})" for reward in config.rewards if reward.weight
@@ -81,14 +89,14 @@ def model_card(card: Card, config: RunConfig) -> str:
         "",
         *(f"- **{verdict}**: {meaning}." for verdict, meaning in MEANINGS.items()),
         "",
-        *_left_out(card.left_out),
+        *_left_out(without_folders(sentence, known) for sentence in card.left_out),
         "## To repeat it",
         "",
         "In the folder that holds the run's:",
         "",
         "```bash",
         command_line("train", f"{name}/config.yaml", f"run_dir={name}-again"),
-        repeat_command(card, name),
+        repeat_command(_named(card), name),
         command_line("card", "--verify", f"{name}/card.json", name),
         "```",
         "",
@@ -110,6 +118,39 @@ def repeat_command(card: Card, run: str) -> str:
     return command_line(*words)
 
 
+def without_folders(text: str, known: Iterable[str] = ()) -> str:
+    """The text with every whole path in it replaced by the path's last part.
+
+    Args:
+        text: anything.
+        known: paths that it may name, which are found whatever characters are in them.
+    """
+    for path in sorted(known, key=len, reverse=True):
+        if Path(path).is_absolute():
+            text = text.replace(path, Path(path).name)
+    for pattern in (_QUOTED, _PLAIN):
+        text = pattern.sub(lambda found: Path(found[0]).name, text)
+    return text
+
+
+def _whole_paths(values: Any) -> Iterator[str]:
+    """Whole paths anywhere in a configuration."""
+    if isinstance(values, str) and Path(values).is_absolute():
+        yield values
+    elif isinstance(values, dict | list):
+        for inside in values.values() if isinstance(values, dict) else values:
+            yield from _whole_paths(inside)
+
+
+def _named(card: Card) -> Card:
+    """The card with files and folders in its settings by their names alone."""
+    overrides = []
+    for override in card.request.overrides or ():
+        key, equals, value = override.partition("=")
+        overrides.append(f"{key}{equals}{without_folders(value, [value])}")
+    return replace(card, request=replace(card.request, overrides=overrides))
+
+
 def _public(start: str) -> str:
     return start if HUB_NAME.fullmatch(start) else Path(start).name
 
@@ -123,8 +164,9 @@ def _line(row: Row) -> str:
     return f"| {' | '.join([*cells, change, f'{row.margin:g}', f'**{row.verdict}**'])} |"
 
 
-def _left_out(sentences: Sequence[str]) -> list[str]:
-    return ["Not measured:", "", *(f"- {sentence}." for sentence in sentences), ""] if sentences else []
+def _left_out(sentences: Iterable[str]) -> list[str]:
+    lines = [f"- {sentence}." for sentence in sentences]
+    return ["Not measured:", "", *lines, ""] if lines else []
 
 
 def _result(row: Row, heldout: str) -> EvalResult:

@@ -16,15 +16,16 @@ from rich.console import Console
 
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunConfig
 from blip3o_grpo.configs.atomic import require_writable
+from blip3o_grpo.evaluation.benchmark_options import SUFFIX
 from blip3o_grpo.evaluation.benchmark_result import (
-    SUFFIX,
     BenchmarkReport,
     BenchmarkResult,
     Subset,
-    check_comparable,
+    check_measured_alike,
     compare,
     draw_subset,
     load_result,
+    part_of,
 )
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.suites import (
@@ -100,6 +101,7 @@ def run_benchmark(
     measured_sides = [side for side in sides if side not in saved and side not in recorded]
     read = benchmark.read(data, options or {})
     chosen = draw_subset(read.prompts, subset)
+    subset = part_of(len(read.prompts), subset)
     asked = None if judge is None else load_judge(judge)
     for side in recorded:
         saved[side] = _score_recorded(suite, found, side, read, chosen, subset, asked)
@@ -115,7 +117,7 @@ def run_benchmark(
     paths = [check_policy(side, prompts, config) for side in measured_sides]
     _check_outputs(found, benchmark, config, grid, results, len(measured_sides))
     with activity(console, "asking for the judge"):
-        Judge(judge_options(config.rewards[0].options["judge"], "judge"))
+        tried = Judge(judge_options(config.rewards[0].options["judge"], "judge")).try_out()
     show(console, f"suite {suite}: {len(prompts)} of {len(read.prompts)} prompts of {read.file}")
     with activity(console, "loading libraries"):
         for path in paths:
@@ -133,7 +135,8 @@ def run_benchmark(
                 save_grid(output(grid, index), groups[: config.evaluation.grid_prompts])
             if results is not None:
                 found.results.write(output(results, index), scored)
-            measured[side] = result_of(suite, side, benchmark, read, subset, _identity(config), scored)
+            result = result_of(suite, side, benchmark, read, subset, _identity(config), scored)
+            measured[side] = result if index else replace(result, usage=result.usage + tried)
     return _report([saved.get(side) or measured[side] for side in sides])
 
 
@@ -239,7 +242,7 @@ def _load(path: str, suite: str) -> BenchmarkResult:
     result = load_result(Path(path))
     if result.suite != suite:
         raise ConfigError(f"{path}: a result of suite {result.suite!r}, not of {suite!r}")
-    return BenchmarkResult(**{**vars(result), "policy": path})
+    return replace(result, policy=path)
 
 
 def _check_saved(
@@ -265,7 +268,7 @@ def _check_saved(
         usage=Usage(),
         notes=[],
     )
-    check_comparable(planned, saved)
+    check_measured_alike(planned, saved)
 
 
 def _check_outputs(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from blip3o_grpo.configs import ConfigError
-from blip3o_grpo.rewards.suites import ReadingSuite, find_any_suite
+from blip3o_grpo.rewards.suites import ReadingSuite, available_suites, find_any_suite
+
+SUFFIX = ".json"
+"""Of a saved result."""
 
 
 def is_reading(suite: str) -> bool:
@@ -29,6 +33,21 @@ def refuse_options(given: Mapping[str, Any], why: str) -> None:
     for name, value in given.items():
         if value is not None:
             raise ConfigError(f"{name}: {why}")
+
+
+def refuse_saved(suite: str, policies: Sequence[str]) -> None:
+    """Refuse saved results where a suite's results do not hold what a comparison needs.
+
+    Raises:
+        ConfigError: naming the suites whose results do.
+    """
+    for policy in policies:
+        if policy.endswith(SUFFIX) and not Path(policy).is_dir():
+            known = ", ".join(name for name in available_suites() if is_benchmark(name))
+            raise ConfigError(
+                f"{policy}: suite {suite!r} measures policies and takes no saved result, as only suites with official "
+                f"data do ({known}); name two policies"
+            )
 
 
 def read_options(texts: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,8 @@ Pure: read, compared and written without a model or a judge.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -16,12 +17,12 @@ from pydantic import AfterValidator, TypeAdapter
 from blip3o_grpo.configs import ConfigError
 from blip3o_grpo.evaluation.statistics import Estimate, clip, estimate
 from blip3o_grpo.rewards.benchmarks import Column
+from blip3o_grpo.rewards.judge.options import judge_name
 from blip3o_grpo.rewards.judge.usage import Usage
 from blip3o_grpo.run.files import read_object
 
 Item = TypeVar("Item")
-SUFFIX = ".json"
-"""Of a saved result."""
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class BenchmarkResult:
     policy: str
     """As the user named it."""
     judge: dict[str, str]
-    """`model` and `version`."""
+    """`model`, `version` and, where it was told more, `extra`: a judge's `identity`."""
     data: dict[str, Any]
     """`file`, `digest` (SHA-256), `prompts` in it, `official` number of prompts."""
     protocol: dict[str, Any]
@@ -89,12 +90,36 @@ def _complete(result: BenchmarkResult) -> BenchmarkResult:
     for key in ("file", "digest", "prompts", "official"):
         if key not in result.data:
             raise ValueError(f"'data' lacks {key!r}")
-    for column in result.columns:
-        if set(column.strata) != set(column.weights) or not all(column.strata.values()):
-            raise ValueError(f"'columns' has {column.name!r} with strata that are empty or have no weight")
+    if result.images_per_prompt < 1:
+        raise ValueError(f"'images_per_prompt' is {result.images_per_prompt}; it must be at least 1")
+    if twice := _repeated(result.prompts):
+        raise ValueError(f"'prompts' holds {twice!r} twice")
     if not result.columns:
         raise ValueError("'columns' is empty")
+    if twice := _repeated([column.name for column in result.columns]):
+        raise ValueError(f"'columns' holds {twice!r} twice")
+    prompts = set(result.prompts)
+    for column in result.columns:
+        _check_column(column, prompts)
     return result
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _check_column(column: Column, prompts: Collection[str]) -> None:
+    """Refuse what no measurement gives; raises ValueError."""
+    if set(column.strata) != set(column.weights) or not all(column.strata.values()):
+        raise ValueError(f"'columns' has {column.name!r} with strata that are empty or have no weight")
+    for values in column.strata.values():
+        if other := next((prompt for prompt in values if prompt not in prompts), None):
+            raise ValueError(f"'columns' has {column.name!r} with a value of {other!r}, which 'prompts' does not hold")
+        for prompt, value in values.items():
+            if column.of_shares and not -_ROUNDING <= value <= 1 + _ROUNDING:
+                raise ValueError(f"'columns' has {column.name!r} with {value:g} of {prompt!r}; it must be 0 to 1")
+    if not -_ROUNDING <= column.value <= 1 + _ROUNDING:
+        raise ValueError(f"'columns' has {column.name!r}, which comes to {column.value:g}; it must be 0 to 1")
 
 
 RESULT = TypeAdapter(Annotated[BenchmarkResult, AfterValidator(_complete)])
@@ -130,20 +155,32 @@ def compare(first: BenchmarkResult, second: BenchmarkResult) -> dict[str, Estima
     """
     check_comparable(first, second)
     others = {column.name: column for column in second.columns}
-    return {
-        column.name: column_estimate(_minus(column, others[column.name]), paired=True)
-        for column in first.columns
-        if column.name in others
-    }
+    return {column.name: column_estimate(_minus(column, others[column.name]), paired=True) for column in first.columns}
 
 
 def check_comparable(first: BenchmarkResult, second: BenchmarkResult) -> None:
     """Refuse to compare what differs by more than the policy; raises ConfigError, naming what it is."""
+    check_measured_alike(first, second)
+    both = f"{first.policy} and {second.policy} cannot be compared"
+    others = {column.name: column for column in second.columns}
+    if lone := {column.name for column in first.columns} ^ set(others):
+        raise ConfigError(f"{both}: only one of them has the score {min(lone)!r}")
+    for column in first.columns:
+        other = others[column.name]
+        if column.weights != other.weights:
+            raise ConfigError(f"{both}: other weights in the score {column.name!r}")
+        for name, values in column.strata.items():
+            if lone := values.keys() ^ other.strata[name].keys():
+                raise ConfigError(f"{both}: only one of them has prompt {min(lone)!r} in the score {column.name!r}")
+
+
+def check_measured_alike(first: BenchmarkResult, second: BenchmarkResult) -> None:
+    """`check_comparable` without the scores, which a measurement that is only planned has not yet."""
     both = f"{first.policy} and {second.policy} cannot be compared"
     if first.suite != second.suite:
         raise ConfigError(f"{both}: suites {first.suite!r} and {second.suite!r}")
     if first.judge != second.judge:
-        judges = " and ".join(f"{one.judge['model']} ({one.judge['version']})" for one in (first, second))
+        judges = " and ".join(judge_name(one.judge) for one in (first, second))
         raise ConfigError(f"{both}: different judges, {judges}; scores of two judges say nothing of two policies")
     if first.data["digest"] != second.data["digest"]:
         raise ConfigError(f"{both}: different data, {first.data['file']} and {second.data['file']}")
@@ -155,7 +192,7 @@ def check_comparable(first: BenchmarkResult, second: BenchmarkResult) -> None:
             words = " and ".join("unknown" if value is None else str(value)[:12] for value in values)
             raise ConfigError(f"{both}: their judges were asked in different words ({words})")
         raise ConfigError(f"{both}: {key} is {values[0]!r} and {values[1]!r}")
-    if first.subset != second.subset or first.prompts != second.prompts:
+    if first.prompts != second.prompts:
         raise ConfigError(f"{both}: {_scope(first)} and {_scope(second)}; measure both on the same prompts")
     if first.images_per_prompt != second.images_per_prompt:
         raise ConfigError(f"{both}: {first.images_per_prompt} and {second.images_per_prompt} images a prompt")
@@ -175,10 +212,15 @@ def draw_subset(prompts: Sequence[Item], subset: Subset | None, unit: str = "pro
     return [prompts[index] for index in kept]
 
 
+def part_of(count: int, subset: Subset | None) -> Subset | None:
+    """The subset as far as it is one: a draw of all prompts is none."""
+    return None if subset is None or subset.limit == count else subset
+
+
 def scope_note(result: BenchmarkResult) -> str | None:
     """What keeps a result from being the benchmark's own number, beside the judge; None: nothing does."""
     official, count = result.data["official"], result.data["prompts"]
-    if result.subset is not None:
+    if part_of(count, result.subset) is not None:
         return f"SUBSET: {_scope(result)}. Not the benchmark's number."
     if count != official:
         return f"SUBSET: the data hold {count} of the official {official} prompts. Not the benchmark's number."

@@ -108,6 +108,7 @@ def _notes(report: BenchmarkReport) -> list[str]:
         )
     if "overall" not in {column.name for column in first.columns}:
         notes.append("No overall score: it needs prompts of every category.")
-    notes.append(f"Judge: {first.judge['model']}, version {first.judge['version']}.")
+    extra = f", extra {first.judge['extra']}" if "extra" in first.judge else ""
+    notes.append(f"Judge: {first.judge['model']}, version {first.judge['version']}{extra}.")
     notes += [f"Asked for {short_name(result.policy)}: {result.usage.words()}." for result in report.results]
     return [*notes, *first.notes, *suite.published_notes]

@@ -16,6 +16,8 @@ from rich.console import Console
 from blip3o_grpo.configs import DEFAULT_RECIPE, ConfigError, RewardSection, RunConfig, load_run_config, whole_path
 from blip3o_grpo.configs.atomic import require_writable
 from blip3o_grpo.configs.needs_tokens import require_tokens
+from blip3o_grpo.evaluation.benchmark_options import refuse_saved
+from blip3o_grpo.evaluation.benchmark_result import Subset, draw_subset, part_of
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, paired_difference, summarise
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
@@ -43,10 +45,27 @@ class SuiteResult:
     """One per policy."""
     difference: Evaluation | None
     """First minus second policy, paired by prompt."""
+    subset: Subset | None = None
+    """None: no draw; all prompts, or the first so many."""
+    available_prompts: int | None = None
+    """Prompts of the file that the suite applies to; None: not known."""
+
+    def scope_note(self) -> str | None:
+        """What was measured on, where it is not all of the file; None: it is."""
+        count = self.evaluations[0].num_prompts
+        if self.available_prompts in (None, count):
+            return None
+        if self.subset is None:
+            return f"SUBSET: the first {count} of {self.available_prompts} prompts."
+        return f"SUBSET: {count} of {self.available_prompts} prompts, drawn with seed {self.subset.seed}."
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        result = {"suite": self.suite, **self._policy(0)}
+        drawn = {
+            "subset": asdict(self.subset) if self.subset else None,
+            "available_prompts": self.available_prompts,
+        }
+        result = {"suite": self.suite, **drawn, **self._policy(0)}
         if self.difference is not None:
             result["compare"] = self._policy(1)
             result["difference"] = _numbers(self.difference)
@@ -72,6 +91,7 @@ def run_suite(
     compare: str | None = None,
     recipe: Path | None = None,
     prompts: Path | None = None,
+    subset: Subset | None = None,
     grid: Path | None = None,
     results: Path | None = None,
     overrides: Sequence[str] = (),
@@ -85,6 +105,7 @@ def run_suite(
         compare: a second one.
         recipe: YAML file with the settings; default: those of the first of both that is a run folder, else the suite's.
         prompts: prompt file; default: the settings' held-out file, as far as the suite applies to its prompts.
+        subset: so many of these prompts, drawn at random; None: the first `evaluation.num_prompts`.
         grid: PNG file for the pictures; those of `compare` go to `NAME-other.png`.
         results: JSONL file for the suite's own result format; that of `compare` goes to `NAME-other.jsonl`.
         overrides: changes of settings, `section.key=value`.
@@ -95,8 +116,11 @@ def run_suite(
     """
     console = console or Console(quiet=True)
     policies = (policy,) if compare is None else (policy, compare)
+    refuse_saved(suite, policies)
     config = suite_config(suite, policies, recipe, prompts, overrides)
-    chosen = suite_prompts(suite, config, whole_file=prompts is not None)
+    fitting = suite_prompts(suite, config, whole_file=prompts is not None)
+    chosen = fitting[: config.evaluation.num_prompts] if subset is None else draw_subset(fitting, subset)
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"num_prompts": len(chosen)})})
     check_rewards(config)
     paths = [check_policy(name, chosen, config) for name in policies]
     if grid is not None and grid.suffix.lower() != ".png":
@@ -111,7 +135,7 @@ def run_suite(
             raise ConfigError(f"results are in a benchmark's own format; suite {suite!r} has none")
         for index in range(len(policies)):
             find_suite(suite).results.check(output(results, index))
-    show(console, f"suite {suite}: {len(chosen)} prompts of {config.prompts.heldout}")
+    show(console, f"suite {suite}: {len(chosen)} of {len(fitting)} prompts of {config.prompts.heldout}")
     with activity(console, "loading libraries"):
         for path in paths:
             check_model(path)
@@ -135,6 +159,8 @@ def run_suite(
         policies,
         tuple(summarise(groups, config.rewards, step=0) for groups in measured),
         paired_difference(*measured, config.rewards) if compare is not None else None,
+        part_of(len(fitting), subset),
+        len(fitting),
     )
 
 
@@ -208,7 +234,7 @@ def scored_prompts(groups: Sequence[RolloutGroup], name: str) -> list[ScoredProm
 
 
 def suite_prompts(suite: str, config: RunConfig, *, whole_file: bool) -> list[Prompt]:
-    """The prompts to measure on: the first `evaluation.num_prompts` of the file that the suite applies to.
+    """The prompts that can be measured on: those of the file that the suite applies to.
 
     Raises:
         PromptError: none is left; or, with `whole_file`, the suite does not apply to all of them.
@@ -222,7 +248,7 @@ def suite_prompts(suite: str, config: RunConfig, *, whole_file: bool) -> list[Pr
             f"{file}: suite {suite!r} cannot score {len(prompts) - len(fitting)} of {len(prompts)} prompts, the first "
             f"is {first.text!r}; it needs {find_suite(suite).needs}"
         )
-    return fitting[: config.evaluation.num_prompts]
+    return fitting
 
 
 def check_policy(name: str, prompts: list[Prompt], config: RunConfig) -> Path:

@@ -32,7 +32,8 @@ def suite_tables(result: SuiteResult) -> Group:
         tables.append(tag_table(result))
     elif result.difference is None:
         tables.append(scores_table(result))
-    return Group(*tables)
+    note = result.scope_note()
+    return Group(*tables, *([Text(note)] if note else []))
 
 
 def scores_table(result: SuiteResult) -> Table:

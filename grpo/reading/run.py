@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from blip3o_grpo.configs import ConfigError, load_run_config
-from blip3o_grpo.evaluation.benchmark_result import Subset, draw_subset
+from blip3o_grpo.evaluation.benchmark_options import refuse_saved
+from blip3o_grpo.evaluation.benchmark_result import Subset, draw_subset, part_of
 from blip3o_grpo.evaluation.suites import check_model
 from blip3o_grpo.policies import CheckpointError, check_headers
 from blip3o_grpo.progress import Bar, activity
@@ -45,6 +46,7 @@ def run_reading(
     """
     console = console or Console(quiet=True)
     found = find_reading_suite(suite)
+    refuse_saved(suite, (policy,) if compare is None else (policy, compare))
     distances = any(measure.at_start is not None for measure in found.measures)
     if compare is None and distances:
         compare = starting_policy(policy)
@@ -54,6 +56,7 @@ def run_reading(
     for folder in folders:
         found.check(folder, read)
     items = {item: read.items[item] for item in draw_subset(list(read.items), subset, found.set_name)}
+    subset = part_of(len(read.items), subset)
     show(console, f"suite {suite}: {len(items)} of {len(read.items)} {found.set_name} of {read.file}")
     with activity(console, "loading libraries"):
         for folder in folders:

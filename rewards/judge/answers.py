@@ -5,14 +5,16 @@ Left out on purpose: looking for a yes or a number inside prose. It would turn a
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,8}")
+_MASSES = re.compile(r"P\(yes\)=([0-9.e-]+), P\(no\)=([0-9.e-]+)")
 
 
 class UnparseableError(ValueError):
@@ -29,6 +31,8 @@ class Form(Generic[Value]):
     """The value that an answer says; raises UnparseableError."""
     max_tokens: int
     """More than an answer in this form needs."""
+    num_likeliest: int = 0
+    """What is read are so many of the likeliest first tokens, as `first_token` writes them; 0: the judge's words."""
 
 
 def read_yes(text: str) -> float:
@@ -44,6 +48,41 @@ def read_yes(text: str) -> float:
 
 
 YES = Form("exactly yes or no", read_yes, 8)
+
+
+def first_token(likeliest: Iterable[tuple[str, float]]) -> str:
+    """What a judge's first token says: `P(yes)=0.5, P(no)=0.25`, or the tokens where neither word is among them.
+
+    Args:
+        likeliest: tokens and the logarithms of their probabilities. Those of a word are added up, whatever their case
+            and spaces before it.
+    """
+    tokens, masses = [], {"yes": 0.0, "no": 0.0}
+    for token, logprob in likeliest:
+        tokens.append(token)
+        word = token.lstrip(" ").lower()
+        if word in masses:
+            masses[word] += math.exp(min(logprob, 0.0))
+    if not any(masses.values()):
+        return f"first one of {', '.join(map(repr, tokens))}"
+    return f"P(yes)={masses['yes']!r}, P(no)={masses['no']!r}"
+
+
+def read_yes_probability(text: str) -> float:
+    """P(yes) / (P(yes) + P(no)) of what `first_token` wrote, in [0, 1].
+
+    Raises:
+        UnparseableError: neither word was among the tokens.
+    """
+    found = _MASSES.fullmatch(text)
+    if found is None:
+        raise UnparseableError(text)
+    yes, no = map(float, found.groups())
+    return yes / (yes + no)
+
+
+YES_PROBABILITY = Form("exactly yes or no", read_yes_probability, 1, num_likeliest=20)
+"""20 are the most that servers tell."""
 
 
 def whole_number(low: int, high: int) -> Form[int]:

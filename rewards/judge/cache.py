@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from blip3o_grpo.configs.atomic import storage_errors
+from blip3o_grpo.configs.atomic import require_writable, storage_errors
 from blip3o_grpo.configs.regular_files import read_text
+from blip3o_grpo.rewards.types import RewardError
 
 
 def image_hash(image: np.ndarray) -> str:
@@ -39,10 +40,24 @@ def answer_key(judge: Mapping[str, Any], question: str, image: str) -> str:
 
 
 class AnswerCache:
-    """A folder of answers; None: nothing is kept and nothing found."""
+    """A folder of answers; None: nothing is kept and nothing found.
+
+    Raises:
+        RewardError: a file is there, or nothing may be written there.
+    """
 
     def __init__(self, folder: str | None) -> None:
         self.folder = None if folder is None else Path(folder)
+        if self.folder is None:
+            return
+        try:
+            if self.folder.exists() and not self.folder.is_dir():
+                raise RewardError(f"judge: cache is {folder!r}, which is a file; name a folder")
+            require_writable(self.folder)
+        except RewardError:
+            raise
+        except (OSError, ValueError) as error:  # StorageError is one
+            raise RewardError(f"judge: cache is {folder!r}: {error}") from error
 
     def get(self, key: str) -> str | None:
         """The judge's words; None: not there, or damaged."""

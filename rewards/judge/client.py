@@ -3,7 +3,7 @@
 `GET URL/models` must list the model; `POST URL/chat/completions` gets one question with its image, or with two to be
 compared, as PNG data URLs, at temperature 0. An answer in another form is asked for again, with the form said once
 more, and is then an error: never a score. Answers are kept on disk, so that the same question about the same image is
-paid for once.
+paid for once. A probability is read from the answer's first token, whose likeliest values the server is asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import base64
 import difflib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,9 @@ import numpy as np
 from blip3o_grpo.rewards.http.encode import encode_png
 from blip3o_grpo.rewards.http.failures import MayPassError, UnreachableError, one_line
 from blip3o_grpo.rewards.http.transport import TOO_MANY_REQUESTS, RefusedError, Transport, quoted, run
-from blip3o_grpo.rewards.judge.answers import Form, UnparseableError
+from blip3o_grpo.rewards.judge.answers import YES, Form, UnparseableError, first_token
 from blip3o_grpo.rewards.judge.cache import AnswerCache, answer_key, image_hash
-from blip3o_grpo.rewards.judge.options import JudgeOptions
+from blip3o_grpo.rewards.judge.options import ASKS, JudgeOptions
 from blip3o_grpo.rewards.judge.usage import Usage, count_tokens
 from blip3o_grpo.rewards.types import RewardError
 
@@ -31,6 +32,11 @@ _SHOWN = 120
 """Characters of questions and answers in messages."""
 _MOST_NAMES = 8
 """More models are not listed in a message."""
+_MOST_NATS = 1e6
+"""Servers say some thousands for a probability of about 0."""
+_TRIAL = "Is this image grey? Answer with exactly yes or no."
+_TRIAL_SIZE = 64
+"""Pixels a side; some models refuse images of less than 28."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,24 @@ class Answer:
     value: Any
     """As the question's form reads it."""
     text: str
-    """In its own words."""
+    """In its own words; the two probabilities where one of them was asked for."""
     usage: Usage
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What came of one request."""
+
+    text: str
+    flaw: str | None
+    """Why it is no answer, whatever its form."""
+    usage: Usage
+
+    @property
+    def shown(self) -> str:
+        """In messages."""
+        words = _short(self.text) if self.text.strip() else "nothing"
+        return f"{words} ({self.flaw})" if self.flaw else words
 
 
 class Judge:
@@ -91,7 +113,7 @@ class Judge:
             busy=(TOO_MANY_REQUESTS,),
         )
         self._open = asyncio.Semaphore(options.concurrency)
-        run(self._check_model())
+        self._lists = run(self._check_model())
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """An answer to every question, in their order.
@@ -112,6 +134,17 @@ class Judge:
         new = iter(run(self._ask_all(waiting)) if waiting else ())
         return [next(new) if answer is None else answer for answer in answers]
 
+    def try_out(self) -> Usage:
+        """One small question, and what it took: a list of models needs no token everywhere, and is not everywhere.
+
+        Any answer will do, as only the real questions know their form.
+
+        Raises:
+            RewardError: the server refuses it, or does not answer as a judge does.
+        """
+        image = np.full((_TRIAL_SIZE, _TRIAL_SIZE, 3), 128, np.uint8)
+        return run(self._request(Question(_TRIAL, image, YES), [_data_url(image)], "")).usage
+
     def _kept(self, key: str, question: Question) -> Answer | None:
         text = self._cache.get(key)
         if text is None:
@@ -122,8 +155,11 @@ class Judge:
             return None
 
     def _key(self, question: Question) -> str:
-        request = {"extra": dict(self.options.extra), "max_tokens": question.form.max_tokens}
-        return answer_key({**self.options.identity, **request}, question.text, question.shown)
+        options, form = self.options, question.form
+        request = {"extra": dict(options.extra), "max_tokens": form.max_tokens, **_asked_tokens(form)}
+        return answer_key(
+            {"model": options.model, "version": options.version, **request}, question.text, question.shown
+        )
 
     async def _ask_all(self, waiting: Sequence[tuple[str, Question, list[str]]]) -> list[Answer]:
         tasks = [asyncio.create_task(self._ask_one(*each)) for each in waiting]
@@ -136,29 +172,27 @@ class Judge:
             raise
 
     async def _ask_one(self, key: str, question: Question, data_urls: list[str]) -> Answer:
-        usage, text, reminder = Usage(answers=1), "", ""
+        usage, reminder = Usage(answers=1), ""
         async with self._open:
             for _ in range(self.options.retries + 1):
-                text, cut_off, took = await self._request(question, data_urls, reminder)
-                usage += took
+                said = await self._request(question, data_urls, reminder)
+                usage += said.usage
                 try:
-                    if cut_off:
-                        raise UnparseableError(text)
-                    value = _read(question.form, text)
+                    if said.flaw:
+                        raise UnparseableError(said.text)
+                    value = _read(question.form, said.text)
                 except UnparseableError:
                     reminder = f"\n\nAnswer with {question.form.words}, and nothing else."
                     continue
                 about = {**self.options.identity, "question": question.text, "image": question.shown}
-                self._cache.put(key, text, about)
-                return Answer(value, text, usage)
-        said = f"{_short(text)}{' (cut off)' if cut_off else ''}" if text.strip() else "nothing"
+                self._cache.put(key, said.text, about)
+                return Answer(value, said.text, usage)
         raise RewardError(
-            f"judge {self.options.model} at {self.options.url} answered {said} instead of {question.form.words} "
+            f"judge {self.options.model} at {self.options.url} answered {said.shown} instead of {question.form.words} "
             f"({usage.calls} calls); the question was {_short(question.text)}"
         )
 
-    async def _request(self, question: Question, data_urls: list[str], reminder: str) -> tuple[str, bool, Usage]:
-        """One request: the answer's words, whether they were cut off, and what they took."""
+    async def _request(self, question: Question, data_urls: list[str], reminder: str) -> _Said:
         content = [
             {"type": "text", "text": question.text + reminder},
             *({"type": "image_url", "image_url": {"url": url}} for url in data_urls),
@@ -168,29 +202,52 @@ class Judge:
             "messages": [{"role": "user", "content": content}],
             "temperature": 0,
             "max_tokens": question.form.max_tokens,
+            **_asked_tokens(question.form),
             **self.options.extra,
         }
         try:
-            answered = await self._transport.ask("POST", "/chat/completions", json=body)
+            answered = await self._transport.ask("POST", ASKS, json=body)
         except RefusedError as error:
             raise self._refusal(error) from error
-        values = self._json(answered, "/chat/completions")
+        values = self._json(answered, ASKS)
         try:
             choice = values["choices"][0]
-            text, reason = choice["message"]["content"], choice.get("finish_reason")
+            message, reason = choice["message"], choice.get("finish_reason")
+            text, refusal = message["content"], message.get("refusal")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise self._no_judge("/chat/completions", answered) from error
-        if not isinstance(text, str | None):
-            raise self._no_judge("/chat/completions", answered)
+            raise self._no_judge(ASKS, answered) from error
+        if not isinstance(text, str | None) or not isinstance(refusal, str | None):
+            raise self._no_judge(ASKS, answered)
         usage = count_tokens(values.get("usage"), self.options.price_in, self.options.price_out)
-        return text or "", reason == "length", usage
+        if refusal:  # beside an empty answer
+            return _Said(refusal, "a refusal", usage)
+        if question.form.num_likeliest:
+            return _Said(first_token(self._likeliest(choice, answered)), None, usage)
+        return _Said(text or "", "cut off" if reason == "length" else None, usage)
 
-    async def _check_model(self) -> None:
+    def _likeliest(self, choice: dict[str, Any], answered: bytes) -> list[tuple[str, float]]:
+        """The likeliest first tokens of an answer, each with the logarithm of its probability."""
+        try:
+            told = choice["logprobs"]["content"][0]["top_logprobs"]
+            found = [(entry["token"], entry["logprob"]) for entry in told]
+        except (KeyError, IndexError, TypeError):
+            found = []
+        if not found:
+            raise RewardError(
+                f"judge {self.options.model} at {self.options.url} tells no log-probabilities of its first token "
+                "(top_logprobs), from which a probability is read; ask it for yes_no instead"
+            )
+        if not all(isinstance(token, str) and _is_logprob(logprob) for token, logprob in found):
+            raise self._no_judge(ASKS, answered)
+        return found
+
+    async def _check_model(self) -> bool:
+        """Whether the server lists its models; the one that is asked for is then among them."""
         try:
             answered = await self._transport.ask("GET", "/models")
         except RefusedError as error:
             if error.status in (404, 405):  # a server may list nothing; its first answer then tells
-                return
+                return False
             raise self._refusal(error) from error
         values = self._json(answered, "/models")
         entries = values.get("data")
@@ -202,6 +259,7 @@ class Judge:
             listed = ", ".join(map(_short, names[:_MOST_NAMES])) or "none"
             hint = f"did you mean {_short(near[0])}?" if near else f"it has: {listed}"
             raise RewardError(f"{self.options.url} has no model {_short(self.options.model)}; {hint}")
+        return True
 
     def _json(self, answered: bytes, path: str) -> dict[str, Any]:
         try:
@@ -227,7 +285,8 @@ class Judge:
             )
             return RewardError(f"judge {self.options.model}: {why}: {error}")
         if error.status == 404:
-            return RewardError(f"judge: is the model {_short(self.options.model)} there? {error}")
+            version = "" if self._lists else "does the url end in /v1? "  # all that is known is that nothing is there
+            return RewardError(f"judge: {version}is the model {_short(self.options.model)} there? {error}")
         return error
 
     def _advice(self, failure: MayPassError) -> str:
@@ -248,6 +307,16 @@ def _read(form: Form, text: str) -> Any:
     except UnicodeEncodeError as error:
         raise UnparseableError(text) from error
     return form.read(text)
+
+
+def _asked_tokens(form: Form) -> dict[str, Any]:
+    """What a request asks for beside the words, if it does."""
+    return {"logprobs": True, "top_logprobs": form.num_likeliest} if form.num_likeliest else {}
+
+
+def _is_logprob(value: Any) -> bool:
+    """A number that is none of NaN, infinity (but for a probability of 0) and what no float holds."""
+    return type(value) in (int, float) and (value == -math.inf or abs(value) < _MOST_NATS)
 
 
 def _data_url(image: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -10,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from blip3o_grpo.configs.free_form import check_free_form
-from blip3o_grpo.configs.regular_files import read_text
 from blip3o_grpo.rewards.http.transport import check_service
 from blip3o_grpo.rewards.types import RewardError
 
-OURS = ("model", "messages", "temperature", "stream", "n")
+OURS = ("model", "messages", "temperature", "stream", "n", "logprobs", "top_logprobs")
 """Keys of a request that `extra` must not change."""
 MAX_CONCURRENCY = 1024
+ASKS = "/chat/completions"
+"""Path of questions, which is added to a judge's url."""
+TEXTS = ("url", "model", "version", "token_env", "cache", "proxy")
+NUMBERS = ("timeout", "patience_s", "price_in", "price_out")
+WHOLE_NUMBERS = ("retries", "concurrency")
+MAY_BE_EMPTY = ("token_env", "cache", "price_in", "price_out")
+"""Options whose default is None."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,12 @@ class JudgeOptions:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a result says of its judge."""
-        return {"model": self.model, "version": self.version}
+        """What a result says of its judge; one that is told to think aloud, by `extra`, is another judge."""
+        named = {"model": self.model, "version": self.version}
+        if not self.extra:
+            return named
+        extra = json.dumps(dict(self.extra), sort_keys=True)
+        return {**named, "extra": hashlib.sha256(extra.encode()).hexdigest()[:12]}
 
 
 def judge_options(values: Any, place: str) -> JudgeOptions:
@@ -76,21 +87,25 @@ def judge_options(values: Any, place: str) -> JudgeOptions:
             hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known)}"
             raise RewardError(f"{place}: unknown key {key!r}; {hint}")
     for key in ("url", "model", "version"):
-        if not values.get(key) or not str(values[key]).strip():
+        if values.get(key) is None or (isinstance(values[key], str) and not values[key].strip()):
             raise RewardError(f"{place}: {key} is missing; a judge needs url, model and version")
-        if not isinstance(values[key], str):  # YAML reads 2024-05-13 as a date
-            raise RewardError(f"{place}: {key} is {values[key]} and no text; write it in quotes")
     try:
         check_free_form(dict(values), place)
+        for key, value in values.items():
+            _check_type(key, value, place)
         options = JudgeOptions(**values)
         _check_values(options, place)
-    except TypeError as error:  # a text where a number belongs cannot be compared
-        raise RewardError(f"{place}: an option has the wrong type: {error}") from error
     except RewardError:
         raise
     except ValueError as error:
         raise RewardError(str(error)) from error
     return options
+
+
+def judge_name(identity: Mapping[str, str]) -> str:
+    """A judge in words, from `JudgeOptions.identity`: `gpt-4o (2024-05-13)`."""
+    extra = f", extra {identity['extra']}" if "extra" in identity else ""
+    return f"{identity['model']} ({identity['version']}{extra})"
 
 
 def load_judge(path: Path) -> dict[str, Any]:
@@ -99,20 +114,40 @@ def load_judge(path: Path) -> dict[str, Any]:
     Raises:
         RewardError: naming the file.
     """
-    import yaml  # not in every environment of a reward
+    from blip3o_grpo.configs.loader import (
+        ConfigError,
+        exists,
+        expand_user,
+        read_yaml,
+    )  # not in every reward's environment
 
+    if not exists(str(path)):
+        raise RewardError(f"{path}: no such file; --judge names a YAML file with url, model and version")
     try:
-        values = yaml.safe_load(read_text(path))
-    except FileNotFoundError as error:
-        raise RewardError(f"{path}: no such file; --judge names a YAML file with url, model and version") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RewardError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise RewardError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    if isinstance(values, Mapping) and isinstance(values.get("cache"), str):
-        values = {**values, "cache": str(path.resolve().parent / Path(values["cache"]).expanduser())}
+        values = read_yaml(path)
+        if isinstance(values, Mapping) and isinstance(values.get("cache"), str) and values["cache"].strip():
+            values = {**values, "cache": str(path.resolve().parent / expand_user(values["cache"]))}
+    except ConfigError as error:
+        raise RewardError(str(error)) from error
     judge_options(values, str(path))
     return dict(values)
+
+
+def _check_type(key: str, value: Any, place: str) -> None:
+    """Refuse what YAML reads as another type than the option has: `60s` is a text, `no` is false."""
+    if value is None and key in MAY_BE_EMPTY:
+        return
+    if key in TEXTS and not isinstance(value, str):  # a plain 2024-05-13 is a date
+        raise RewardError(f"{place}: {key} is {value!r:.60} and no text; write it in quotes")
+    if key in (*NUMBERS, *WHOLE_NUMBERS):
+        kinds, wanted = ((int,), "a whole number") if key in WHOLE_NUMBERS else ((int, float), "a number")
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            default = next(entry.default for entry in fields(JudgeOptions) if entry.name == key)
+            hint = "" if default is None else f", such as {default:g}"
+            found = "empty" if value is None else f"{value!r:.60}"
+            raise RewardError(f"{place}: {key} is {found}; it must be {wanted}{hint}")
+    if key == "extra" and not isinstance(value, Mapping):
+        raise RewardError(f"{place}: extra must be a mapping, found {type(value).__name__}")
 
 
 def _check_values(options: JudgeOptions, place: str) -> None:
@@ -125,21 +160,22 @@ def _check_values(options: JudgeOptions, place: str) -> None:
         options.token_env,
         options.proxy,
     )
-    for name in ("retries", "concurrency"):
-        if isinstance(getattr(options, name), bool) or not isinstance(getattr(options, name), int):
-            raise RewardError(f"{place}: {name} is {getattr(options, name)!r}; it must be a whole number")
+    address = options.url.rstrip("/")
+    if address.endswith(ASKS):
+        raise RewardError(f"{place}: url is {options.url!r}; leave {ASKS} out: {address.removesuffix(ASKS)!r}")
     if not 1 <= options.concurrency <= MAX_CONCURRENCY:
         raise RewardError(f"{place}: concurrency is {options.concurrency}; it must be 1 to {MAX_CONCURRENCY}")
     for name in ("price_in", "price_out"):
         price = getattr(options, name)
         if price is not None and not price >= 0:
             raise RewardError(f"{place}: {name} is {price}; a price of a million tokens is 0 or more")
+    if options.cache is not None and not options.cache.strip():
+        raise RewardError(f"{place}: cache is empty; name a folder, or leave it out")
     if options.cache is not None and not Path(options.cache).is_absolute():
         raise RewardError(
             f"{place}: cache is {options.cache!r}; give a whole path, workers have another working folder"
         )
-    if not isinstance(options.extra, Mapping):
-        raise RewardError(f"{place}: extra must be a mapping, found {type(options.extra).__name__}")
+    _check_text_keys(options.extra, place)
     try:
         json.dumps(dict(options.extra), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -147,3 +183,14 @@ def _check_values(options: JudgeOptions, place: str) -> None:
     for key in options.extra:
         if key in OURS:
             raise RewardError(f"{place}: extra must not hold {key!r}; a judge's {', '.join(OURS)} are set here")
+
+
+def _check_text_keys(values: Any, place: str) -> None:
+    """Refuse a key that is no text, at any depth of `extra`: JSON would make one of it."""
+    if isinstance(values, Mapping):
+        for key in values:
+            if not isinstance(key, str):
+                raise RewardError(f"{place}: extra has the key {key!r}, which is no text; write it in quotes")
+        values = list(values.values())
+    for inside in values if isinstance(values, list | tuple) else ():
+        _check_text_keys(inside, place)

@@ -1,4 +1,4 @@
-"""`judge`: a vision-language model answers a question about each image, with yes or no or with a whole number."""
+"""`judge`: a vision-language model answers a question about each image: yes or no, how probably yes, or a number."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from blip3o_grpo.rewards.judge.answers import YES, Form, whole_number
+from blip3o_grpo.rewards.judge.answers import YES, YES_PROBABILITY, Form, whole_number
 from blip3o_grpo.rewards.judge.client import Judge, Question
 from blip3o_grpo.rewards.judge.options import judge_options
 from blip3o_grpo.rewards.judge.templates import fill, places
 from blip3o_grpo.rewards.types import RewardBatch, RewardError
 
-ANSWERS = ("yes_no", "score")
+ANSWERS = ("yes_no", "yes_probability", "score")
 """Without a plain `yes`: YAML reads that as true."""
 
 
@@ -22,7 +22,9 @@ class JudgeReward:
     Args:
         judge: which one and how, see `JudgeOptions`: `{url, model, version, token_env, ...}`.
         question: with `{prompt}` and `{key}` of the prompt's metadata; say in it how to answer.
-        answer: `yes_no` (exactly yes or no: 1 or 0) or `score` (a whole number from `low` to `high`, mapped to 0 to 1).
+        answer: `yes_no` (exactly yes or no: 1 or 0), `yes_probability` (P(yes) / (P(yes) + P(no)) of the answer's first
+            token, which the server must tell: `top_logprobs`) or `score` (a whole number from `low` to `high`, mapped
+            to 0 to 1).
         low: worst score.
         high: best score.
 
@@ -36,14 +38,15 @@ class JudgeReward:
         self,
         judge: Mapping[str, Any],
         question: str,
-        answer: Literal["yes_no", "score"] = "yes_no",
+        answer: Literal["yes_no", "yes_probability", "score"] = "yes_no",
         low: int = 0,
         high: int = 10,
     ) -> None:
         self.check_options(judge, question, answer, low, high)
         self._question = question
-        self._form: Form = YES if answer == "yes_no" else whole_number(low, high)
-        self._low, self._range = (0, 1) if answer == "yes_no" else (low, high - low)
+        forms: dict[str, Form] = {"yes_no": YES, "yes_probability": YES_PROBABILITY, "score": whole_number(low, high)}
+        self._form = forms[answer]
+        self._low, self._range = (low, high - low) if answer == "score" else (0, 1)
         self._judge = Judge(judge_options(judge, "judge"))
 
     @staticmethod
@@ -62,6 +65,9 @@ class JudgeReward:
             raise RewardError("judge: question names no {prompt} or other key, so all images would be asked the same")
         if answer not in ANSWERS:
             raise RewardError(f"judge: unknown answer {answer!r}; it is one of {', '.join(ANSWERS)}")
+        for name, value in (("low", low), ("high", high)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise RewardError(f"judge: {name} is {value!r}; it must be a whole number, without quotes")
         if answer == "score" and not low < high:
             raise RewardError(f"judge: scores go from low={low} to high={high}; low must be below high")
 

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_MOST = 2**53
+"""No request has so many tokens; beyond it floats are not exact."""
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -62,7 +65,7 @@ def count_tokens(told: Any, price_in: float | None, price_out: float | None) -> 
     """
     told = told if isinstance(told, Mapping) else {}
     counts = [told.get("prompt_tokens"), told.get("completion_tokens")]
-    if any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in counts):
+    if any(isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < _MOST for count in counts):
         return Usage(calls=1, uncounted=1)
     priced = price_in is not None or price_out is not None
     cost = (counts[0] * (price_in or 0) + counts[1] * (price_out or 0)) / 1e6

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from blip3o_grpo.card.card import load_card, weights_digest
-from blip3o_grpo.card.model_card import model_card, repeat_command, write_model_card
+from blip3o_grpo.card.model_card import model_card, repeat_command, without_folders, write_model_card
 from blip3o_grpo.card.page import write_card
 from blip3o_grpo.card.plan import Request
 from blip3o_grpo.configs import ConfigError
@@ -75,6 +75,41 @@ def test_the_model_card_is_one_of_the_hub_and_names_no_folder_of_this_machine(ca
     assert "| **worse** |" in text and "- suite dpg: official data and a judge." in text
     assert "\nblip3o-grpo train signs/config.yaml run_dir=signs-again\nblip3o-grpo card signs --suites ocr " in text
     assert f"`{'b' * 64}`" in text
+
+
+def test_reasons_and_settings_in_the_model_card_name_files_without_their_folders(card, config):
+    hidden = (
+        f"suite understanding: {card.run}/policy: it cannot read pictures, its checkpoint has no '/home/me/a b/ta.pth'",
+        "suite geneval: /home/jane doe/detector/config.json: no such file; see https://example.org/a/b and ORG/NAME",
+    )
+    overrides = [
+        "prompts.heldout=/home/jane doe/secret/my.jsonl",
+        "rewards.0.options={folder: /home/me/ocr, other: ~jane/b.txt}",
+        "evaluation.num_prompts=16",
+    ]
+    asked = replace(card, left_out=list(hidden), request=Request(overrides=overrides))
+    reward = config.rewards[0].model_copy(update={"options": {"folder": "/home/jane doe/detector"}})
+    text = model_card(asked, config.model_copy(update={"rewards": (reward,)}))
+    for part in ("/home", "jane", "secret", str(Path(card.run).parent)):
+        assert part not in text
+    assert "- suite understanding: signs/policy: it cannot read pictures, its checkpoint has no 'ta.pth'." in text
+    assert "- suite geneval: detector/config.json: no such file; see https://example.org/a/b and ORG/NAME." in text
+    assert "--set prompts.heldout=my.jsonl --set 'rewards.0.options={folder: ocr, other: b.txt}' --set eval" in text
+    assert "secret/my.jsonl" in repeat_command(asked, "r")  # of the page, which stays on this machine
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/a/b/c: no", "c: no"),
+        ("(/a/b)", "(b)"),
+        ("1/2 and/or ../x ./y a / b", "1/2 and/or ../x ./y a / b"),
+        ("not /a/b/, nor ~/c/d", "not b, nor d"),
+        ("key=/a/b.txt", "key=b.txt"),
+    ],
+)
+def test_paths_are_found_in_sentences(text, shown):
+    assert without_folders(text) == shown
 
 
 def test_a_policy_of_this_machine_is_no_base_model_of_the_hub(card, config):

@@ -111,8 +111,23 @@ DPG = ["--suite", "dpg", "--data", "dpg.csv", "--judge", "judge.yaml"]
             "--num-prompts: suite 'dpg' has prompts of its own; it takes --data and",
         ),
         (["tiny", *DPG, "--prompts", "dpg.csv"], "--prompts: suite 'dpg' has prompts of its own"),
-        (["tiny", "--suite", "ocr", "--limit", "2"], "--limit: suite 'ocr' has no official data; it takes --prompts"),
+        (
+            ["tiny", "--suite", "ocr", "--data", "dpg.csv"],
+            "--data: suite 'ocr' has no official data; it takes --prompts",
+        ),
         (["tiny", "--judge", "judge.yaml"], "--judge: suite 'ocr' has no official data"),
+        (["tiny", *DPG, "--limit-seed", "0"], "--limit-seed 0: nothing is drawn without --limit"),
+        (["tiny", "--suite", "geneval", "--limit-seed", "3"], "--limit-seed 3: nothing is drawn without --limit"),
+        (["tiny", "--suite", "text", "--limit-seed", "3"], "--limit-seed 3: nothing is drawn without --limit"),
+        (["tiny", "--suite", "geneval", "--limit", "9999"], "--limit 9999: the data hold [0-9]+ prompts"),
+        (["tiny", "--suite", "ocr", "--limit", "2", "--num-prompts", "2"], "--limit draws them at random; give one"),
+        (
+            ["full.json", "--suite", "geneval", "--compare", "full.json"],
+            "full.json: suite 'geneval' measures policies and takes no saved result, .*.dpg, longtext, wise, wise-ver",
+        ),
+        (["full.json"], "full.json: suite 'ocr' measures policies and takes no saved"),
+        (["tiny", "--suite", "text", "--compare", "full.json"], "full.json: suite 'text' measures policies and takes"),
+        (["full.json", "--suite", "understanding"], "full.json: suite 'understanding' measures policies and takes"),
         (["tiny", "--suite", "dgp"], "unknown suite 'dgp'; did you mean 'dpg'?"),
         (["tiny", *DPG, "--images", "5", "--results", "r.txt"], "DPG-Bench's files hold 4 images of a prompt, not 5"),
         (["tiny", *DPG, "--results", "r.csv"], "r.csv: these results are written as .txt, not '.csv'"),
@@ -158,6 +173,11 @@ def test_a_judge_that_is_not_as_named_is_told_before_anything_loads(files, nothi
         line = said(token_env="JUDGE_KEY")
         assert "the token in JUDGE_KEY is wrong, has expired or may not use it" in line
         assert "yesterday" not in line and "\n" not in line
+    with judging(lambda *_: "yes", token=TOKEN, lists_to_all=True) as served:
+        assert "the token in JUDGE_KEY is wrong, has expired or may not use it" in said(token_env="JUDGE_KEY")
+    with judging(lambda *_: "yes") as served:
+        served.url = served.url.removesuffix("/v1")
+        assert "does the url end in /v1?" in said()
 
 
 def test_a_subset_is_never_compared_with_a_full_run(files, nothing_loads):
@@ -325,11 +345,12 @@ def test_a_policy_on_questions_end_to_end(files):
         # Again, compared with what was saved: the same pictures, so every answer comes from the cache.
         again = CliRunner().invoke(app, ["eval", "tiny", *DPG, *few, "--compare", "first.json", "--json"])
         assert again.exit_code == 0, again.output + repr(again.exception)
-        assert len(served.requests) == asked
+        assert len(served.requests) == asked + 1
     first, values = load_result(Path("first.json")), json.loads(again.stdout)
-    assert (first.usage.answers, first.usage.calls, first.usage.cached) == (16, 16, 0) and asked == 16
-    assert first.usage.cost == pytest.approx(16 * 102 / 1e6)
-    assert (values["usage"]["answers"], values["usage"]["calls"], values["usage"]["cached"]) == (16, 0, 16)
+    # One small question before the policy loads is the call without an answer.
+    assert (first.usage.answers, first.usage.calls, first.usage.cached) == (16, 17, 0) and asked == 17
+    assert first.usage.cost == pytest.approx(17 * 102 / 1e6)
+    assert (values["usage"]["answers"], values["usage"]["calls"], values["usage"]["cached"]) == (16, 1, 16)
     assert {found["mean"] for found in values["difference"].values()} == {0.0}
     assert first.judge == {"model": "tiny-judge", "version": "1"} and first.prompts == ["s0", "s1", "s2", "s3"]
     entity, attribute, overall = (first.estimates()[name].mean for name in ("entity", "attribute", "overall"))

@@ -16,6 +16,7 @@ from blip3o_grpo.evaluation.benchmark_result import (
     compare,
     draw_subset,
     load_result,
+    part_of,
     scope_note,
 )
 from blip3o_grpo.evaluation.statistics import estimate
@@ -25,6 +26,7 @@ from blip3o_grpo.run.files import RunFileError
 
 NAMES = [f"p{index}" for index in range(6)]
 VALUES = dict(zip(NAMES, (0.1, 0.9, 0.4, 0.5, 0.7, 0.2), strict=True))
+COLUMN = {"name": "a", "title": "A", "strata": {"": {"p0": 0.5}}, "weights": {"": 1}}
 STRATA = {"one": dict(list(VALUES.items())[:3]), "two": dict(list(VALUES.items())[3:])}
 
 
@@ -95,6 +97,16 @@ def test_a_result_is_read_again_as_it_was(tmp_path):
         ({"columns": []}, "'columns' is empty"),
         ({"columns": [{"name": "a", "title": "A", "strata": {"": {}}, "weights": {"": 1}}]}, "strata that are empty"),
         ({"columns": [{"name": "a", "title": "A", "strata": {"": {"p": 1}}, "weights": {}}]}, "have no weight"),
+        ({"columns": [COLUMN, COLUMN]}, "'columns' holds 'a' twice"),
+        ({"columns": [{**COLUMN, "strata": {"": {"p9": 1}}}]}, "'a' with a value of 'p9', which 'prompts' does not"),
+        ({"columns": [{**COLUMN, "strata": {"": {"p0": 10}}}]}, "'a', which comes to 10; it must be 0 to 1"),
+        (
+            {"columns": [{**COLUMN, "strata": {"": {"p0": 1.5, "p1": 0}}, "of_shares": True}]},
+            "'a' with 1.5 of 'p0'; it must be 0 to 1",
+        ),
+        ({"columns": [{**COLUMN, "weights": {"": -2}}]}, "'a', which comes to -1; it must be 0 to 1"),
+        ({"prompts": [*NAMES, "p2"]}, "'prompts' holds 'p2' twice"),
+        ({"images_per_prompt": 0}, "'images_per_prompt' is 0; it must be at least 1"),
         ({"prompts": 3}, "prompts"),
         ({"suite": None}, "suite"),
     ],
@@ -106,9 +118,21 @@ def test_a_damaged_result_is_told(tmp_path, change, message):
         load_result(file)
 
 
+def test_a_result_of_an_earlier_version_is_read_contributions_outside_0_and_1_included(tmp_path):
+    pooled = pooled_column("entity", "Entity", {"p0": (10, 10), "p1": (0, 1), "p2": (1, 1)})
+    assert max(pooled.strata[""].values()) > 1
+    values = result(columns=[pooled]).to_dict()
+    del values["columns"][0]["of_shares"]
+    (tmp_path / "r.json").write_text(json.dumps(values))
+    assert load_result(tmp_path / "r.json").columns == [pooled]
+
+
 def test_a_paired_difference_is_of_the_same_prompts():
-    better = result(columns=[mean_column("entity", "Entity", {name: value + 0.1 for name, value in VALUES.items()})])
-    found = compare(better, result())
+    better, plain = (
+        result(columns=[mean_column("entity", "Entity", {name: value + more for name, value in VALUES.items()})])
+        for more in (0.1, 0.0)
+    )
+    found = compare(better, plain)
     assert set(found) == {"entity"}
     assert found["entity"].mean == pytest.approx(0.1) and found["entity"].n == 6
     same = compare(result(), result())
@@ -134,6 +158,29 @@ def test_a_paired_difference_is_of_the_same_prompts():
         ),
         ({"prompts": NAMES[:2]}, "all 6 prompts and all 2 prompts"),
         ({"images_per_prompt": 1}, "4 and 1 images a prompt"),
+        (
+            {"judge": {"model": "m", "version": "1", "extra": "1a2b"}},
+            "different judges, m .1. and m .1, extra 1a2b.; scores of two judges",
+        ),
+        ({"columns": [mean_column("entity", "Entity", VALUES)]}, "only one of them has the score 'overall'"),
+        (
+            {
+                "columns": [
+                    mean_column("entity", "Entity", {name: VALUES[name] for name in NAMES if name != "p3"}),
+                    Column("overall", "Overall", STRATA, {"one": 0.7, "two": 0.3}),
+                ]
+            },
+            "only one of them has prompt 'p3' in the score 'entity'",
+        ),
+        (
+            {
+                "columns": [
+                    mean_column("entity", "Entity", VALUES),
+                    Column("overall", "Overall", STRATA, {"one": 0.3, "two": 0.7}),
+                ]
+            },
+            "other weights in the score 'overall'",
+        ),
     ],
 )
 def test_what_differs_by_more_than_the_policy_is_not_compared(change, message):
@@ -141,6 +188,13 @@ def test_what_differs_by_more_than_the_policy_is_not_compared(change, message):
         compare(result(), result("b", **change))
     assert "\n" not in str(error.value)
     check_comparable(result(), result("b", usage=Usage(), notes=[]))
+
+
+def test_a_draw_of_all_prompts_is_a_full_run():
+    assert part_of(6, Subset(6, 3)) is part_of(6, None) is None
+    assert part_of(6, Subset(5, 3)) == Subset(5, 3)
+    check_comparable(result(subset=Subset(6, 3)), result())  # one that an earlier version saved
+    assert scope_note(result(subset=Subset(6, 3))) is None
 
 
 def test_two_draws_of_one_size_are_not_compared():

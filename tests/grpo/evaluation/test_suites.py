@@ -3,17 +3,21 @@
 import json
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import blip3o_grpo.cluster
 from blip3o_grpo.cli import app
 from blip3o_grpo.configs import dump_config
+from blip3o_grpo.evaluation import suites
 from blip3o_grpo.evaluation.suites import suite_config, suite_prompts, suite_reward
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.rewards.suites import find_suite
+from blip3o_grpo.rollout import Completion, Rollout, RolloutGroup
 from tests.grpo.geneval_groups import check_official_summary
 
 PROMPTS = Path(__file__).parents[3] / "configs/prompts"
@@ -50,16 +54,55 @@ def test_a_given_prompt_file_counts_whole_unless_told_otherwise():
     file = PROMPTS / "tiny_geneval_heldout.jsonl"
     size = len(file.read_text().splitlines())
     every = suite_config("geneval", ("tiny",), None, file, [])
-    assert len(suite_prompts("geneval", every, whole_file=True)) == size
+    assert len(suite_prompts("geneval", every, whole_file=True)) == every.evaluation.num_prompts == size
     few = suite_config("geneval", ("tiny",), None, file, ["evaluation.num_prompts=5"])
-    assert len(suite_prompts("geneval", few, whole_file=True)) == 5
+    assert len(suite_prompts("geneval", few, whole_file=True)) == size and few.evaluation.num_prompts == 5
 
 
 def test_of_a_mixed_heldout_file_each_suite_takes_its_own_prompts():
     recipe = str(PROMPTS.parent / "tiny_mixed.yaml")
     for suite in ("geneval", "ocr"):
         config = suite_config(suite, ("tiny",), recipe, None, [])
-        assert len(suite_prompts(suite, config, whole_file=False)) == 104
+        assert len(suite_prompts(suite, config, whole_file=False)) == 128 > config.evaluation.num_prompts == 104
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Ids of the prompts that were measured; nothing is drawn, every image counts as right."""
+    asked = []
+
+    def measure(config, path, prompts, **_):
+        assert config.evaluation.num_prompts == len(prompts)
+        asked.append([prompt.id for prompt in prompts])
+        image = Rollout(Completion(np.zeros(2, np.int32), np.zeros(2, np.float32), 0, 0), None, {"geneval": 1.0})
+        return [RolloutGroup(prompt, [], (image,)) for prompt in prompts]
+
+    monkeypatch.setattr(suites, "measure", measure)
+    monkeypatch.setattr(suites, "check_model", lambda path: None)
+    monkeypatch.setattr(blip3o_grpo.cluster, "ray_cluster", lambda config: nullcontext())
+    return asked
+
+
+def test_a_limit_draws_from_the_whole_file_by_its_seed_and_says_so(measured):
+    def said(*args):
+        result = CliRunner().invoke(app, ["eval", "tiny", "--suite", "geneval", *args])
+        assert result.exit_code == 0, result.output + repr(result.exception)
+        return " ".join(result.stdout.split())
+
+    few = ["--set", "evaluation.num_prompts=3"]  # less than is drawn
+    assert "SUBSET: 5 of 192 prompts, drawn with seed 0." in said("--limit", "5", *few)
+    said("--limit", "5")
+    assert "drawn with seed 1" in said("--limit", "5", "--limit-seed", "1")
+    assert "SUBSET: the first 5 of 192 prompts." in said("--num-prompts", "5")
+    whole = said("--limit", "192", *few)
+    assert "geneval: 192 prompts" in whole and "SUBSET" not in whole
+    drawn, again, other, first, every = measured
+    assert drawn == again != other and len(drawn) == len(other) == 5
+    assert first == every[:5] != drawn and len(every) == 192
+    values = json.loads(
+        CliRunner().invoke(app, ["eval", "tiny", "--suite", "geneval", "--limit", "5", "--json"]).stdout
+    )
+    assert (values["subset"], values["available_prompts"]) == ({"limit": 5, "seed": 0}, 192)
 
 
 @pytest.fixture

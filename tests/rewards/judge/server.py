@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -40,9 +41,30 @@ def pictures(body):
         yield np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
+def likeliest(*tokens):
+    """The body of an answer that tells its likeliest first tokens: pairs of a token and its probability."""
+    told = [{"token": token, "logprob": math.log(share), "bytes": None} for token, share in tokens]
+    logprobs = {"content": [{**told[0], "top_logprobs": told}]}
+    choice = {"index": 0, "message": {"role": "assistant", "content": tokens[0][0]}, "finish_reason": "length"}
+    return {"object": "chat.completion", "choices": [{**choice, "logprobs": logprobs}], "usage": TOLD}
+
+
 @contextmanager
-def judging(reply, *, models=("tiny-judge",), token=None, usage=TOLD, delay_s=0.0, lists=True, finish="stop"):
-    """A server whose answers are `reply(question, *images)`: a text, None, the whole body, or a response."""
+def judging(
+    reply,
+    *,
+    models=("tiny-judge",),
+    token=None,
+    usage=TOLD,
+    delay_s=0.0,
+    lists=True,
+    lists_to_all=False,
+    finish="stop",
+):
+    """A server whose answers are `reply(question, *images)`: a text, None, the whole body, or a response.
+
+    With `lists_to_all` its list of models needs no token.
+    """
     app, served, open_now = FastAPI(), Served(), [0]
 
     def refused(request):
@@ -54,7 +76,10 @@ def judging(reply, *, models=("tiny-judge",), token=None, usage=TOLD, delay_s=0.
     def list_models(request: Request):
         if not lists:
             return JSONResponse({"detail": "Not Found"}, 404)
-        return refused(request) or {"object": "list", "data": [{"id": name, "object": "model"} for name in models]}
+        return (not lists_to_all and refused(request)) or {
+            "object": "list",
+            "data": [{"id": name, "object": "model"} for name in models],
+        }
 
     @app.post("/v1/chat/completions")
     async def complete(request: Request):

@@ -1,8 +1,19 @@
 """Answers count in exactly the form that was asked for."""
 
+import math
+import re
+
 import pytest
 
-from blip3o_grpo.rewards.judge.answers import YES, UnparseableError, labelled_numbers, read_transcript, whole_number
+from blip3o_grpo.rewards.judge.answers import (
+    YES,
+    YES_PROBABILITY,
+    UnparseableError,
+    first_token,
+    labelled_numbers,
+    read_transcript,
+    whole_number,
+)
 
 THREE = labelled_numbers(("Consistency", "Realism"), 0, 2)
 
@@ -16,6 +27,24 @@ def test_yes_and_no(text, value):
 def test_anything_else_is_no_yes_and_no_no(text):
     with pytest.raises(UnparseableError):
         YES.read(text)
+
+
+def test_the_probability_of_yes_is_its_share_of_both_words_over_case_and_spaces():
+    told = [(" Yes", math.log(0.3)), ("yes", math.log(0.2)), ("No", math.log(0.1)), ("\nyes", -1.0), ("yes,", -1.0)]
+    text = first_token(told)
+    assert re.fullmatch(r"P\(yes\)=0\.5\d*, P\(no\)=0\.1\d*", text)
+    assert YES_PROBABILITY.read(text) == pytest.approx(0.5 / 0.6)
+    assert YES_PROBABILITY.read(first_token([("YES", 1e-9)])) == 1.0  # a server's rounding is no more than certain
+    assert YES_PROBABILITY.read(first_token([("no", -3.0), ("yes", -9999.0)])) == 0.0
+    assert YES_PROBABILITY.read(first_token([("no", -700.0), ("yes", -700.0)])) == 0.5
+
+
+@pytest.mark.parametrize("told", [[("The", -0.1), ("Yes!", -3.0)], [("yes", -9999.0), ("no", -9999.0)]])
+def test_without_either_word_there_is_no_probability(told):
+    with pytest.raises(UnparseableError, match=f"first one of '{told[0][0]}', '{told[1][0]}'"):
+        YES_PROBABILITY.read(first_token(told))
+    with pytest.raises(UnparseableError):
+        YES_PROBABILITY.read("yes")
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("7", 7), (" 10\n", 10), ("-3", -3)])

@@ -12,7 +12,7 @@ from blip3o_grpo.rewards import RewardError
 from blip3o_grpo.rewards.http import transport
 from blip3o_grpo.rewards.judge.answers import YES, Form, read_transcript, whole_number
 from blip3o_grpo.rewards.judge.client import Judge, Question
-from blip3o_grpo.rewards.judge.options import judge_options, load_judge
+from blip3o_grpo.rewards.judge.options import judge_name, judge_options, load_judge
 from blip3o_grpo.rewards.judge.usage import total
 from tests.rewards.judge.server import TOKEN, block, judging
 
@@ -71,6 +71,10 @@ def test_tokens_and_cost_are_counted():
         usage = total(a.usage for a in judge(served, price_in=2.0, price_out=10.0).ask(asked(1, 2)))
     assert (usage.answers, usage.tokens_in, usage.tokens_out, usage.uncounted) == (2, 200, 4, 0)
     assert usage.cost == pytest.approx((200 * 2 + 4 * 10) / 1e6)
+    beyond = {"prompt_tokens": 10**400, "completion_tokens": 2}
+    with judging(bright, usage=beyond) as served:
+        usage = total(a.usage for a in judge(served, price_in=2.0).ask(asked(1)))
+    assert (usage.calls, usage.uncounted, usage.tokens_in, usage.cost) == (1, 1, 0, None)
     with judging(bright, usage=None) as served:
         usage = total(a.usage for a in judge(served, price_in=2.0).ask(asked(1, 2)))
     assert (usage.calls, usage.uncounted, usage.cost) == (2, 2, None)
@@ -192,6 +196,35 @@ def test_a_token_that_is_refused_missing_or_expired_is_one_line_and_never_shown(
             judge(served, token_env="JUDGE_KEY")
 
 
+def test_one_small_question_finds_what_a_list_of_models_does_not(monkeypatch):
+    with judging(lambda *_: "It may be.", token=TOKEN, lists_to_all=True) as served:
+        found = judge(served, token_env="JUDGE_KEY", price_in=1.0)
+        usage = found.try_out()  # any words will do
+        assert (usage.answers, usage.calls, usage.tokens_in, usage.cost) == (0, 1, 100, pytest.approx(1e-4))
+        assert served.questions == ["Is this image grey? Answer with exactly yes or no."]
+        monkeypatch.setenv("JUDGE_KEY", "expired")
+        with pytest.raises(RewardError, match="the token in JUDGE_KEY is wrong, has expired or may not use it"):
+            judge(served, token_env="JUDGE_KEY").try_out()
+    with judging(bright) as served:
+        outside = judge(served, url=served.url.removesuffix("/v1"))
+        with pytest.raises(RewardError, match=r"does the url end in /v1\? is the model 'tiny-judge' there\?.*404"):
+            outside.try_out()
+    with judging(lambda _, picture: "yes" if picture.shape == (64, 64, 3) else 1, lists=False) as served:
+        assert judge(served).try_out().calls == 1
+
+
+def test_a_refusal_is_quoted_and_no_answer():
+    said = {"choices": [{"message": {"content": None, "refusal": "I can't judge\npeople."}, "finish_reason": "stop"}]}
+    with judging(lambda *_: said) as served:
+        with pytest.raises(
+            RewardError, match=r"answered .I can't judge people\.. \(a refusal\) instead of exactly yes"
+        ):
+            judge(served, retries=1).ask(asked(1))
+        transcript = Form("the text", read_transcript, 64)
+        with pytest.raises(RewardError, match="a refusal"):
+            judge(served, retries=0).ask(asked(1, form=transcript))
+
+
 def test_a_dead_server_is_named_and_scores_nothing():
     with judging(bright) as served:
         found = judge(served)
@@ -246,11 +279,31 @@ GOOD = {"url": "http://host/v1", "model": "m", "version": "1"}
         ({**GOOD, "zzz": 1}, "unknown key 'zzz'; it takes: url, model, version"),
         ({"url": "http://host"}, "model is missing; a judge needs url, model and version"),
         ({**GOOD, "version": " "}, "version is missing"),
+        ({**GOOD, "version": None}, "version is missing"),
         ({**GOOD, "version": 2024}, "version is 2024 and no text; write it in quotes"),
+        ({**GOOD, "version": 0}, "version is 0 and no text; write it in quotes"),
+        ({**GOOD, "version": False}, "version is False and no text; write it in quotes"),
         ({**GOOD, "url": "host:80"}, "url is .* must look like"),
-        ({**GOOD, "timeout": "soon"}, "wrong type"),
+        (
+            {**GOOD, "url": "http://h/v1/chat/completions/"},
+            "url is .*; leave /chat/completions out: 'http://h/v1'",
+        ),
+        ({**GOOD, "timeout": "60s"}, "place: timeout is '60s'; it must be a number, such as 120"),
+        ({**GOOD, "timeout": None}, "timeout is empty; it must be a number, such as 120"),
+        ({**GOOD, "timeout": True}, "timeout is True; it must be a number"),
         ({**GOOD, "timeout": 0}, "timeout is 0"),
+        ({**GOOD, "patience_s": [1]}, r"patience_s is \[1\]; it must be a number, such as 60"),
+        ({**GOOD, "retries": "three"}, "retries is 'three'; it must be a whole number, such as 3"),
         ({**GOOD, "retries": -1}, "retries is -1"),
+        ({**GOOD, "price_in": "0.15"}, "price_in is '0.15'; it must be a number"),
+        ({**GOOD, "price_out": True}, "price_out is True; it must be a number"),
+        ({**GOOD, "token_env": 5}, "token_env is 5 and no text; write it in quotes"),
+        ({**GOOD, "cache": 5}, "cache is 5 and no text"),
+        ({**GOOD, "cache": " "}, "cache is empty; name a folder, or leave it out"),
+        ({**GOOD, "extra": {1: 2, "a": 3}}, "extra has the key 1, which is no text; write it in quotes"),
+        ({**GOOD, "extra": {"a": [{True: 1}]}}, "extra has the key True, which is no text"),
+        ({**GOOD, "extra": None}, "extra must be a mapping"),
+        ({**GOOD, "extra": {"top_logprobs": 5}}, "extra must not hold 'top_logprobs'"),
         ({**GOOD, "retries": 1.5}, "retries is 1.5; it must be a whole number"),
         ({**GOOD, "concurrency": True}, "concurrency is True; it must be a whole number"),
         ({**GOOD, "concurrency": 0}, "concurrency is 0; it must be 1 to 1024"),
@@ -277,6 +330,9 @@ def test_a_file_names_a_judge_and_its_cache_beside_it(tmp_path):
     assert load_judge(file)["cache"] == str(tmp_path / "answers")
     for text, message in (
         ("url: [", "not valid YAML"),
+        ("url: http://host/v1\nmodel: m\nmodel: n\nversion: '1'", "not valid YAML: key 'model' appears twice"),
+        ("url: http://host/v1\nmodel: m\nversion: '1'\ncache: ''", "cache is empty; name a folder"),
+        ("url: http://host/v1\nmodel: m\nversion: no", "version is False and no text; write it in quotes"),
         ("url: http://host/v1", "model is missing"),
         ("- 1", "must be a mapping"),
         ("", "must be a mapping"),
@@ -286,8 +342,28 @@ def test_a_file_names_a_judge_and_its_cache_beside_it(tmp_path):
             load_judge(file)
     with pytest.raises(RewardError, match="nowhere.yaml: no such file"):
         load_judge(Path("nowhere.yaml"))
-    with pytest.raises(RewardError, match="cannot be read"):
+    with pytest.raises(RewardError, match="is a folder; give a YAML file"):
         load_judge(tmp_path)
+
+
+def test_a_cache_that_is_no_folder_is_told_before_the_server_is_asked(tmp_path):
+    file = tmp_path / "answers"
+    file.write_text("")
+    for place, message in ((file, "which is a file"), (file / "below", "cannot write"), (Path("/proc/a"), "no disk")):
+        with pytest.raises(RewardError, match=f"judge: cache is '{place}'.*{message}") as error:
+            Judge(judge_options({**GOOD, "cache": str(place)}, "judge"))
+        assert "\n" not in str(error.value)
+
+
+def test_another_extra_is_another_judge_and_none_is_the_one_of_before():
+    plain, thinking = ({}, {"chat_template_kwargs": {"enable_thinking": True, "budget": 1}})
+    identity = judge_options({**GOOD, "extra": plain}, "judge").identity
+    assert identity == judge_options(GOOD, "judge").identity == {"model": "m", "version": "1"}
+    assert judge_name(identity) == "m (1)"
+    other = judge_options({**GOOD, "extra": thinking}, "judge").identity
+    turned = {"chat_template_kwargs": {"budget": 1, "enable_thinking": True}}
+    assert judge_options({**GOOD, "extra": turned}, "judge").identity == other != identity
+    assert judge_name(other) == f"m (1, extra {other['extra']})" and len(other["extra"]) == 12
 
 
 def test_the_judge_of_the_docs_is_one(tmp_path):

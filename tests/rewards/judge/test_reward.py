@@ -9,7 +9,7 @@ from blip3o_grpo.configs import DEFAULT_RECIPE, load_run_config
 from blip3o_grpo.rewards import RewardBatch, RewardError, check_reward, find_reward, load_reward
 from blip3o_grpo.rewards.http import transport
 from blip3o_grpo.rewards.judge.templates import fill, places
-from tests.rewards.judge.server import block, judging
+from tests.rewards.judge.server import block, judging, likeliest
 
 QUESTION = 'Does it show "{prompt}" in {colour}? Answer yes or no.'
 
@@ -42,12 +42,64 @@ def test_scores_are_mapped_to_shares_of_their_range():
             load_reward("judge", options).score(batch_of(3, 6))
 
 
+def sure(question, picture):
+    """A bright picture is a yes of 0.6 + 0.2, a dark one of 0.06 + 0.02, both beside a no of 0.1."""
+    scale = 1.0 if picture.mean() > 100 else 0.1
+    return likeliest(("Yes", 0.6 * scale), ("No", 0.1), (" yes", 0.2 * scale), ("It", 0.05))
+
+
+def test_the_probability_of_yes_is_read_from_the_first_token_and_kept(tmp_path):
+    with judging(sure) as served:
+        options = {"judge": block(served, cache=str(tmp_path)), "question": QUESTION, "answer": "yes_probability"}
+        reward = load_reward("judge", options)
+        (bright, why), (dark, _) = reward.explained_scores(batch_of(200, 10))
+        assert (bright, dark) == pytest.approx((0.8 / 0.9, 0.08 / 0.18))
+        assert why["answer"].startswith("P(yes)=0.8") and why["usage"]["calls"] == 1
+        asked = [(body["logprobs"], body["top_logprobs"], body["max_tokens"]) for body in served.requests]
+        assert asked == [(True, 20, 1)] * 2
+        assert reward.score(batch_of(200, 10)) == [bright, dark] and len(served.requests) == 2
+        # A plain yes or no about the same image is another answer.
+        with pytest.raises(RewardError, match="'Yes' .cut off. instead of exactly yes or no"):
+            load_reward("judge", {**options, "answer": "yes_no"}).score(batch_of(200))
+        check_reward(reward.instance, batch_of(200, 10, 150))
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "calls"),
+    [
+        ("yes", r"judge tiny-judge at http.*/v1 tells no log-probabilities of its first token \(top_logprobs\)", 1),
+        (likeliest(("It", 0.5), ("Yes!", 0.1)), r"answered .first one of 'It', 'Yes!'. instead of exactly yes or", 4),
+        ({"choices": [{"message": {"content": ""}, "logprobs": {"content": []}}]}, "tells no log-probabilities", 1),
+        ({"choices": [{"message": {"content": ""}, "logprobs": None}]}, "tells no log-probabilities", 1),
+    ],
+)
+def test_a_judge_whose_first_token_says_neither_word_is_named_and_scores_nothing(said, message, calls):
+    with judging(lambda *_: said) as served:
+        reward = load_reward("judge", {"judge": block(served), "question": QUESTION, "answer": "yes_probability"})
+        with pytest.raises(RewardError, match=message) as error:
+            reward.score(batch_of(200))
+    assert len(served.requests) == calls and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("logprob", ["-0.1", True, None, 10**400])
+def test_a_probability_that_is_no_number_is_no_judge_s(logprob):
+    body = likeliest(("yes", 0.5))
+    body["choices"][0]["logprobs"]["content"][0]["top_logprobs"][0]["logprob"] = logprob
+    with judging(lambda *_: body) as served:
+        reward = load_reward("judge", {"judge": block(served), "question": QUESTION, "answer": "yes_probability"})
+        with pytest.raises(RewardError, match="did not answer as an OpenAI-compatible server does"):
+            reward.score(batch_of(200))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"question": " "}, "question is empty"),
         ({"question": "Is it pretty?"}, r"names no {prompt}"),
-        ({"answer": "maybe"}, "unknown answer 'maybe'; it is one of yes_no, score"),
+        ({"answer": "maybe"}, "unknown answer 'maybe'; it is one of yes_no, yes_probability, score"),
+        ({"low": "0", "high": "10", "answer": "score"}, "low is '0'; it must be a whole number, without quotes"),
+        ({"high": 9.5, "answer": "score"}, "high is 9.5; it must be a whole number"),
+        ({"low": False, "answer": "score"}, "low is False; it must be a whole number"),
         ({"answer": "score", "low": 3, "high": 3}, "low must be below high"),
         ({"judge": {"url": "http://host/v1"}}, "judge: model is missing"),
         ({"qestion": "x"}, "did you mean 'question'"),

@@ -17,7 +17,7 @@ MIN_LR = "trainer.lr_scheduler_type=cosine_with_min_lr"
 ADAPTIVE = "trainer.use_adaptive_entropy=true"
 MOVING = "trainer.sync_ref_model=true"
 REFUSED = [
-    ((TWO,), "checkpoint.every_steps=25 is no multiple of trainer.num_iterations=2,", "give 24 or 26"),
+    ((TWO,), "checkpoint.every_steps=25, its default, is no multiple of trainer.num_iterations=2,", "give 24 or 26"),
     (
         ("trainer.num_iterations=3",),
         "trainer.max_steps=40 is no multiple of trainer.num_iterations=3,",

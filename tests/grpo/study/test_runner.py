@@ -55,7 +55,7 @@ def starts(folder, arm):
 
 def test_a_failed_trial_stops_nothing_and_a_killed_study_goes_on(study_files, tmp_path):
     folder = tmp_path / "study"
-    arms = [{"name": name, "weights": {"ocr": 1}} for name in ("good", "bad", "slow")]
+    arms = [{"name": name, "weights": {"ocr": weight}} for weight, name in enumerate(("good", "bad", "slow"), 1)]
     path = study_files.study(study_dir=str(folder), arms=arms, seeds=[0])
     folder.mkdir()
     (folder / "hold").touch()
@@ -117,7 +117,7 @@ def test_an_interrupted_study_reports_what_is_there_and_says_how_it_goes_on(stud
 def test_a_study_that_gets_sigterm_has_a_report(study_files, tmp_path):
     """Of the trial that was finished; the one that was running ends, too."""
     folder = tmp_path / "study"
-    arms = [{"name": name, "weights": {"ocr": 1}} for name in ("good", "slow")]
+    arms = [{"name": name, "weights": {"ocr": weight}} for weight, name in enumerate(("good", "slow"), 1)]
     path = study_files.study(study_dir=str(folder), arms=arms, seeds=[0])
     folder.mkdir()
     (folder / "hold").touch()

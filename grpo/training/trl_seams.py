@@ -187,9 +187,20 @@ class SeamedGRPOTrainer(GRPOTrainer):
         """
         logprobs, entropies = self.logprobs(model, input_ids, attention_mask, batch_size, compute_entropy)
         self._entropies = entropies
+        if self._learnt is not None and "ref_per_token_logps" in self._learnt:
+            self._leave_out_replayed(self._learnt, logprobs.detach())
         if self._learnt is not None and "importance_sampling_ratio" not in self._learnt:
             self._weigh(self._learnt, logprobs.detach())
         return logprobs, entropies, None
+
+    def _leave_out_replayed(self, inputs: dict[str, Any], logprobs: torch.Tensor) -> None:
+        """No KL on replayed rows: TRL's estimate (`_compute_loss`) holds for tokens of the policy that learns. One that
+        it would hardly draw any more counts exp(reference - policy), and was seen to outweigh all others of a step.
+
+        The estimate and its gradient are 0 where both say the same. test_replayed_images_have_no_kl
+        """
+        here = inputs["replayed"][:, None]
+        inputs["ref_per_token_logps"] = torch.where(here, logprobs, inputs["ref_per_token_logps"])
 
     def _weigh(self, inputs: dict[str, Any], logprobs: torch.Tensor) -> None:
         """`importance_sampling_ratio`, and for further updates `old_per_token_logps`: fill in what TRL left out

@@ -303,6 +303,32 @@ def test_a_replayed_group_takes_a_new_ones_place_and_is_weighed_by_images(make_c
 
 
 @pytest.mark.parametrize("updates", [1, 2])
+def test_replayed_images_have_no_kl(make_config, run_toy, updates):
+    """A token that the policy would not draw any more would have a huge one; new images keep theirs."""
+    seen, original = [], ImageGRPOTrainer._compute_loss
+
+    def compute(self, model, inputs):
+        before = inputs["ref_per_token_logps"].clone()
+        inputs["ref_per_token_logps"][inputs["replayed"]] = 0.0  # as if the reference were sure of these tokens
+        loss = original(self, model, inputs)
+        seen.append(
+            (inputs["replayed"], before, inputs["ref_per_token_logps"].clone(), self._metrics["train"]["kl"][-1])
+        )
+        return loss
+
+    section = {"max_steps": 2 * updates, "num_iterations": updates, "learning_rate": 3e-3, "beta": 0.1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageGRPOTrainer, "_compute_loss", compute)
+        run_toy(make_config(rollout=REPLAY, trainer=section, checkpoint={"every_steps": updates}))
+    later = [row for row in seen if row[0].any()]
+    assert len(later) == updates
+    for replayed, before, after, kl in later:
+        assert torch.equal(before[~replayed], after[~replayed])
+        assert (after[replayed] < -1).all()  # the policy's own, of a vocabulary of dozens
+        assert kl < 1
+
+
+@pytest.mark.parametrize("updates", [1, 2])
 def test_a_resumed_run_replays_the_same_groups(make_config, run_toy, updates):
     sections = {"rollout": REPLAY, "trainer": {"max_steps": 6, "num_iterations": updates}}
     whole, broken = (make_config(**sections) for _ in range(2))

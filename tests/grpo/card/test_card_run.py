@@ -48,7 +48,8 @@ def test_what_a_hack_cost_is_worse_and_can_be_verified(tmp_path):
     assert rows["heldout/brightness"]["verdict"] == "better" and rows["heldout/brightness"]["weight"] == 1
     assert rows["heldout/suite_ocr"]["verdict"] == "worse" and rows["heldout/suite_ocr"]["weight"] == 0
     assert {"heldout/exact", "heldout/image/diversity", "reworded/suite_ocr", "reworded/brightness"} <= set(rows)
-    assert all(row["change"]["n"] == 12 for row in rows.values())
+    assert {"texts/text_kl", "texts/text_nll", "questions/understanding"} <= set(rows)
+    assert all(row["change"]["n"] == {"texts": 240, "questions": 60}.get(row["prompts"], 12) for row in rows.values())
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())["heldout"]
     for name in ("brightness", "exact"):  # the same prompts, seeds and noise as the run's own evaluations
         assert rows[f"heldout/{name}"]["before"]["mean"] == pytest.approx(summary["before"][name], abs=1e-4)

@@ -88,14 +88,21 @@ class Speed:
         return f"{self.suite}/{self.reward}"
 
     def to_target(self) -> str:
-        """`2,304 images (1,920 to 3,100, n=64), 5.2 min (4.3 to 7.0)`, or that the target is not reached."""
-        images, minutes = self.images_to_target, self.minutes_to_target
-        if images is None or minutes is None:
+        """`2,304 images (1,920 to 3,100, n=64)`, or that the target is not reached."""
+        images = self.images_to_target
+        if images is None:
             return ""
         if not self.reached:
             return f"not reached (may be from {images.low:,.0f} images on)" if _finite(images.low) else "not reached"
-        told = f"{images.mean:,.0f} images ({_ends(images, ',.0f')}n={images.n}), {minutes.mean:.1f} min"
-        return told + (f" ({_ends(minutes, '.1f')[:-2]})" if minutes.low is not None else "")
+        return f"{images.mean:,.0f} images ({_ends(images, ',.0f')}n={images.n})"
+
+    def in_minutes(self) -> str:
+        """`5.2 min (4.3 to 7.0)`."""
+        minutes = self.minutes_to_target
+        if minutes is None or not self.reached:
+            return ""
+        ends = _ends(minutes, ".1f")[:-2]
+        return f"{minutes.mean:.1f} min" + (f" ({ends})" if ends else "")
 
     def saved(self) -> str:
         """`420 images earlier (110 to 900)`; a minus: later."""
@@ -239,7 +246,7 @@ def on_one_grid(courses: Courses) -> Courses:
 
 
 def course_lines(plan: StudyPlan, matrix: Matrix, courses: Courses) -> dict[str, list[list[dict[str, float]]]]:
-    """Arm to the points of each of its runs, by `step` (images) and the goals' names: what `bands.draw_bands` draws."""
+    """Arm to the points of each of its runs, by `step` (images painted) and the goals' names: what `bands.draw_bands` draws."""
     goals = {goal.name for goal in plan.goals}
     columns = [column for column in matrix.columns if column.name in goals]
     return {arm: [_points(run, columns) for run in courses[arm].values()] for arm in matrix.arms if arm in courses}

@@ -34,7 +34,7 @@ from blip3o_grpo.study.matrix import Cell, Column, Comparison, Matrix
 
 PICTURE_SIDE = 256
 PICTURES_PER_ARM = 4
-IMAGES_AXIS = Axis("images learnt from", zero=True)
+IMAGES_AXIS = Axis("images painted", zero=True)
 BUDGET_AXIS = Axis("KL, nats per token", zero=True, span=0.01)
 
 

@@ -246,7 +246,7 @@ def on_one_grid(courses: Courses) -> Courses:
 
 
 def course_lines(plan: StudyPlan, matrix: Matrix, courses: Courses) -> dict[str, list[list[dict[str, float]]]]:
-    """Arm to the points of each of its runs, by `step` (images painted) and the goals' names: what `bands.draw_bands` draws."""
+    """Arm to the points of each of its runs, by `step` (images) and the goals' names: what `bands.draw_bands` draws."""
     goals = {goal.name for goal in plan.goals}
     columns = [column for column in matrix.columns if column.name in goals]
     return {arm: [_points(run, columns) for run in courses[arm].values()] for arm in matrix.arms if arm in courses}

@@ -34,7 +34,7 @@ from blip3o_grpo.rollout import RolloutPipeline
 from blip3o_grpo.validate import CheckedRun, check_run
 
 MODEL = "slow-judge"
-ARMS = (("judge", 1), ("judge", 4), ("preference", 4))
+ARMS = (("judge", 1), ("judge", 4), ("judge", 8), ("preference", 4))
 """Reward and its replicas."""
 CONCURRENCY = {"judge": 8, "preference": 56}
 """Questions that one replica has open: those of a group of 8."""

@@ -216,8 +216,12 @@ def load_study_config(path: str | Path, overrides: Sequence[str] = (), *, smoke:
         _resolve(suite, "prompts", folder)
     for holder in (values, *_items(values.get("arms"))):
         if isinstance(holder.get("overrides"), dict):
-            holder["overrides"] = flatten(holder["overrides"])
-            _refuse_overlap(holder["overrides"], f"{path}: {_owner(holder, values)}overrides")
+            where = f"{path}: {_owner(holder, values)}overrides"
+            try:
+                holder["overrides"] = flatten(holder["overrides"])
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+            _refuse_overlap(holder["overrides"], where)
             _resolve_paths(holder["overrides"], folder)
     given = [key for override in overrides if (key := apply_study_override(values, override))]
     try:
@@ -361,11 +365,18 @@ def arm_config(base: RunConfig, arm: ArmSection, **fixed: Any) -> RunConfig:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys: `{"trainer": {"beta": 0}}` is `{"trainer.beta": 0}`."""
+    """Nested mappings as dotted keys: `{"trainer": {"beta": 0}}` is `{"trainer.beta": 0}`.
+
+    Raises:
+        ConfigError: a key is there in both forms.
+    """
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value}  # {}: a section
+        inside = flatten(value, f"{name}.") if isinstance(value, dict) and value else {name: value}  # {}: a section
+        if twice := flat.keys() & inside.keys():
+            raise ConfigError(f"{min(twice)!r} is said twice; give it once")
+        flat |= inside
     return flat
 
 

@@ -218,6 +218,10 @@ MISTAKES = {
         {"arms": [arm(overrides={"rollout.curriculum": {}, "rollout.curriculum.memory": 0.2})]},
         ["arm 'a': overrides: 'rollout.curriculum' and 'rollout.curriculum.memory' say it twice"],
     ),
+    "a key in both forms": (
+        {"arms": [arm(overrides={"trainer.beta": 0.1, "trainer": {"beta": 0.2}})]},
+        ["arm 'a': overrides: 'trainer.beta' is said twice"],
+    ),
     "unknown section without keys": ({"arms": [arm(overrides={"nonsense": {}})]}, ["arm 'a'", "'nonsense'"]),
     "repeated seed": ({"seeds": [1, 1]}, ["seeds: 1 is used twice"]),
 }

@@ -232,10 +232,6 @@ def load_study_config(path: str | Path, overrides: Sequence[str] = (), *, smoke:
         for arm in study.arms:
             if own := [name for name in flatten(arm.overrides) if _overlap(key, name)]:
                 raise ConfigError(f"override {key!r}: arm {arm.name!r} decides {own[0]!r} itself; change it in {path}")
-    for number, arm in enumerate(study.arms):
-        same = [other.name for other in study.arms[:number] if _does_the_same(arm, other)]
-        if same:
-            raise ConfigError(f"{path}: arm {arm.name!r} does what arm {same[0]!r} does; leave one of them out")
     study = study.model_copy(update={"study_dir": str(whole_path(study.study_dir))})
     return shrink(study) if smoke else study
 
@@ -269,18 +265,22 @@ def apply_study_override(values: dict[str, Any], override: str) -> str | None:
 
 
 def shrink(study: StudyConfig) -> StudyConfig:
-    """The same study, small enough to see within minutes that everything works."""
-    arms = tuple(
-        arm.model_copy(update={"overrides": {key: value for key, value in arm.overrides.items() if key not in SMOKE}})
-        for arm in study.arms[:SMOKE_ARMS]
-    )
+    """The same study, small enough to see within minutes that everything works.
+
+    Of arms that differ in what is shrunk alone the first one is left.
+    """
+    arms: list[ArmSection] = []
+    for arm in study.arms:
+        left = {key: value for key, value in arm.overrides.items() if key not in SMOKE}
+        if len(arms) < SMOKE_ARMS and all((arm.weights, left) != (other.weights, other.overrides) for other in arms):
+            arms.append(arm.model_copy(update={"overrides": left}))
     suites = tuple(suite.model_copy(update={"num_prompts": SMOKE_PROMPTS}) for suite in study.suites)
     few = {} if suites else {"evaluation.num_prompts": SMOKE_PROMPTS}
     return study.model_copy(
         update={
             "study_dir": f"{study.study_dir}-smoke",
             "overrides": {**study.overrides, **SMOKE, **few},
-            "arms": arms,
+            "arms": tuple(arms),
             "suites": suites,
             "seeds": study.seeds[:1],
             "goals": tuple(goal.model_copy(update={"target": None}) for goal in study.goals),
@@ -402,11 +402,6 @@ def _refuse_overlap(overrides: Mapping[str, Any], where: str) -> None:
     for first, second in combinations(overrides, 2):
         if _overlap(first, second):
             raise ConfigError(f"{where}: {first!r} and {second!r} say it twice; give one of them")
-
-
-def _does_the_same(arm: ArmSection, other: ArmSection) -> bool:
-    weights = [{name: weight for name, weight in one.weights.items() if weight} for one in (arm, other)]
-    return weights[0] == weights[1] and arm.overrides == other.overrides
 
 
 def _items(values: Any) -> list[dict]:

@@ -105,6 +105,7 @@ def plan_study(study: StudyConfig) -> StudyPlan:
     goals = find_goals(study, base, suites)
     trials = make_trials(study, base, len(prompts))
     check_targets(study, trials)
+    check_differ(trials)
     check_folder(folder, study, base)  # after the study itself: a mistake in it is said as such in an old folder too
     write_heldout(heldout, suites, prompts)
     arms = [check_arm(trial) for trial in trials if trial.seed == study.seeds[0]]
@@ -133,6 +134,19 @@ def check_targets(study: StudyConfig, trials: list[Trial]) -> None:
                     f"{trial.arm!r} has none (evaluation.every_steps={every} of trainer.max_steps={steps}); set "
                     "evaluation.every_steps under the study's `overrides`, or leave the target out"
                 )
+
+
+def check_differ(trials: list[Trial]) -> None:
+    """Refuse arms that are one run under two names, however they are written.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    seen: dict[str, str] = {}
+    for trial in trials:
+        run = trial.config.model_copy(update={"run_dir": ""}).model_dump_json()  # seeds of an arm differ
+        if (other := seen.setdefault(run, trial.arm)) != trial.arm:
+            raise ConfigError(f"arm {trial.arm!r} does what arm {other!r} does; leave one of them out")
 
 
 def make_trials(study: StudyConfig, base: RunConfig, num_prompts: int) -> list[Trial]:

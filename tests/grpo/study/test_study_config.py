@@ -214,6 +214,10 @@ MISTAKES = {
         {"arms": [arm(), arm("b", weights={"ocr": 1, "guard": 0})]},
         ["arm 'b' does what arm 'a' does"],
     ),
+    "an arm that states what the base has": (
+        {"arms": [arm(), arm("b", overrides={"rollout.curriculum": None})]},
+        ["arm 'b' does what arm 'a' does"],
+    ),
     "a section and a key of it": (
         {"arms": [arm(overrides={"rollout.curriculum": {}, "rollout.curriculum.memory": 0.2})]},
         ["arm 'a': overrides: 'rollout.curriculum' and 'rollout.curriculum.memory' say it twice"],

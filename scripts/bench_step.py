@@ -29,15 +29,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -50,19 +48,10 @@ from blip3o_grpo.configs.cluster import ClusterSection  # noqa: E402
 from blip3o_grpo.configs.training import TrainerSection  # noqa: E402
 from blip3o_grpo.training.schedule import prompt_schedule  # noqa: E402
 from blip3o_grpo.validate import CheckedRun, check_inputs  # noqa: E402
+from scripts.paused_run import WARM_UP, MachineClock, PausedRun, Turn  # noqa: E402
 from scripts.plain_loop.process import PLAIN, RELEASED, RELEASED_STEPS, PlainProcess  # noqa: E402
-from scripts.process_tree import ProcessTree  # noqa: E402
 
 OURS = "ours"
-KINDS = {"Sampler": "sample", "Decoder": "decode", "RewardWorker": "score", "RayTrainWorker": "learn"}
-"""Stage of each Ray actor; that of trainer ranks includes their part in handing weights on, records and metrics."""
-OTHERS = "Ray"
-"""Its own processes, and the actors in which next to nothing happens."""
-WARM_UP = 2
-"""Steps of ours before the first one that counts."""
-POLL_S = 0.005
-STEP_WITHIN_S = 3600.0
-END_WITHIN_S = 120.0
 FOLLOWED = (
     "max_steps",
     "learning_rate",
@@ -92,125 +81,6 @@ DISTURBED = 0.05
 """Share of all cores that others may use while a side is measured, before the result says that it did not count."""
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One step of one side."""
-
-    seconds: float
-    cpu_seconds: float
-    stages: Mapping[str, float]
-    """CPU seconds by stage; of ours also by what is no stage."""
-    others_cpu_seconds: float
-    """Of the whole machine, without this side's."""
-    stage_seconds: Mapping[str, float]
-    """Wall seconds by stage. Of ours: busy seconds of all workers of a stage, which overlap."""
-
-
-class MachineClock:
-    """Wall and CPU seconds of the whole machine since it was made."""
-
-    def __init__(self) -> None:
-        self._started, self._busy = time.perf_counter(), _busy_seconds()
-
-    def stop(self) -> tuple[float, float]:
-        """Both."""
-        return time.perf_counter() - self._started, _busy_seconds() - self._busy
-
-
-def _busy_seconds() -> float:
-    times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
-
-
-class PausedRun:
-    """Context manager: `blip3o-grpo train`, stopped after its warm-up and after every step.
-
-    Args:
-        config: of the run; written to a file for the command.
-        folder: for that file, the run and what the command prints.
-    """
-
-    def __init__(self, config: RunConfig, folder: Path):
-        self._run = folder / "run"
-        self._log = folder / "run.log"
-        recipe = folder / "recipe.json"  # JSON is YAML
-        recipe.write_text(json.dumps({**config.model_dump(mode="json"), "run_dir": str(self._run)}), encoding="utf-8")
-        self._command = [sys.executable, "-c", "from blip3o_grpo.cli import app; app()", "train", str(recipe)]
-        self._read = 0
-        self.lines: list[dict[str, Any]] = []
-
-    def __enter__(self) -> PausedRun:
-        environment = {**os.environ, "RAY_ADDRESS": "local"}
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-            )
-        self._tree = ProcessTree(self._process.pid, KINDS, OTHERS)
-        self._cpu: dict[psutil.Process, float] = {}
-        try:
-            for _ in range(WARM_UP):
-                self.step()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def step(self) -> Turn:
-        """Let the run make a step, and stop it again.
-
-        Raises:
-            RuntimeError: it has ended, or makes no step.
-        """
-        clock, done = MachineClock(), len(self.lines)
-        self._tree.go_on()
-        while len(self.lines) == done:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"the run ended with exit code {self._process.returncode}:\n{self._last_words()}")
-            if clock.stop()[0] > STEP_WITHIN_S:
-                raise RuntimeError(f"the run made no step in {STEP_WITHIN_S:.0f} s:\n{self._last_words()}")
-            time.sleep(POLL_S)
-            self._read_lines()
-        self._tree.stop()
-        seconds, machine = clock.stop()
-        before, self._cpu = self._cpu, self._tree.cpu_seconds()
-        spent, metrics = self._tree.spent(before, self._cpu), self.lines[-1]
-        total = sum(spent.values())
-        return Turn(seconds, total, spent, max(0.0, machine - total), stage_seconds(metrics, seconds))
-
-    def _read_lines(self) -> None:
-        file = self._run / "metrics.jsonl"
-        if file.is_file() and file.stat().st_size > self._read:
-            *complete, _ = file.read_bytes()[self._read :].split(b"\n")
-            self._read += sum(len(line) + 1 for line in complete)
-            self.lines += [json.loads(line) for line in complete]
-
-    def _last_words(self) -> str:
-        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
-
-    def __exit__(self, *_: object) -> None:
-        self._tree.go_on()
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(END_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                self._tree.kill()
-                self._process.wait()
-
-
-def stage_seconds(metrics: Mapping[str, float], seconds: float) -> dict[str, float]:
-    """Wall seconds by stage, from a line of `metrics.jsonl` of a step that took `seconds`.
-
-    Where the stop came after the step's own clock had started, it came while weights went out, and counts as that.
-    """
-    stopped = max(0.0, metrics["time/step"] - seconds)
-    return {
-        **{stage: metrics[f"time/{stage}"] for stage in ("sample", "decode", "score")},
-        "learn": metrics["time/train"] - metrics["time/sync"],
-        "sync": max(0.0, metrics["time/sync"] - stopped),
-    }
-
-
 def plain_turn(plain: PlainProcess, name: str, prompts: Sequence[Any], step: int) -> Turn:
     """A step of one of the plain loops."""
     clock = MachineClock()
@@ -221,8 +91,28 @@ def plain_turn(plain: PlainProcess, name: str, prompts: Sequence[Any], step: int
     return Turn(sum(seconds.values()), total, cpu, max(0.0, machine - total), seconds)
 
 
-def measure(run: CheckedRun, repeats: int, folder: Path, console: Console) -> dict[str, Any]:
-    """Turns of all sides, and how the plain loops were set."""
+@contextmanager
+def company(processes: int) -> Iterator[None]:
+    """So many other processes that compute without end."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def measure(run: CheckedRun, repeats: int, beside: int, folder: Path, console: Console) -> dict[str, Any]:
+    """Turns of all sides, and how the plain loops were set.
+
+    Args:
+        run: what to measure.
+        repeats: turns.
+        beside: other processes that compute during the turns.
+        folder: for files.
+        console: where to say how far it is.
+    """
     config = run.config
     schedule = prompt_schedule(
         len(run.train_prompts), config.rollout.prompts_per_step, config.trainer.max_steps, config.seed
@@ -239,6 +129,7 @@ def measure(run: CheckedRun, repeats: int, folder: Path, console: Console) -> di
             plain = stack.enter_context(PlainProcess(config, run.policy_path, prompts_of(1), heldout))
         with console.status(f"ours: start and {WARM_UP} steps to warm up"):
             ours = stack.enter_context(PausedRun(config, folder))
+        stack.enter_context(company(beside))
         for step in range(WARM_UP + 1, WARM_UP + repeats + 1):
             with console.status(f"turn {step - WARM_UP} of {repeats}"):
                 turns[OURS].append(ours.step())
@@ -389,10 +280,13 @@ def main() -> None:
         "--policy", help="`tiny`, `random` (tiny size, random weights) or a folder; default: the recipe's"
     )
     parser.add_argument("--repeats", type=int, default=5, help="turns that count")
+    parser.add_argument("--beside", type=int, default=0, help="other processes that compute during the turns")
     parser.add_argument("--json", type=Path, help="write all numbers here")
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error(f"--repeats is {options.repeats}; it must be at least 1")
+    if options.beside < 0:
+        parser.error(f"--beside is {options.beside}; give 0 or more")
     overrides = options.overrides
     if "=" in options.config:
         overrides, options.config = [options.config, *overrides], str(DEFAULT_RECIPE)
@@ -409,7 +303,7 @@ def main() -> None:
         except ValueError as error:
             parser.error(" ".join(str(error).split()))
         config = run.config
-        result = measure(run, options.repeats, folder, console)
+        result = measure(run, options.repeats, options.beside, folder, console)
     cores = len(os.sched_getaffinity(0))
     num_images = config.rollout.prompts_per_step * config.rollout.group_size
     turns = result.pop("turns")
@@ -417,6 +311,7 @@ def main() -> None:
     report = {
         "images": num_images,
         "cores": cores,
+        "beside": options.beside,
         "machine": platform.processor() or platform.machine(),
         "versions": versions(),
         "sides": sides,
@@ -429,7 +324,8 @@ def main() -> None:
     steps = config.rollout.num_diffusion_steps
     console.print(f"ours and {PLAIN}: {steps} diffusion steps; {RELEASED}: {RELEASED_STEPS}; {cores} cores")
     console.print(f"{PLAIN}: " + ", ".join(f"{key} {value}" for key, value in result["settings"][PLAIN].items()))
-    for line in (conclusion(sides), *disturbances(sides)):
+    company_line = [f"beside {options.beside} other processes that compute"] if options.beside else disturbances(sides)
+    for line in (conclusion(sides), *company_line):
         console.print(line)
     if options.json:
         write_atomically(options.json, json.dumps(report, indent=2) + "\n")

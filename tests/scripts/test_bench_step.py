@@ -14,15 +14,14 @@ from scripts.bench_step import (
     OURS,
     PLAIN,
     RELEASED,
-    WARM_UP,
-    Turn,
     check_comparable,
+    company,
     conclusion,
     disturbances,
     measured_config,
-    stage_seconds,
     summarise,
 )
+from scripts.paused_run import WARM_UP, Turn, stage_seconds
 from scripts.process_tree import ProcessTree
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +98,7 @@ def test_the_recipe_is_measured_as_it_is_but_for_what_happens_every_so_many_step
     ("arguments", "words"),
     [
         (["--repeats", "0"], "--repeats is 0; it must be at least 1"),
+        (["--beside", "-1"], "--beside is -1; give 0 or more"),
         (["rollout.grup_size=4"], "did you mean"),
         (["no_such.yaml"], "no_such.yaml"),
         (["--policy", "nowhere/at/all"], "nowhere/at/all"),
@@ -116,7 +116,8 @@ def test_a_tree_of_processes_stops_and_goes_on():
     command = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     tree = ProcessTree(command.pid, {"Sampler": "sample"}, "Ray")
     try:
-        wait_for(lambda: len(tree.cpu_seconds()) == 2)
+        # a child that has not begun its program holds its parent, which then cannot stop
+        wait_for(lambda: tree.spent({}, tree.cpu_seconds()).get("Ray", 0.0) > 0.3)
         tree.stop()
         wait_for(lambda: states(command.pid) == {psutil.STATUS_STOPPED})
         before = tree.cpu_seconds()
@@ -127,6 +128,13 @@ def test_a_tree_of_processes_stops_and_goes_on():
     finally:
         tree.kill()
         command.wait()
+
+
+def test_company_computes_until_the_turns_are_over():
+    with company(2):
+        busy = [one for one in psutil.Process().children() if one.cmdline()[-1:] == ["while True: pass"]]
+        wait_for(lambda: all(one.cpu_times().user > 0.05 for one in busy))
+    assert len(busy) == 2 and not any(one.is_running() for one in busy)
 
 
 def states(pid):

@@ -46,7 +46,8 @@ class ClusterSection(Section):
     gpus_per_node: int | None = Field(default=None, ge=0)
     """None: as many as the run needs."""
     gpu_memory_gb: float | None = Field(default=None, gt=0)
-    """Memory of one GPU (10^9 bytes), for `plan`."""
+    """Memory of one GPU (10^9 bytes): a run that needs more is refused. None: not checked; in `plan --card`, the
+    card's."""
     weight_sync: Literal["auto", "object_store", "nccl", "ipc"] = "auto"
     """How a step's weights reach the samplers. `nccl`: from trainer rank 0's GPU to theirs. `ipc`: inside the one GPU
     that they share with the trainer; they sleep while it trains. `object_store`: through Ray, on any machine. `auto`:

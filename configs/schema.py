@@ -60,8 +60,9 @@ class RolloutSection(Section):
     """Classifier-free guidance of the diffusion head; 1: none."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Noise levels (1: noise alone, 0: none) between which guidance acts; diffusion steps outside it cost half. Of N
-    steps the levels are 1, (N - 1)/N, ..., 1/N, before the scheduler's shift. `blip3o-grpo steps --guidance-interval`
-    says what rewards make of it."""
+    steps the levels s are 1, (N - 1)/N, ..., 1/N as the scheduler's shift k moves them, to k s / (1 + (k - 1) s): the
+    tiny policies' k is 1, the released one's 3. `blip3o-grpo steps --guidance-interval` says what rewards make of
+    it."""
     prompts_per_chunk: int = Field(default=4, ge=1)
     """Prompts a sampler draws in one engine call; later stages start when a chunk is done."""
     images_per_decode: int = Field(default=32, ge=1)

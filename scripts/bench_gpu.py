@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from blip3o_grpo.configs.atomic import write_atomically  # noqa: E402
+from blip3o_grpo.configs.atomic import StorageError, require_writable, write_atomically  # noqa: E402
 from blip3o_grpo.policies import image_tokens, load_config  # noqa: E402
 from blip3o_grpo.policies.blip3o_next import released  # noqa: E402
 from scripts import bench_logprobs  # noqa: E402
@@ -196,6 +196,25 @@ def say(lines: Sequence[str]) -> None:
     sys.stdout.flush()
 
 
+COUNTS = ("prompts", "group_size", "images_per_decode", "steps", "few_steps", "rollouts", "repeats")
+
+
+def mistake(settings: Settings) -> str | None:
+    """What cannot be measured, in one sentence; None: all can."""
+    for name in COUNTS:
+        if getattr(settings, name) < 1:
+            return f"--{name.replace('_', '-')} {getattr(settings, name)}: give 1 or more"
+    if not 0 < settings.scale <= 1:
+        return f"--scale {settings.scale:g}: give a share of the released size, above 0 and at most 1"
+    if settings.few_steps >= settings.steps:
+        return (
+            f"--few-steps {settings.few_steps}: give less than --steps {settings.steps}; the two tell what a step costs"
+        )
+    if settings.prompts * settings.group_size < 2:
+        return "--prompts 1 --group-size 1: give 2 images or more; two batches tell what an engine call costs"
+    return None
+
+
 def main() -> None:
     """Measure, print, and write JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -205,15 +224,22 @@ def main() -> None:
     defaults = DRY if "--dry-run" in sys.argv else Settings()
     parser.add_argument("--scale", type=float, default=defaults.scale, help="of the released size, above 0, at most 1")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=defaults.device)
-    for name in ("prompts", "group_size", "images_per_decode", "steps", "few_steps", "rollouts", "repeats"):
+    for name in COUNTS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name))
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=defaults.compile)
     options = vars(parser.parse_args())
     file, constants = options.pop("json"), options.pop("calibration")
     del options["dry_run"]
+    settings = Settings(**options)
+    if wrong := mistake(settings):
+        parser.error(wrong)
+    try:
+        for written in filter(None, (file, constants)):
+            require_writable(written)  # now, and not when all is measured
+    except StorageError as error:
+        parser.error(str(error))
     if options["device"] == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device here; --dry-run checks the script on a CPU at a reduced size")
-    settings = Settings(**options)
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
         "torch": torch.__version__,

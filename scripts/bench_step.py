@@ -235,12 +235,18 @@ def check_comparable(config: RunConfig) -> None:
     same = {key: value for key, value in same.items() if key.removeprefix("trainer.") not in FOLLOWED}
     same |= {f"cluster.{key}": 0 for key in ClusterSection.model_fields if key.startswith("gpus_per_")}
     same |= {"cluster.trainers": 1, "policy.dtype": "float32", "rollout.guidance_interval": (0.0, 1.0)}
+    same |= {"policy.type": "blip3o_next", "rollout.max_staleness": 0, "rollout.noises_per_completion": 1}
+    same |= dict.fromkeys(("rollout.curriculum", "rollout.dynamic_sampling", "rollout.subset_size", "rollout.replay"))
     for key, value in same.items():
         section, name = key.split(".")
         if (getattr(getattr(config, section), name) or 0) != (value or 0):
             raise ConfigError(
                 f"{key}: the plain loops of this benchmark do without it; only {key}={json.dumps(value)} compares"
             )
+    if config.learn != ("tokens",):
+        raise ConfigError(
+            f"learn: the plain loops learn tokens alone; only learn=[tokens] compares with {config.learn}"
+        )
     if config.trainer.loss_type not in AVERAGES:
         raise ConfigError(f"trainer.loss_type: the plain loops know only {', '.join(AVERAGES)}, one loss here")
     for reward in config.rewards:

@@ -43,7 +43,7 @@ def read_run(run: Path) -> Measured:
     """
     check_measured(run)
     config = load_run_config(run / "config.yaml")
-    check_updates(config)
+    check_simulated(config)
     lines = read_metrics(run / "metrics.jsonl")[WARMUP_STEPS:]
     if not lines:
         raise ConfigError(f"{run}: at least {WARMUP_STEPS + 1} steps are needed to measure anything")
@@ -60,14 +60,25 @@ def read_run(run: Path) -> Measured:
     return Measured(run, config, len(lines), busy_s, rollout_s, step_s - rollout_s, step_s)
 
 
-def check_updates(config: RunConfig) -> None:
+def check_simulated(config: RunConfig) -> None:
     """Refuse what is not simulated.
 
     Raises:
-        ConfigError: several updates follow a batch.
+        ConfigError: several updates follow a batch, a completion is painted more than once, a step learns from other
+            images than it draws, or more learns than the tokens.
     """
+    rollout = config.rollout
     if config.trainer.num_iterations > 1:
         raise ConfigError(f"trainer.num_iterations={config.trainer.num_iterations}: one update a batch is simulated")
+    if rollout.noises_per_completion > 1:
+        raise ConfigError(
+            f"rollout.noises_per_completion={rollout.noises_per_completion}: one image a completion is simulated"
+        )
+    if "head" in config.learn:
+        raise ConfigError(f"learn: {', '.join(config.learn)}: learning tokens are simulated; give learn: [tokens]")
+    for key in ("dynamic_sampling", "subset_size", "replay"):
+        if getattr(rollout, key):
+            raise ConfigError(f"rollout.{key}: steps that learn from all that they draw are simulated; leave it out")
 
 
 def simulate_cores(config: RunConfig, costs: Costs, cores: int) -> Outcome:

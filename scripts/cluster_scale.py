@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.planning.calibration import calibrated_times
 from blip3o_grpo.planning.cards import card
 from blip3o_grpo.planning.costs import computed_times
@@ -224,6 +224,16 @@ def scale_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def grown(config: RunConfig, num_gpus: int, base: int) -> RunConfig:
-    """The recipe with a batch in proportion to the GPUs; what it says holds for `base` of them."""
-    prompts = config.rollout.prompts_per_step * num_gpus // base
+    """The recipe with a batch in proportion to the GPUs; what it says holds for `base` of them.
+
+    Raises:
+        ConfigError: the GPUs are too few for one prompt.
+    """
+    given = config.rollout.prompts_per_step
+    prompts = given * num_gpus // base
+    if not prompts:
+        raise ConfigError(
+            f"--base {base}: rollout.prompts_per_step={given} are less than one prompt on {num_gpus} GPUs; give "
+            f"{given * num_gpus} or less"
+        )
     return config.model_copy(update={"rollout": config.rollout.model_copy(update={"prompts_per_step": prompts})})

@@ -11,10 +11,11 @@
 
 A part that fails or runs into its limit does not stop the others. A part whose packages are missing is not run, and
 says so: such machines often have PyTorch and no Ray. `OUT/NAME/` holds log.txt, result.json (status, exit code,
-seconds, command) and what the part wrote; `OUT/summary.json` all results and the machine. Exit code 1 if a part failed
-or ran into its limit, or if none could run. Python's own library only.
+seconds, command) and what the part wrote; a part that runs again begins with an empty folder. `OUT/summary.json` has
+all results that are there, those of earlier calls on the same machine too, so that a check that was cut off goes on
+with `--parts`. Exit code 1 if a part failed or ran into its limit, or if none could run. Python's own library only.
 
-A dry run does on a CPU, at a tiny size, what a CPU can do of each part.
+A dry run does on a CPU, at a tiny size, what a CPU can do of each part; its OUT is another one, `gpu_check/dry_run`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,9 @@ from scripts.link_package import describe, link  # noqa: E402
 
 GRACE_S = 20
 """Between asking a part to end and ending it."""
+ASK_S = 120
+"""For PyTorch to say what the machine is; with a broken driver it may never."""
+OUT, RESULT = Path("gpu_check"), "result.json"
 PASSED, FAILED, LATE, NOT_RUN = "passed", "failed", "timed out", "not run"
 TRANSFERS = "tests/rollout/weights/test_transfer.py"
 ONE_GPU = tuple(f"cluster.gpus_per_{kind}={share}" for kind, share in (("trainer", 0.35), ("sampler", 0.35))) + (
@@ -116,8 +122,12 @@ def machine() -> dict[str, Any]:
         "print(json.dumps({'torch': torch.__version__, 'cuda': torch.version.cuda,\n"
         "  'gpus': [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []}))"
     )
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    found = json.loads(asked.stdout) if asked.returncode == 0 else {"torch": None, "cuda": None, "gpus": []}
+    try:
+        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=ASK_S)
+        answer = asked.stdout if asked.returncode == 0 else ""
+    except subprocess.TimeoutExpired:
+        answer = ""
+    found = json.loads(answer) if answer else {"torch": None, "cuda": None, "gpus": []}
     return {"python": sys.version.split()[0], "date": time.strftime("%Y-%m-%d %H:%M:%S"), **found}
 
 
@@ -144,13 +154,17 @@ def why_not(part: Part, out: Path, dry: bool, gpus: Sequence[str]) -> str | None
 
 
 def run(part: Part, out: Path, dry: bool, gpus: Sequence[str], limit_s: int, env: dict[str, str]) -> dict[str, Any]:
-    """Run a part and save its result."""
+    """Run a part and save its result. What an earlier call left of it goes, unless the part cannot run now."""
     folder = out / part.folder
-    folder.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"part": part.number, "name": part.name, "limit_s": limit_s}
     if reason := why_not(part, out, dry, gpus):
         result |= {"status": NOT_RUN, "note": reason}
+        if was_run(folder / RESULT):
+            return result  # and the call that could run it keeps its own
+        folder.mkdir(parents=True, exist_ok=True)
     else:
+        shutil.rmtree(folder, ignore_errors=True)  # a run that is there would be taken for this one's, and resumed
+        folder.mkdir(parents=True, exist_ok=True)
         arguments = [text.format(out=folder, all=out) for text in (part.dry if dry else part.command)]
         command, log = [sys.executable, *arguments], folder / "log.txt"
         started = time.monotonic()
@@ -162,12 +176,23 @@ def run(part: Part, out: Path, dry: bool, gpus: Sequence[str], limit_s: int, env
             "command": shlex.join(command),
             "note": last_line(log),
         }
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
 
 
+def was_run(file: Path) -> bool:
+    """Whether a saved result is of a part that ran."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["status"] != NOT_RUN
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def run_within(command: Sequence[str], log: Path, limit_s: int, env: dict[str, str]) -> int | None:
-    """Exit code of a command whose output goes to `log`; None: it ran into its limit, and its group was ended."""
+    """Exit code of a command whose output goes to `log`; None: it ran into its limit, and its group was ended.
+
+    Whatever its end, and if this process is told to end, nothing of its group is left that could hold a GPU.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -176,12 +201,13 @@ def run_within(command: Sequence[str], log: Path, limit_s: int, env: dict[str, s
             return process.wait(limit_s)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGTERM)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
             return None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def last_line(log: Path) -> str:
@@ -201,6 +227,22 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
     return ["  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]]) for row in rows]
 
 
+def earlier_results(out: Path, known: Sequence[Part], machine: dict[str, Any], dry: bool) -> dict[str, dict[str, Any]]:
+    """Folder to result of the parts that an earlier call ran on such a machine, as its summary has them."""
+    try:
+        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        results = {f"{result['part']}-{result['name']}": result for result in summary["parts"]}
+        same = summary["dry_run"] == dry and all(summary["machine"][key] == machine[key] for key in ("torch", "gpus"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {part.folder: results[part.folder] for part in known if part.folder in results} if same else {}
+
+
+def stop(number: int, frame: Any) -> None:
+    """A signal ends this process the way an error does, and so the part that runs."""
+    sys.exit(128 + number)
+
+
 def say(line: str) -> None:
     """At once: this may be cut off."""
     sys.stdout.write(f"{line}\n")
@@ -210,7 +252,7 @@ def say(line: str) -> None:
 def main() -> None:
     """Run the parts and sum up."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("gpu_check"), help="folder of the results")
+    parser.add_argument("--out", type=Path, help=f"folder of the results; default: {OUT}, of a dry run {OUT}/dry_run")
     parser.add_argument("--parts", help="only these, as 1,3a; default: all")
     parser.add_argument("--limit", action="append", default=[], metavar="PART=SECONDS", help="instead of a part's own")
     parser.add_argument("--dry-run", action="store_true", help="on a CPU, at a tiny size")
@@ -223,11 +265,18 @@ def main() -> None:
         if number not in numbers:
             parser.error(f"no part {number!r}; there are {', '.join(numbers)}")
     for number, seconds in limits.items():
-        if not seconds.isdigit() or not int(seconds):
+        if not seconds.isdecimal() or not int(seconds):
             parser.error(f"--limit {number}={seconds}: give whole seconds, such as {number}=600")
-    out = args.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    out = (args.out or (OUT / "dry_run" if args.dry_run else OUT)).resolve()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {out}: {error.strerror}")
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup's
+        signal.signal(signal.SIGHUP, stop)
     here, env, results = machine(), environment(out), []
+    found = earlier_results(out, known, here, args.dry_run)
     say(f"{', '.join(here['gpus']) or 'no GPU'}, torch {here['torch']}, Python {here['python']}; results: {out}")
     for part in known:
         if part.number in wanted:
@@ -235,7 +284,10 @@ def main() -> None:
             say(f"part {part.number} {part.name}: at most {limit_s} s")
             results.append(run(part, out, args.dry_run, here["gpus"], limit_s, env))
             say(f"part {part.number} {part.name}: {results[-1]['status']}: {results[-1]['note']}")
-            summary = {"dry_run": args.dry_run, "machine": here, "parts": results}
+            if results[-1]["status"] != NOT_RUN or part.folder not in found:
+                found[part.folder] = results[-1]
+            ordered = [found[each.folder] for each in known if each.folder in found]
+            summary = {"dry_run": args.dry_run, "machine": here, "parts": ordered}
             (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     say("")
     for line in table(results):

@@ -3,7 +3,7 @@
 #
 #   bash scripts/gpu_check.sh                     # all parts; results under gpu_check/
 #   bash scripts/gpu_check.sh --parts 1,2         # some of them
-#   bash scripts/gpu_check.sh --dry-run           # on a CPU at tiny sizes: what can run, does it?
+#   bash scripts/gpu_check.sh --dry-run           # on a CPU at tiny sizes: what can run, does it? gpu_check/dry_run/
 #
 # PYTHON names the interpreter (default: .venv/bin/python if there is one, else python3). Nothing is downloaded.
 set -euo pipefail

@@ -25,15 +25,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from blip3o_grpo.api import load_recipe  # noqa: E402
-from blip3o_grpo.configs import ConfigError  # noqa: E402
-from blip3o_grpo.configs.atomic import write_atomically  # noqa: E402
+from blip3o_grpo.configs import ConfigError, RunConfig  # noqa: E402
+from blip3o_grpo.configs.atomic import StorageError, write_atomically  # noqa: E402
+from blip3o_grpo.configs.needs_tokens import require_tokens  # noqa: E402
 from blip3o_grpo.planning.calibration import calibrated_card  # noqa: E402
 from blip3o_grpo.planning.cards import card  # noqa: E402
 from blip3o_grpo.planning.plan import names_released  # noqa: E402
 from blip3o_grpo.planning.sizes import Footprint  # noqa: E402
-from blip3o_grpo.policies import resolve_policy_path  # noqa: E402
+from blip3o_grpo.policies import CheckpointError, resolve_policy_path  # noqa: E402
 from blip3o_grpo.policies.blip3o_next.released import write_configs  # noqa: E402
-from scripts.cluster_compare import check_updates, compare, comparison_lines  # noqa: E402
+from scripts.cluster_compare import check_simulated, compare, comparison_lines  # noqa: E402
 from scripts.cluster_layout import (  # noqa: E402
     Links,
 )
@@ -80,6 +81,30 @@ def card_of(args: argparse.Namespace) -> str:
     return args.card or DEFAULT_CARD
 
 
+def check_counts(args: argparse.Namespace) -> None:
+    """Refuse counts below 1.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    for option in ("cores", "base", "images_per_score"):
+        value = getattr(args, option, None)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{option.replace('_', '-')} {value}: give 1 or more")
+
+
+def setting_of(args: argparse.Namespace) -> tuple[RunConfig, str]:
+    """The recipe and the card.
+
+    Raises:
+        ConfigError: of a policy without tokens, with what is not simulated, or the card is not known.
+    """
+    config = load_recipe(args.recipe, *args.overrides)
+    require_tokens(config, "simulate_cluster.py")
+    check_simulated(config)
+    return config, card_of(args)
+
+
 def main() -> None:
     """Print Markdown, and write JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -102,13 +127,13 @@ def main() -> None:
         each.add_argument("--json", type=Path, help="write the numbers here")
     args = parser.parse_args()
     try:
+        check_counts(args)
         if args.command == "compare":
             found = compare(args.runs, args.cores)
             lines = comparison_lines(found)
         else:
-            config = load_recipe(args.recipe, *args.overrides)
-            check_updates(config)
-            name, rows = card_of(args), []
+            sizes, rows = numbers_of_gpus(args.gpus), []
+            config, name = setting_of(args)
             with policy_folder(config.policy.path) as folder:
                 setting = Setting(
                     config,
@@ -121,16 +146,16 @@ def main() -> None:
                     args.images_per_score,
                 )
                 known: dict[int, dict[str, Footprint]] = {}
-                for num_gpus in numbers_of_gpus(args.gpus):
+                for num_gpus in sizes:
                     if args.batch == "grown":
                         setting, known = replace(setting, config=grown(config, num_gpus, args.base)), {}
                     rows += scale(setting, num_gpus, known)
             found, lines = [row.values() for row in rows], scale_lines(rows)
-    except ConfigError as error:
+        sys.stdout.write("\n".join(lines) + "\n")
+        if args.json:
+            write_atomically(args.json, json.dumps(found, indent=2) + "\n")
+    except (ConfigError, CheckpointError, StorageError) as error:
         parser.exit(2, f"error: {error}\n")
-    sys.stdout.write("\n".join(lines) + "\n")
-    if args.json:
-        write_atomically(args.json, json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

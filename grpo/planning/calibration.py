@@ -1,7 +1,8 @@
 """Stage times of a recipe from a calibration file: what `scripts/bench_gpu.py --calibration FILE` measured on a card.
 
 The file holds seconds of one image by stage; a recipe's own chunk, diffusion steps and passes of training are put
-together here. The reading of text on CPUs is not in it and stays computed (`costs.py`).
+together here. The reading of text on CPUs and the learning of the diffusion head are not in it and stay computed
+(`costs.py`).
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def calibrated_card(file: Path, name: str | None = None) -> str:
         name: the card that is asked for; None: the file's.
 
     Raises:
-        ConfigError: it is of another card, of none, or of a dry run; names both.
+        ConfigError: it is of another card, of none, or of a dry run, naming both; or a stage takes no time.
     """
     found = read_calibration(file)
     measured = card_of_device(found["device"])
@@ -91,7 +92,24 @@ def calibrated_card(file: Path, name: str | None = None) -> str:
         )
     if name not in (None, measured):
         raise ConfigError(f"--calibration {file}: measured on {measured} ({found['device']}), and --card is {name}")
+    if nothing := takes_no_time(found["seconds"]):
+        raise ConfigError(
+            f"--calibration {file}: seconds.{nothing} is 0, which no stage takes: it was lost in the noise of the "
+            "measurement; measure again with more --repeats"
+        )
     return measured
+
+
+def takes_no_time(seconds: Seconds) -> str | None:
+    """Key of what a run cannot do in 0 seconds but does here; None: there is none.
+
+    The benchmark puts lines through two batches or numbers of steps, and cuts slopes at 0. An image may well add
+    nothing to an engine call, or a call nothing to its images, but not both.
+    """
+    decode = {f"decode.{way}.step": one["step"] for way, one in seconds["decode"].items()}
+    sample = {"sample": seconds["sample_call"] + seconds["sample"]}
+    rest = {key: seconds[key] for key in ("hidden_states", "learn")}
+    return next((key for key, value in (sample | rest | decode).items() if not value), None)
 
 
 def always_guided(config: RunConfig) -> RunConfig:
@@ -121,6 +139,7 @@ def calibrated_times(config: RunConfig, policy_path: Path, file: Path) -> StageT
     computed, guided = (computed_times(one, policy_path, card) for one in (config, always_guided(config)))
     unguided = computed.decode_per_step / guided.decode_per_step  # of what was measured, with guidance in every step
     drawn = min(rollout.prompts_per_chunk, rollout.prompts_per_step) * rollout.group_size
+    learns = "head" in config.learn
     packages = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return StageTimes(
         policy=shape,
@@ -131,8 +150,9 @@ def calibrated_times(config: RunConfig, policy_path: Path, file: Path) -> StageT
         decode_once=seconds["hidden_states"] + seconds["decode"][way]["once"],
         decode_per_step=seconds["decode"][way]["step"] * unguided,
         score=computed.score,
-        train=seconds["learn"] / MEASURED_PASSES * training_passes(config),
+        train=seconds["learn"] / MEASURED_PASSES * training_passes(config) if "tokens" in config.learn else 0.0,
+        train_head=computed.train_head,
         source=f"measured on {found['device']}, {found['day']}, by `{found['command']}` ({packages}), sampling with "
-        "transformers in the place of vLLM; the reading of text is computed",
-        computed=("score",),
+        f"transformers in the place of vLLM; the reading of text{' and the head learning' if learns else ''} computed",
+        computed=("score", "train") if learns else ("score",),
     )

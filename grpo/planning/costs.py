@@ -13,12 +13,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from blip3o_grpo.configs import RunConfig
+from blip3o_grpo.configs.head import NFTSection
 from blip3o_grpo.configs.training import DeepSpeedSection
 from blip3o_grpo.planning.cards import OCR_S_PER_MEGAPIXEL, SHARE_OF_BANDWIDTH, SHARE_OF_FLOPS, card
-from blip3o_grpo.planning.footprint import BFLOAT
+from blip3o_grpo.planning.footprint import BFLOAT, head_is_averaged
 from blip3o_grpo.planning.times import StageTimes, device_of, policy_shape
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once
+from blip3o_grpo.policies.blip3o_next.denoising import guided_steps, sampler
 
 TERA = 1e12
 MEGAPIXEL = 1024**2
@@ -56,6 +58,7 @@ def computed_times(config: RunConfig, policy_path: Path, name: str) -> StageTime
         decode_per_step=operations["decode per step"] / per_second,
         score=detector if on_gpu else text,
         train=operations["train"] / per_second,
+        train_head=operations["train head"] / per_second,
         source=f"computed for {name}: {SHARE_OF_FLOPS:.0%} of {ceilings.flops / TERA:.0f} TFLOP/s, "
         f"{SHARE_OF_BANDWIDTH:.0%} of {ceilings.bytes_per_s / TERA:.2f} TB/s, {scoring}; no GPU run was made",
         computed=("sample", "decode", "score", "train"),
@@ -68,22 +71,29 @@ def policy_of_shapes(policy_path: Path) -> BLIP3oNext:
 
 
 def operations_per_image(config: RunConfig, policy: BLIP3oNext) -> dict[str, float]:
-    """Floating-point operations of one image by stage; `decode per step` is of one Euler step with its guidance."""
+    """Floating-point operations of one image by stage; `decode per step` is of one Euler step with its guidance.
+
+    `train` is of a completion, 0 where tokens do not learn, and `train head` of an image, 0 where the head does not.
+    """
     guided = config.rollout.guidance_scale != 1
     forward = forward_operations(policy, policy.image_tokens.num_tokens + TYPICAL_PROMPT)
     logits = 2 * policy.image_tokens.num_tokens * policy.image_tokens.size * policy.config.hidden_size
     once, step = head_operations(policy, guided)
+    alone = head_operations(policy, guided=False)
     if guided:
-        low, high = config.rollout.guidance_interval
-        levels = [
-            1 - number / config.rollout.num_diffusion_steps for number in range(config.rollout.num_diffusion_steps)
-        ]
-        share = sum(low <= level <= high for level in levels) / len(levels)
-        step = share * step + (1 - share) * head_operations(policy, guided=False)[1]
+        rollout = config.rollout
+        steps = sampler(policy, rollout.num_diffusion_steps)  # whose shift moves the noise levels
+        acts = guided_steps(steps, rollout.guidance_scale, rollout.guidance_interval)
+        share = sum(acts) / len(acts)
+        step = share * step + (1 - share) * alone[1]
+    learnt = once + step if config.head.guided else sum(alone)
     return {
         "decode once": forward + once + vae_operations(policy),
         "decode per step": step,
-        "train": training_passes(config) * (forward + logits),
+        "train": training_passes(config) * (forward + logits) if "tokens" in config.learn else 0,
+        "train head": forward / config.rollout.noises_per_completion + head_passes(config) * learnt
+        if "head" in config.learn
+        else 0,
     }
 
 
@@ -96,6 +106,17 @@ def training_passes(config: RunConfig) -> int:
     section = config.trainer
     twice = isinstance(section.parallel, DeepSpeedSection)
     return 3 + section.gradient_checkpointing + (section.beta > 0) + twice
+
+
+def head_passes(config: RunConfig) -> int:
+    """Forward passes of the head that its update costs for one image (`grpo/training/head/objective.py`).
+
+    At each noise level or step that is learnt from: its own, its backward pass, which is two of them, one of the
+    starting head for the KL term, and one of the head that painted, where that is an average.
+    """
+    method = config.head.method
+    rows = method.times_per_image if isinstance(method, NFTSection) else method.window
+    return rows * (3 + (method.kl > 0) + head_is_averaged(config))
 
 
 def forward_operations(policy: BLIP3oNext, length: int) -> float:

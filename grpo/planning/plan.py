@@ -13,7 +13,7 @@ from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.configs.needs_tokens import require_tokens
 from blip3o_grpo.planning import cards
 from blip3o_grpo.planning.sizes import ENGINE_SHARE, TRANSFER_BUFFER, Footprint
-from blip3o_grpo.planning.times import check_measured, measured_times, predict
+from blip3o_grpo.planning.times import StageTimes, check_measured, device_of, measured_times, predict
 from blip3o_grpo.planning.tune import Proposal, proposals, show_proposals, with_cluster
 from blip3o_grpo.policies import resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.config import read_config
@@ -158,7 +158,8 @@ def make_plan(
     Args:
         config: of the run.
         measured: run folder to take times from.
-        card: name in `cards.CARDS` to compute times for, instead.
+        card: name in `cards.CARDS` to compute times for, instead; its memory is what a GPU has where the recipe does
+            not say (`cluster.gpu_memory_gb`).
         tune: propose placements on so many GPUs.
         calibration: file of times that were measured on this card (`scripts/bench_gpu.py --calibration`).
 
@@ -175,8 +176,12 @@ def make_plan(
         from blip3o_grpo.planning.calibration import calibrated_card
 
         card = calibrated_card(calibration, card)
+    if card is not None and config.cluster.gpu_memory_gb is None:
+        config = with_cluster(config, {"gpu_memory_gb": cards.card(card).memory_gb})
     if tune is None:
         check_layout(config)
+        if card is not None:
+            check_on_gpus(config, card)
     if measured is not None:
         check_measured(measured)
     if built_in := names_released(config.policy.path):
@@ -188,6 +193,34 @@ def make_plan(
     else:
         plan = _plan_of(config, resolve_policy_path(config.policy.path), measured, card, tune, calibration)
     return {"policy": BUILT_IN.format(name=config.policy.path) if built_in else config.policy.path, **plan}
+
+
+def check_on_gpus(config: RunConfig, card: str) -> None:
+    """Refuse times of a card for workers that the recipe keeps on CPUs.
+
+    Raises:
+        ConfigError: naming the keys.
+    """
+    if device_of(config) != "gpu":
+        shares = config.cluster.shares
+        without = [f"cluster.gpus_per_{kind}=0" for kind in ("trainer", "sampler", "decoder") if not shares[kind]]
+        raise ConfigError(
+            f"--card {card}: this recipe keeps workers on CPUs ({', '.join(without)}), where times of a GPU do not "
+            "hold; give each 1, or --tune N, which finds a placement on N GPUs"
+        )
+
+
+def check_of_gpus(times: StageTimes) -> None:
+    """Refuse to place workers on GPUs by times that CPUs took.
+
+    Raises:
+        ConfigError: with the origin of the times.
+    """
+    if times.device != "gpu":
+        raise ConfigError(
+            f"--tune places workers on GPUs, and these times are not of GPUs ({times.source}); give --card NAME, "
+            "--calibration FILE, or --measured RUN of a run on GPUs"
+        )
 
 
 def names_released(name: str) -> bool:
@@ -220,6 +253,8 @@ def _plan_of(
     if tune is not None:
         if times is None:
             raise ConfigError("--tune needs times: give --card NAME, or --measured RUN")
+        if card is None:
+            check_of_gpus(times)
         known: dict[int, dict[str, Footprint]] = {}
         found = proposals(config, times, tune, lambda tried: check_placement(tried, policy_path, known))
         config = with_cluster(config, found[0]["cluster"])

@@ -15,6 +15,8 @@ from typing import Any
 from blip3o_grpo.configs import ConfigError, RunConfig, load_run_config
 from blip3o_grpo.configs.regular_files import is_regular
 from blip3o_grpo.policies import image_tokens, load_config, resolve_policy_path
+from blip3o_grpo.rollout.placement.gpus import Gpu, place
+from blip3o_grpo.rollout.placement.resources import num_replicas
 from blip3o_grpo.run.metrics import read_metrics
 
 DATA = Path(__file__).parent / "measured_times.json"
@@ -43,6 +45,9 @@ class StageTimes:
     sample_call: float = 0.0
     """Of an engine call, however many images it draws; `sample` has its share of one with the recipe's chunk. 0: not
     known apart."""
+    train_head: float = 0.0
+    """One rank's seconds per image of its own share, in the head's update; 0 in measured times, whose `train` includes
+    it."""
     computed: tuple[str, ...] = ()
     """Stages of these that nobody measured (`sample`, `decode`, `score`, `train`)."""
 
@@ -131,24 +136,26 @@ def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
     """Seconds per optimiser step: each stage on its workers alone, and the bounds of a whole step.
 
     Stages of one step overlap; at best the rollout takes as long as its longest stage, at worst as long as all of them.
-    With `rollout.max_staleness: 1` training overlaps with them too. Stages whose workers have shares of GPUs take turns
-    there, so they add up.
+    With `rollout.max_staleness: 1` training overlaps with them too. Workers that share a GPU take turns there: stages
+    of different kinds add up, and workers of one kind are no faster than one of them. Workers beyond a step's calls
+    have nothing to do.
     Where several steps follow a batch, each has its share of the rollout's seconds.
+
+    Raises:
+        ConfigError: GPUs are shared in a way that cannot be.
     """
-    cluster, rollout = config.cluster, config.rollout
-    new, drawn = (n / config.trainer.num_iterations for n in (rollout.images_per_step, rollout.completions_per_step))
-    replicas = min(reward.replicas or cluster.rewards for reward in config.rewards)
+    cluster, gpus, work = config.cluster, shared_gpus(config), stage_work(config, times)
+    chunks, parts = calls_of_step(config)
     stages = {
-        "sample": drawn * times.sample / cluster.samplers,
-        "decode": new * (times.decode_once + times.decode_per_step * rollout.num_diffusion_steps) / cluster.decoders,
-        "score": new * times.score / replicas,
+        "sample": work["sample"] / min(cluster.samplers, chunks) * on_one(gpus, "sampler"),
+        "decode": work["decode"] / min(cluster.decoders, parts) * on_one(gpus, "decoder"),
+        "score": work["score"] / min(reward_replicas(config), parts),
     }
-    train = rollout.learnt_per_step * times.train / cluster.trainers
-    shared = {kind: 0 < share < 1 for kind, share in cluster.shares.items()}
-    turns = shared["sampler"] and shared["decoder"]
+    train = work["train"] / cluster.trainers
+    turns = any({"sampler", "decoder"} <= gpu.keys() for gpu in gpus)
     drawn_s = stages["sample"] + stages["decode"] if turns else max(stages["sample"], stages["decode"])
     longest = max(drawn_s, stages["score"])
-    overlap = rollout.max_staleness and not shared["trainer"]
+    overlap = config.rollout.max_staleness and not 0 < cluster.gpus_per_trainer < 1
     return {
         **stages,
         "train": train,
@@ -157,9 +164,59 @@ def predict(config: RunConfig, times: StageTimes) -> dict[str, float]:
     }
 
 
+def stage_work(config: RunConfig, times: StageTimes) -> dict[str, float]:
+    """Busy seconds of a step by stage, of all workers together."""
+    rollout, share = config.rollout, 1 / config.trainer.num_iterations
+    new, drawn = share * rollout.images_per_step, share * rollout.completions_per_step
+    per_call = min(rollout.prompts_per_chunk, rollout.prompts_per_step) * rollout.group_size
+    image = times.sample - times.sample_call / per_call
+    return {
+        "sample": share * calls_of_step(config)[0] * times.sample_call + drawn * image,
+        "decode": new * (times.decode_once + times.decode_per_step * rollout.num_diffusion_steps),
+        "score": new * times.score,
+        "train": rollout.learnt_per_step * times.train + new * times.train_head,
+    }
+
+
+def calls_of_step(config: RunConfig) -> tuple[int, int]:
+    """Calls of samplers and of decoders in a step, over all trainer ranks: what `rollout/flow.py` makes of its groups.
+
+    A rank divides its groups over all samplers, so that with more ranks and samplers calls become smaller.
+    """
+    from blip3o_grpo.rollout.requests import groups_per_chunk, groups_per_part
+
+    rollout, ranks = config.rollout, config.cluster.trainers
+    groups = max(1, rollout.completions_per_step // rollout.group_size // ranks)
+    chunk = groups_per_chunk(config, groups, rollout.group_size)
+    part = groups_per_part(config, rollout.group_size * rollout.noises_per_completion)
+    whole, rest = divmod(groups, chunk)
+    return ranks * (whole + bool(rest)), ranks * (whole * -(-chunk // part) + -(-rest // part))
+
+
+def shared_gpus(config: RunConfig) -> list[Gpu]:
+    """Workers of every GPU, where samplers or decoders have shares of GPUs; empty where each has its own or none.
+
+    Raises:
+        ConfigError: the placement cannot be.
+    """
+    shares = config.cluster.shares
+    if not any(0 < shares[kind] < 1 for kind in ("sampler", "decoder")):
+        return []
+    return [gpu for node in place(config).nodes for gpu in node]
+
+
+def on_one(gpus: list[Gpu], kind: str) -> int:
+    """Most workers of a kind on one of these GPUs, at least 1."""
+    return max([1, *(gpu.get(kind, 0) for gpu in gpus)])
+
+
+def reward_replicas(config: RunConfig) -> int:
+    """Of the reward that has the fewest, which the others wait for."""
+    return min(num_replicas(config, reward) for reward in config.rewards)
+
+
 def gpu_seconds(config: RunConfig, times: StageTimes) -> float:
-    """Seconds of work of a step on GPUs, all of them together."""
-    cluster, seconds = config.cluster, predict(config, times)
-    workers = {"sample": ("sampler", cluster.samplers), "decode": ("decoder", cluster.decoders)}
-    workers["train"] = ("trainer", cluster.trainers)
-    return sum(seconds[stage] * count for stage, (kind, count) in workers.items() if cluster.shares[kind])
+    """Seconds of work of a step on GPUs, all of them together; rewards left out."""
+    work = stage_work(config, times)
+    kinds = {"sample": "sampler", "decode": "decoder", "train": "trainer"}
+    return sum(work[stage] for stage, kind in kinds.items() if config.cluster.shares[kind])

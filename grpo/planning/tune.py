@@ -2,8 +2,8 @@
 
 Tried are whole GPUs for trainers, samplers and decoders in every division; every GPU in every role, with a rank, a
 sampler and a decoder each; on two GPUs also sampler and decoder on one. Where GPUs are shared, stages add up. Rewards
-keep the GPUs that the recipe gives them; their replicas are as many as keep up with samplers and decoders. Other keys
-stay as the recipe has them.
+keep the GPUs that the recipe gives them; on CPUs their replicas are as many as keep up with samplers and decoders, and
+at most one for each part of a step. Other keys stay as the recipe has them, and what a run would refuse is dropped.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TypedDict
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from blip3o_grpo.configs import ConfigError, RunConfig
 from blip3o_grpo.configs.cluster import ClusterSection
-from blip3o_grpo.planning.times import StageTimes, gpu_seconds, predict
+from blip3o_grpo.configs.loader import describe_mistakes
+from blip3o_grpo.planning.times import StageTimes, calls_of_step, gpu_seconds, predict, stage_work
 from blip3o_grpo.rollout.placement.gpus import EPSILON
 from blip3o_grpo.rollout.placement.resources import num_reward_workers
 from blip3o_grpo.terminal import show
@@ -26,6 +28,8 @@ Cluster = dict[str, float]
 """Keys of the section `cluster`, as one writes them."""
 SHOWN = 5
 GPUS_OF_A_NODE = 8
+MOST_GPUS = 4096
+"""As many as workers of one kind (`ClusterSection`)."""
 ONE_GPU = {"gpus_per_trainer": 0.35, "gpus_per_sampler": 0.35, "gpus_per_decoder": 0.3}
 TWO_GPUS = {"gpus_per_trainer": 1, "gpus_per_sampler": 0.5, "gpus_per_decoder": 0.5}
 EVERY_ROLE = {"gpus_per_trainer": 0.6, "gpus_per_sampler": 0.2, "gpus_per_decoder": 0.2}
@@ -65,8 +69,9 @@ def proposals(
     Raises:
         ConfigError: none fits; the last refusal says what is missing.
     """
-    if num_gpus < 1:
-        raise ConfigError(f"--tune {num_gpus}: give a number of GPUs, 1 or more")
+    if not 1 <= num_gpus <= MOST_GPUS:
+        raise ConfigError(f"--tune {num_gpus}: give a number of GPUs, 1 to {MOST_GPUS}")
+    check_reward_gpus(config, num_gpus)
     possible = []
     for changes in (*divisions(config, num_gpus), *(every_role(config, num_gpus) if shared else ())):
         changes["nodes"], changes["gpus_per_node"] = nodes_of(config, num_gpus)
@@ -75,7 +80,7 @@ def proposals(
     found, refusal = [], None
     for proposal in sorted(possible, key=lambda proposal: proposal["step_seconds"]):
         try:
-            check(with_cluster(config, proposal["cluster"]))
+            check(as_read(with_cluster(config, proposal["cluster"])))
         except ConfigError as error:
             refusal = error
             continue
@@ -87,13 +92,33 @@ def proposals(
     return found
 
 
+def gpus_of_rewards(config: RunConfig) -> int:
+    """Whole GPUs that the recipe gives to rewards."""
+    return math.ceil(num_reward_workers(config) * config.cluster.gpus_per_reward - EPSILON)
+
+
+def check_reward_gpus(config: RunConfig, num_gpus: int) -> None:
+    """Refuse too few GPUs for the other roles.
+
+    Raises:
+        ConfigError: with the smallest number that is enough.
+    """
+    taken = gpus_of_rewards(config)
+    if taken and num_gpus < taken + len(ONE_GPU):
+        raise ConfigError(
+            f"--tune {num_gpus}: rewards have {taken} of them (cluster.gpus_per_reward="
+            f"{config.cluster.gpus_per_reward:g}), and trainer, sampler and decoder want one each; give "
+            f"{taken + len(ONE_GPU)} or more"
+        )
+
+
 def divisions(config: RunConfig, num_gpus: int) -> Iterator[Cluster]:
     """Changes of the section `cluster`: every way to give each GPU one role."""
     if num_gpus == 1:
         yield {"trainers": 1, "samplers": 1, "decoders": 1, **ONE_GPU}
     if num_gpus == 2:
         yield {"trainers": 1, "samplers": 1, "decoders": 1, **TWO_GPUS}
-    left = num_gpus - math.ceil(num_reward_workers(config) * config.cluster.gpus_per_reward - EPSILON)
+    left = num_gpus - gpus_of_rewards(config)
     for trainers in range(1, left - 1):
         if config.rollout.prompts_per_step % trainers:
             continue  # every rank has the same number of prompts
@@ -111,9 +136,21 @@ def every_role(config: RunConfig, num_gpus: int) -> list[Cluster]:
 
 
 def with_cluster(config: RunConfig, changes: Cluster) -> RunConfig:
-    """The run on another cluster section, checked as one that was read."""
+    """The run on another cluster section, which alone is checked: there are thousands of them."""
     section = ClusterSection.model_validate(config.cluster.model_dump() | changes)
     return config.model_copy(update={"cluster": section})
+
+
+def as_read(config: RunConfig) -> RunConfig:
+    """The run as one that was read: what other sections say must suit its workers too.
+
+    Raises:
+        ConfigError: it does not, such as a micro-batch that does not divide a rank's share.
+    """
+    try:
+        return RunConfig.model_validate(config.model_dump(exclude_unset=True))
+    except ValidationError as error:
+        raise ConfigError(describe_mistakes(RunConfig, error)) from None
 
 
 def nodes_of(config: RunConfig, num_gpus: int) -> tuple[int, int]:
@@ -123,10 +160,16 @@ def nodes_of(config: RunConfig, num_gpus: int) -> tuple[int, int]:
 
 
 def rewards_that_keep_up(config: RunConfig, times: StageTimes) -> int:
-    """Replicas of every reward that score as fast as samplers and decoders work."""
+    """Replicas of every reward that score as fast as samplers and decoders work.
+
+    A part of a step is scored by one replica, so more of them than parts would idle. Rewards on GPUs keep the recipe's.
+    """
+    given = config.cluster.rewards
+    if config.cluster.gpus_per_reward:
+        return given
     seconds = predict(config, times)
-    alone = seconds["score"] * config.cluster.rewards
-    return max(config.cluster.rewards, math.ceil(alone / max(seconds["sample"], seconds["decode"])))
+    enough = math.ceil(stage_work(config, times)["score"] / max(seconds["sample"], seconds["decode"]))
+    return max(given, min(enough, calls_of_step(config)[1], MOST_GPUS))
 
 
 def propose(config: RunConfig, changes: Cluster, times: StageTimes, num_gpus: int) -> Proposal:

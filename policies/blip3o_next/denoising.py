@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from blip3o_grpo.configs.head import FlowGRPOSection
 
 Interval = tuple[float, float]
+ROUNDING = 1e-6
+"""Of noise levels, which are float32: neither .1 nor .7 is one."""
 
 
 class Head(Protocol):
@@ -51,8 +53,8 @@ def sampler(policy: Head, num_steps: int, device: torch.device | None = None) ->
 
 
 def guided_steps(scheduler: FlowMatchEulerDiscreteScheduler, scale: float, interval: Interval) -> list[bool]:
-    """Whether guidance acts, for each of the sampler's steps."""
-    low, high = interval
+    """Whether guidance acts, for each of the sampler's steps; at the ends of the interval too."""
+    low, high = interval[0] - ROUNDING, interval[1] + ROUNDING
     return [scale != 1 and low <= level <= high for level in scheduler.sigmas[:-1].tolist()]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.bench_gpu import LOGPROBS, goal_lines, goals, head_lines, measure, stage_lines
+from scripts.bench_gpu import LOGPROBS, goal_lines, goals, head_lines, main, measure, stage_lines
 from scripts.gpu_stages import RELEASED, Settings, decode_as_released, decoding, prefill, sampling
 from scripts.make_full_size import make_in_memory
 
@@ -76,6 +76,23 @@ def test_rates_are_relative_to_the_released_way(policy):
     rows = measure(decoding(policy, settings), "cpu", repeats=1)
     assert rows[RELEASED]["speedup"] == 1
     assert all(row["images_per_second"] == row["batch"] / row["seconds"] for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--repeats", "0"], "--repeats 0: give 1 or more"),
+        (["--scale", "2"], "--scale 2: give a share of the released size"),
+        (["--steps", "2"], "--few-steps 2: give less than --steps 2"),
+        (["--prompts", "1", "--group-size", "1"], "give 2 images or more"),
+        (["--calibration", f"{__file__}/x.json"], f"cannot write {__file__}/x.json"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line_before_anything_is(monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--dry-run", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2 and words in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_goals_are_judged_on_a_gpu_at_full_size_only():

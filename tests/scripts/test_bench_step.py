@@ -76,12 +76,20 @@ def test_a_stop_inside_a_step_counts_as_nothing():
         ("trainer.entropy_coef=0.1", "only trainer.entropy_coef=0.0 compares"),
         ("trainer.loss_type=sapo", "trainer.loss_type: .* dapo, grpo"),
         ("rollout.guidance_interval=[0.5, 1]", r"only rollout.guidance_interval=\[0.0, 1.0\] compares"),
+        ("rollout.max_staleness=1", "only rollout.max_staleness=0 compares"),
+        ("rollout.noises_per_completion=2", "only rollout.noises_per_completion=1 compares"),
+        ("rollout.subset_size=4", "only rollout.subset_size=null compares"),
         ("rewards.0.runtime_env={env_vars: {A: b}}", "'ocr': .* runtime_env"),
     ],
 )
 def test_a_recipe_that_the_plain_loop_cannot_follow_is_refused(override, words):
     with pytest.raises(ConfigError, match=words):
         check_comparable(load_run_config(DEFAULT_RECIPE, [override]))
+
+
+def test_a_head_that_learns_compares_with_nothing():
+    with pytest.raises(ConfigError, match=r"learn: the plain loops learn tokens alone; only learn=\[tokens\] compares"):
+        check_comparable(load_run_config(DEFAULT_RECIPE, ["learn=[head]", "head.credit=shared"]))
 
 
 def test_the_recipe_is_measured_as_it_is_but_for_what_happens_every_so_many_steps():

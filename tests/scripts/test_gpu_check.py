@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts import gpu_check
-from scripts.gpu_check import FAILED, LATE, NOT_RUN, PASSED, Part, parts, run, table
+from scripts.gpu_check import FAILED, LATE, NOT_RUN, PASSED, Part, earlier_results, parts, run, table
 from scripts.link_package import describe, link
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +58,40 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_nothing_that_a_part_started_outlives_it(tmp_path):
+    """A process that a failed part left behind would hold the GPU of the next one."""
+    leaves = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True); sys.exit(1)"
+    failed = run_here(python(leaves), tmp_path)
+    assert failed["status"] == FAILED
+    for _ in range(100):
+        if not alive(int(failed["note"])):
+            return
+        time.sleep(0.1)
+    pytest.fail("the child goes on")
+
+
+def test_a_part_begins_with_an_empty_folder_and_keeps_what_cannot_be_measured_again(tmp_path):
+    """A run that is there would be resumed and its numbers taken for new ones; those of a GPU outlive its machine."""
+    first = python("open('OUT/numbers', 'x').close(); print('measured')".replace("OUT", "{out}"))
+    for _ in range(2):
+        assert run_here(first, tmp_path)["status"] == PASSED
+    assert run(first, tmp_path, False, (), 5, dict(os.environ))["status"] == NOT_RUN
+    assert (tmp_path / "9-made-up/numbers").exists()
+    assert json.loads((tmp_path / "9-made-up/result.json").read_text())["status"] == PASSED
+
+
+def test_a_summary_keeps_the_parts_of_earlier_calls_on_the_same_machine(tmp_path):
+    here = {"torch": "2", "gpus": ["a GPU"]}
+    bench = {"part": "1", "name": "bench", "status": PASSED}
+    summary = {"dry_run": False, "machine": here | {"date": "yesterday"}, "parts": [bench]}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert earlier_results(tmp_path, parts(), here, False) == {"1-bench": bench}
+    assert earlier_results(tmp_path, parts(), here, True) == {}
+    assert earlier_results(tmp_path, parts(), {"torch": "2", "gpus": ["another GPU"]}, False) == {}
+    (tmp_path / "summary.json").write_text("[1]")
+    assert earlier_results(tmp_path, parts(), here, False) == {}
 
 
 def test_what_cannot_run_says_why(tmp_path):
@@ -106,6 +140,7 @@ def test_the_checkout_is_importable_where_it_is_not_installed(tmp_path):
     [
         (["--parts", "7"], "no part '7'; there are 1, 2, 3a, 3b, 4, 5"),
         (["--limit", "1=soon"], "--limit 1=soon: give whole seconds, such as 1=600"),
+        (["--out", __file__], f"--out {__file__}: File exists"),
     ],
 )
 def test_wrong_options_are_one_line(monkeypatch, capsys, arguments, message):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blip3o_grpo.configs import ConfigError, load_run_config
-from blip3o_grpo.planning.times import StageTimes
+from blip3o_grpo.planning.times import StageTimes, calls_of_step, predict
 from blip3o_grpo.planning.tune import with_cluster
 from blip3o_grpo.policies.blip3o_next.released import write_configs
 from blip3o_grpo.run.folder import RunFolder
@@ -222,6 +222,38 @@ def test_numbers_of_gpus_are_checked_first(monkeypatch, capsys, gpus):
     assert left.value.code == 2 and said == (
         f"error: --gpus {gpus}: give numbers of GPUs with commas, each 3 or more, as 8,64\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scale", "tiny_both"], "rollout.noises_per_completion=4: one image a completion is simulated"),
+        (["scale", "tiny_ocr", "learn=[head]", "head.credit=shared"], "learn: head: learning tokens are simulated"),
+        (["scale", "tiny_ocr", "rollout.subset_size=4"], "rollout.subset_size: steps that learn from all"),
+        (["scale", "tiny_blip3o"], "policy.type=blip3o: simulate_cluster.py knows policies of image tokens only"),
+        (["scale", "tiny_ocr", "policy.path=no/such"], "no/such"),
+        (["scale", "tiny_ocr", "--batch", "grown", "--base", "0"], "--base 0: give 1 or more"),
+        (["scale", "tiny_ocr", "--batch", "grown", "--base", "999", "--gpus", "3"], "--base 999: rollout.prompts_per"),
+        (["scale", "tiny_ocr", "--images-per-score", "-1"], "--images-per-score -1: give 1 or more"),
+        (["compare", "runs", "--cores", "0"], "--cores 0: give 1 or more"),
+    ],
+)
+def test_what_is_not_simulated_is_one_line(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["simulate_cluster.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    told = capsys.readouterr().err
+    assert left.value.code == 2 and message in told and told.count("\n") == 1
+
+
+def test_plan_counts_the_calls_that_are_simulated():
+    """So that both say that workers beyond them idle, and that ranks and samplers make engine calls smaller."""
+    for changes in ([], ["cluster.trainers=2", "rollout.prompts_per_chunk=3"], ["cluster.samplers=16"]):
+        ranks = divide(tiny(*changes))
+        calls = sum(map(len, ranks)), sum(len(chunk.parts) for rank in ranks for chunk in rank)
+        assert calls_of_step(tiny(*changes)) == calls
+    eight, enough, idle = (predict(ocr(decoders=count, gpus_per_node=60), TIMES)["decode"] for count in (8, 16, 50))
+    assert idle == enough == eight / 2  # 4 ranks x 2 chunks x 2 parts
 
 
 def test_smaller_calls_are_tried_down_to_one_group():

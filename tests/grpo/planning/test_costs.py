@@ -14,8 +14,8 @@ from blip3o_grpo.cli import app
 from blip3o_grpo.configs import ConfigError, load_run_config
 from blip3o_grpo.planning.cards import CARDS, SHARE_OF_FLOPS
 from blip3o_grpo.planning.costs import computed_times, forward_operations, operations_per_image, policy_of_shapes
-from blip3o_grpo.planning.plan import make_plan
-from blip3o_grpo.planning.times import StageTimes, predict
+from blip3o_grpo.planning.plan import check_layout, make_plan
+from blip3o_grpo.planning.times import StageTimes, gpu_seconds, predict
 from blip3o_grpo.planning.tune import divisions, every_role, proposals, with_cluster
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.released import write_configs
@@ -108,12 +108,95 @@ def test_a_detector_on_a_gpu_takes_no_core_seconds(ocr, released):
 
 
 def test_reward_replicas_keep_up(ocr):
-    slow = StageTimes({}, "gpu", "bfloat16", 0.01, 0.01, 0.04, 3.0, 0.02, "made up")
+    slow = StageTimes({}, "gpu", "bfloat16", 0.01, 0.01, 0.04, 1.0, 0.02, "made up")
     best = proposals(ocr, slow, 8, lambda config: None)[0]
     assert best["cluster"]["rewards"] > ocr.cluster.rewards
     tuned = ocr.model_copy(update={"cluster": ocr.cluster.model_copy(update=best["cluster"])})
     seconds = predict(tuned, slow)
     assert seconds["score"] <= max(seconds["sample"], seconds["decode"])
+
+
+def test_no_more_replicas_than_groups_and_none_beside_those_that_have_gpus(ocr):
+    """A group is scored by one replica; and the GPUs of rewards are counted before placements are tried."""
+    slow = StageTimes({}, "gpu", "bfloat16", 0.01, 0.01, 0.04, 1e4, 0.02, "made up")
+    assert proposals(ocr, slow, 64, lambda config: None)[0]["cluster"]["rewards"] == 32
+    on_gpus = with_cluster(ocr, {"gpus_per_reward": 0.1, "rewards": 1})
+    best = proposals(on_gpus, slow, 8, lambda config: check_layout(config))[0]["cluster"]
+    assert best["rewards"] == 1 and sum(best[kind] for kind in ("trainers", "samplers", "decoders")) == 7
+    with pytest.raises(ConfigError, match=r"--tune 3: rewards have 1 of them \(cluster.gpus_per_reward.*4 or more"):
+        proposals(on_gpus, slow, 3, lambda config: None)
+    with pytest.raises(ConfigError, match="--tune 5000: give a number of GPUs, 1 to 4096"):
+        proposals(ocr, slow, 5000, lambda config: None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["rollout.prompts_per_step=6", "rollout.group_size=4", "trainer.micro_batch_size=12"],
+        ["trainer.text_kl.weight=1", "trainer.text_kl.texts_per_step=3", "cluster.trainers=1"],
+        ["rollout.replay.groups_per_step=1", "cluster.trainers=1"],
+    ],
+)
+def test_what_a_run_would_refuse_is_not_proposed(released, changes):
+    """Micro-batches, texts and replayed groups have to divide over the ranks, which `cluster` alone cannot tell."""
+    recipe = load_run_config(CONFIGS / "blip3o_next_ocr.yaml", [f"policy.path={released}", *changes])
+    for proposal in proposals(recipe, TIMES, 8, lambda config: None):
+        keys = [f"cluster.{key}={value:g}" for key, value in proposal["cluster"].items()]
+        load_run_config(CONFIGS / "blip3o_next_ocr.yaml", [f"policy.path={released}", *changes, *keys])
+
+
+def test_workers_of_one_kind_on_one_gpu_are_no_faster_than_one(ocr):
+    one, two = (
+        with_cluster(ocr, {"samplers": count, "decoders": 10, "gpus_per_sampler": share, "gpus_per_decoder": 0.5})
+        for count, share in ((1, 1), (2, 0.5))
+    )
+    alone, shared = predict(one, TIMES), predict(two, TIMES)
+    assert shared["sample"] == alone["sample"] == pytest.approx(512 * 0.01)
+    assert shared["decode"] == alone["decode"] == pytest.approx(512 * 0.34 / 5)
+    assert gpu_seconds(two, TIMES) == pytest.approx(gpu_seconds(one, TIMES)) == pytest.approx(512 * 0.37)
+
+
+def test_a_card_s_memory_is_what_its_gpus_have(released, ocr):
+    """80 GB cannot hold every role, which 141 can; a recipe that names the memory is believed."""
+    with_a_rank_each = [p["cluster"]["gpus_per_trainer"] < 1 for p in make_plan(ocr, card="h100", tune=8)["proposals"]]
+    assert not any(with_a_rank_each)
+    assert make_plan(ocr, card="h200", tune=8)["proposals"][0]["cluster"]["gpus_per_trainer"] < 1
+    small = with_cluster(ocr, {"gpu_memory_gb": 30})
+    with pytest.raises(ConfigError, match="a GPU of cluster.gpu_memory_gb=30 cannot hold"):
+        make_plan(small, card="h200")
+
+
+def test_times_of_gpus_are_not_of_cpus_and_the_other_way_round(ocr):
+    tiny = load_run_config(CONFIGS / "tiny_ocr.yaml")
+    with pytest.raises(ConfigError, match=r"these times are not of GPUs \(the run of seed 0.*give --card NAME"):
+        make_plan(tiny, tune=8)
+    with pytest.raises(ConfigError, match=r"--card h200: this recipe keeps workers on CPUs \(cluster.gpus_per_tra"):
+        make_plan(tiny, card="h200")
+    assert make_plan(tiny, card="h200", tune=4)["proposals"][0]["cluster"]["rewards"] <= tiny.rollout.prompts_per_step
+
+
+def test_the_head_s_update_counts_as_training(released):
+    """Its own forward and backward pass and the starting head's, at one noise level of each image; tokens that do not
+    learn cost no training."""
+    policy = policy_of_shapes(released)
+
+    def of(*changes):
+        recipe = load_run_config(
+            CONFIGS / "blip3o_next_ocr.yaml",
+            [f"policy.path={released}", "rollout.group_size=4", "rollout.noises_per_completion=4", *changes],
+        )
+        return recipe, operations_per_image(recipe, policy)
+
+    _, tokens = of()
+    recipe, both = of("learn=[tokens,head]")
+    _, head = of("learn=[head]")
+    assert (tokens["train head"], head["train"]) == (0, 0) and both["train"] == tokens["train"]
+    assert both["train head"] == head["train head"] > 4 * both["decode per step"]
+    without = of("learn=[head]", "head.method={type: nft, kl: 0}")[1]["train head"]
+    assert (head["train head"] - without) * 3 == pytest.approx(without, rel=0.1)
+    times = computed_times(recipe, released, "h200")
+    seconds = 512 * (times.train / 4 + times.train_head) / recipe.cluster.trainers
+    assert predict(recipe, times)["train"] == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(("num_gpus", "count"), [(1, 1), (2, 1), (3, 1), (8, 6 + 5 + 3)])

@@ -118,6 +118,11 @@ def calibrated_times(config: RunConfig, policy_path: Path, file: Path) -> StageT
             f"{str(rollout.decoder.compile).lower()}"
         )
     card = calibrated_card(file)
+    if "head" in config.learn:
+        raise ConfigError(
+            f"--calibration {file}: the update of the diffusion head was not measured (learn: "
+            f"{', '.join(config.learn)}); give --card, which computes it"
+        )
     computed, guided = (computed_times(one, policy_path, card) for one in (config, always_guided(config)))
     unguided = computed.decode_per_step / guided.decode_per_step  # of what was measured, with guidance in every step
     drawn = min(rollout.prompts_per_chunk, rollout.prompts_per_step) * rollout.group_size

@@ -16,14 +16,7 @@ IDLE = {
     "rollout": ("temperature", "enforce_eager", "decoder"),
     "evaluation": ("temperature", "top_p", "top_k"),
     "cluster": ("samplers", "gpus_per_sampler", "weight_sync"),
-    "trainer": (
-        *OF_TOKENS,
-        "use_bias_correction_kl",
-        "sync_ref_model",
-        "vllm_importance_sampling_mode",
-        "vllm_importance_sampling_clip_max",
-        "vllm_importance_sampling_clip_min",
-    ),
+    "trainer": (*OF_TOKENS, "sync_ref_model"),
 }
 """Keys by section that only samplers, vLLM, the tokens' update or SANA's decoder ask for."""
 INSTEAD = {"learning_rate", "micro_batch_size", "max_grad_norm", "lora"}

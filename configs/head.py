@@ -146,6 +146,11 @@ def check_learning(
             "head.guided=false: flow_grpo learns the probabilities of the sampler's own steps, and rollouts are guided "
             f"(rollout.guidance_scale={guidance_scale:g}); leave it out, or give rollout.guidance_scale=1"
         )
+    if trainer.sync_ref_model and "tokens" not in learn:
+        raise ValueError(
+            "trainer.sync_ref_model: learn does not name the tokens, so the AR part stays as it is and has no "
+            "reference that could follow it; leave it out"
+        )
     if trainer.num_iterations > 1 and "tokens" not in learn:
         raise ValueError(
             "trainer.num_iterations: the head makes one update on a batch; give 1, or learn tokens as well"

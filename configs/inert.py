@@ -55,7 +55,7 @@ def inert_options(config: RunConfig) -> list[str]:
             f"max_steps={trainer.max_steps}"
         )
         found += _set(trainer, "trainer", "sync_ref_model", never)
-    if trainer.beta == 0:
+    if trainer.beta == 0 and "tokens" in config.learn:
         found += _set(trainer, "trainer", "use_bias_correction_kl", "with beta=0 there is no KL")
         found += _set(
             config.warnings, "warnings", "kl_budget", "with trainer.beta=0 the KL to the start is not measured"
@@ -68,6 +68,8 @@ def inert_options(config: RunConfig) -> list[str]:
     if "tokens" not in config.learn:
         for key in OF_TOKENS:
             found += _set(trainer, "trainer", key, "learn does not name the tokens")
+        never = "learn does not name the tokens, so the KL to the start is not measured"
+        found += _set(config.warnings, "warnings", "kl_budget", never)
     if trainer.max_steps == trainer.num_iterations:
         found += _set(config.rollout, "rollout", "replay", "the run has one batch of rollouts, and none before it")
     if not config.rollout.record_every_steps:

@@ -277,21 +277,39 @@ def describe_mistakes(schema: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "plain":  # of `Section`, which sees all its keys at once
         first |= {"loc": (*first["loc"], first["ctx"]["key"]), "input": first["ctx"]["value"]}
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{mistake_in_words(first, partial(_fields_at, schema))}{more}"
+    variants, known = _variants_at(schema, first["loc"]), partial(_fields_at, schema, first["loc"][:-1])
+    said = mistake_in_words(first | {"loc": _as_written(schema, first["loc"])}, lambda _: known())
+    if first["type"] == "union_tag_not_found":
+        said += f"; give type: {' or '.join(filter(None, map(_tag, variants)))}"
+    return f"{said}{more}"
 
 
 def _fields_at(schema: type[BaseModel], location: Sequence[str | int]) -> list[str]:
     """Known keys of the section that `location` points at."""
+    return list(_variants_at(schema, location)[0].model_fields)
+
+
+def _as_written(schema: type[BaseModel], location: Sequence[str | int]) -> tuple[str | int, ...]:
+    """A location without the tags of variants, which pydantic puts behind the key and no file has there."""
+    return tuple(
+        part
+        for place, part in enumerate(location)
+        if len(variants := _variants_at(schema, location[:place])) < 2 or part not in map(_tag, variants)
+    )
+
+
+def _variants_at(schema: type[BaseModel], location: Sequence[str | int]) -> list[type[BaseModel]]:
+    """What the section that `location` points at can be: several where a `type` chooses; none where it is a value."""
     variants = [schema]
     for part in location:
         tagged = [variant for variant in variants if _tag(variant) == part]
         if tagged and len(variants) > 1:
             variants = tagged
         elif isinstance(part, str):
-            annotation = variants[0].model_fields[part].annotation
-            candidates = (annotation, *typing.get_args(annotation))
+            field = variants[0].model_fields.get(part) if variants else None
+            candidates = (field.annotation, *typing.get_args(field.annotation)) if field else ()
             variants = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-    return list(variants[0].model_fields)
+    return variants
 
 
 def _tag(schema: type[BaseModel]) -> str | None:

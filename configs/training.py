@@ -343,6 +343,7 @@ def _default(key: str) -> Any:
 OF_TOKENS = (
     "learning_rate",
     "beta",
+    "use_bias_correction_kl",
     "importance_sampling_level",
     "epsilon",
     "epsilon_high",
@@ -354,6 +355,9 @@ OF_TOKENS = (
     "entropy_coef",
     "use_adaptive_entropy",
     "multi_objective_aggregation",
+    "vllm_importance_sampling_mode",
+    "vllm_importance_sampling_clip_max",
+    "vllm_importance_sampling_clip_min",
     "max_grad_norm",
     "micro_batch_size",
     "gradient_checkpointing",

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from blip3o_grpo.policies.blip3o_next.config import resolve_policy_path
+from blip3o_grpo.policies.blip3o_next.config import MODEL_TYPES, resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.json_files import CheckpointError, read_json
 
 if TYPE_CHECKING:
@@ -163,18 +163,19 @@ class BLIP3oKind(PolicyKind):
 
 KINDS: dict[str, PolicyKind] = {"blip3o_next": BLIP3oNextKind(), "blip3o": BLIP3oKind()}
 """By `policy.type`."""
-OF_MODEL_TYPE = {"blip3o": "blip3o"}
-"""`model_type` in a checkpoint's `config.json` to the kind; all others are BLIP3o-NEXT's or nobody's."""
+OF_MODEL_TYPE = dict.fromkeys(MODEL_TYPES, "blip3o_next") | {"blip3o": "blip3o"}
+"""`model_type` in a checkpoint's `config.json` to the kind; all others are nobody's."""
 
 
 def check_kind(path: str | Path, name: str) -> None:
-    """The checkpoint at `path` is of the kind that a recipe names.
+    """The checkpoint at `path` is of the kind that a recipe names, or of none, which the kind's own checks say.
 
     Raises:
         CheckpointError: it is of another one, and says which key to change.
     """
     folder = resolve_policy_path(path)
-    found = OF_MODEL_TYPE.get(read_json(folder / "config.json").get("model_type"), "blip3o_next")
+    model_type = read_json(folder / "config.json").get("model_type")
+    found = OF_MODEL_TYPE.get(model_type, name) if isinstance(model_type, str) else name
     if found != name:
         raise CheckpointError(
             f"policy.type={name}, but {folder}/config.json is a checkpoint of {found}; give policy.type={found} "

@@ -136,10 +136,14 @@ def calibrated_times(config: RunConfig, policy_path: Path, file: Path) -> StageT
             f"{str(rollout.decoder.compile).lower()}"
         )
     card = calibrated_card(file)
+    if "head" in config.learn:
+        raise ConfigError(
+            f"--calibration {file}: the update of the diffusion head was not measured (learn: "
+            f"{', '.join(config.learn)}); give --card, which computes it"
+        )
     computed, guided = (computed_times(one, policy_path, card) for one in (config, always_guided(config)))
     unguided = computed.decode_per_step / guided.decode_per_step  # of what was measured, with guidance in every step
     drawn = min(rollout.prompts_per_chunk, rollout.prompts_per_step) * rollout.group_size
-    learns = "head" in config.learn
     packages = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return StageTimes(
         policy=shape,
@@ -150,9 +154,8 @@ def calibrated_times(config: RunConfig, policy_path: Path, file: Path) -> StageT
         decode_once=seconds["hidden_states"] + seconds["decode"][way]["once"],
         decode_per_step=seconds["decode"][way]["step"] * unguided,
         score=computed.score,
-        train=seconds["learn"] / MEASURED_PASSES * training_passes(config) if "tokens" in config.learn else 0.0,
-        train_head=computed.train_head,
+        train=seconds["learn"] / MEASURED_PASSES * training_passes(config),
         source=f"measured on {found['device']}, {found['day']}, by `{found['command']}` ({packages}), sampling with "
-        f"transformers in the place of vLLM; the reading of text{' and the head learning' if learns else ''} computed",
-        computed=("score", "train") if learns else ("score",),
+        "transformers in the place of vLLM; the reading of text is computed",
+        computed=("score",),
     )

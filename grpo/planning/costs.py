@@ -13,11 +13,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.configs.head import NFTSection
+from blip3o_grpo.configs.head import FlowGRPOSection
 from blip3o_grpo.configs.training import DeepSpeedSection
 from blip3o_grpo.planning.cards import OCR_S_PER_MEGAPIXEL, SHARE_OF_BANDWIDTH, SHARE_OF_FLOPS, card
 from blip3o_grpo.planning.footprint import BFLOAT, head_is_averaged
-from blip3o_grpo.planning.times import StageTimes, device_of, policy_shape
+from blip3o_grpo.planning.times import StageTimes, device_of, learning, policy_shape
 from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once
 from blip3o_grpo.policies.blip3o_next.denoising import guided_steps, sampler
@@ -58,7 +58,7 @@ def computed_times(config: RunConfig, policy_path: Path, name: str) -> StageTime
         decode_per_step=operations["decode per step"] / per_second,
         score=detector if on_gpu else text,
         train=operations["train"] / per_second,
-        train_head=operations["train head"] / per_second,
+        learn=learning(config),
         source=f"computed for {name}: {SHARE_OF_FLOPS:.0%} of {ceilings.flops / TERA:.0f} TFLOP/s, "
         f"{SHARE_OF_BANDWIDTH:.0%} of {ceilings.bytes_per_s / TERA:.2f} TB/s, {scoring}; no GPU run was made",
         computed=("sample", "decode", "score", "train"),
@@ -71,10 +71,8 @@ def policy_of_shapes(policy_path: Path) -> BLIP3oNext:
 
 
 def operations_per_image(config: RunConfig, policy: BLIP3oNext) -> dict[str, float]:
-    """Floating-point operations of one image by stage; `decode per step` is of one Euler step with its guidance.
-
-    `train` is of a completion, 0 where tokens do not learn, and `train head` of an image, 0 where the head does not.
-    """
+    """Floating-point operations of one image by stage; `decode per step` is of one Euler step with its guidance, and
+    `train` of one completion with all its images."""
     guided = config.rollout.guidance_scale != 1
     forward = forward_operations(policy, policy.image_tokens.num_tokens + TYPICAL_PROMPT)
     logits = 2 * policy.image_tokens.num_tokens * policy.image_tokens.size * policy.config.hidden_size
@@ -86,37 +84,40 @@ def operations_per_image(config: RunConfig, policy: BLIP3oNext) -> dict[str, flo
         acts = guided_steps(steps, rollout.guidance_scale, rollout.guidance_interval)
         share = sum(acts) / len(acts)
         step = share * step + (1 - share) * alone[1]
-    learnt = once + step if config.head.guided else sum(alone)
     return {
         "decode once": forward + once + vae_operations(policy),
         "decode per step": step,
-        "train": training_passes(config) * (forward + logits) if "tokens" in config.learn else 0,
-        "train head": forward / config.rollout.noises_per_completion + head_passes(config) * learnt
-        if "head" in config.learn
-        else 0,
+        "train": training_passes(config) * (forward + logits) + head_training_operations(config, policy, forward),
     }
 
 
+def head_training_operations(config: RunConfig, policy: BLIP3oNext, forward: float) -> float:
+    """Of what the diffusion head learns from one completion; 0 where it does not learn.
+
+    Hidden states are computed again, in one forward pass of the AR part. Every image counts at each of its noise levels
+    or noisy steps: a forward pass and its backward pass, and one each of the starting head and of the average.
+    """
+    if "head" not in config.learn:
+        return 0.0
+    method = config.head.method
+    times = method.window if isinstance(method, FlowGRPOSection) else method.times_per_image
+    passes = 3 + bool(method.kl) + head_is_averaged(config)
+    velocity = sum(head_operations(policy, config.head.guided and config.rollout.guidance_scale != 1))
+    return forward + config.rollout.noises_per_completion * times * passes * velocity
+
+
 def training_passes(config: RunConfig) -> int:
-    """Forward passes that a training step costs: the policy's, and its backward pass, which is two of them.
+    """Forward passes that a training step of the tokens costs: the policy's, and its backward pass, which is two of
+    them; 0 where tokens do not learn.
 
     Checkpointing computes the forward pass once more, the reference policy has one, and with DeepSpeed the log-probs
     before the update need one of their own (`ImageGRPOTrainer.one_forward`).
     """
     section = config.trainer
+    if "tokens" not in config.learn:
+        return 0
     twice = isinstance(section.parallel, DeepSpeedSection)
     return 3 + section.gradient_checkpointing + (section.beta > 0) + twice
-
-
-def head_passes(config: RunConfig) -> int:
-    """Forward passes of the head that its update costs for one image (`grpo/training/head/objective.py`).
-
-    At each noise level or step that is learnt from: its own, its backward pass, which is two of them, one of the
-    starting head for the KL term, and one of the head that painted, where that is an average.
-    """
-    method = config.head.method
-    rows = method.times_per_image if isinstance(method, NFTSection) else method.window
-    return rows * (3 + (method.kl > 0) + head_is_averaged(config))
 
 
 def forward_operations(policy: BLIP3oNext, length: int) -> float:

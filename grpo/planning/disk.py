@@ -28,7 +28,8 @@ def checkpoint_bytes(config: RunConfig, policy_path: Path) -> int:
     learning = sum(parameter.numel() for parameter in policy.ar.parameters())
     if section.lora:
         learning = num_adapter_values(policy, config)
-    values = 1 + MOMENTS + bool(section.ema) + section.sync_ref_model
+    moments = MOMENTS if "tokens" in config.learn else 0  # an AR part that does not learn has none
+    values = 1 + moments + bool(section.ema) + section.sync_ref_model
     head = num_head_values(policy, config) * (1 + MOMENTS + bool(section.ema) + head_is_averaged(config))
     if isinstance(section.parallel, FSDP2Section | DeepSpeedSection):
         values += 1  # their own copy of the weights, beside model.safetensors

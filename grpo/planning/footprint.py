@@ -7,7 +7,9 @@ measurement can tell: CUDA's context, fragmentation, and the activations of deco
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from blip3o_grpo.configs import RunConfig
-from blip3o_grpo.configs.head import LORA_TARGETS, NFTSection
+from blip3o_grpo.configs.head import LORA_TARGETS, FlowGRPOSection, NFTSection
 from blip3o_grpo.configs.training import DDPSection, DeepSpeedSection, FSDP2Section
 from blip3o_grpo.planning.sizes import Footprint
 from blip3o_grpo.policies import BLIP3oNext, load_config
@@ -28,6 +30,7 @@ from blip3o_grpo.policies.types import Policy
 from blip3o_grpo.rollout.workers.engine import PROMPT_TOKENS
 
 FLOAT, BFLOAT = 4, 2
+HEAD_STATES, HEAD_ACTIVATIONS = "head's hidden states", "head's activations"
 CHUNKS = 3
 """Logits, log-probs and their gradient of one chunk (`policies/blip3o_next/logprobs.py`)."""
 
@@ -78,8 +81,11 @@ def caption_values(policy: BLIP3oNext, images: int) -> int:
 
 
 def trainer_footprint(config: RunConfig, policy: BLIP3oNext, length: int) -> Footprint:
-    """One rank's weights, gradients, optimiser state and kept activations, `length` tokens a rollout."""
-    section, ranks = config.trainer, config.cluster.trainers
+    """One rank's weights, gradients, optimiser state and kept activations, `length` tokens a rollout.
+
+    Where the tokens do not learn, the AR part has weights alone: it is read without a backward pass.
+    """
+    section, ranks, tokens = config.trainer, config.cluster.trainers, "tokens" in config.learn
     low = config.policy.dtype == "bfloat16"
     numel = sum(parameter.numel() for parameter in policy.ar.parameters())
     learning = num_adapter_values(policy, config) if section.lora else numel
@@ -94,30 +100,33 @@ def trainer_footprint(config: RunConfig, policy: BLIP3oNext, length: int) -> Foo
     compute = BFLOAT if low else FLOAT
     items = {
         "weights": numel * weight // (ranks if stage == 3 else 1),
-        "gradients": learning * (weight if deepspeed else FLOAT) // (ranks if stage >= 2 else 1),
+        "gradients": tokens * learning * (weight if deepspeed else FLOAT) // (ranks if stage >= 2 else 1),
         "buckets of DDP": learning * FLOAT if isinstance(sharing, DDPSection) and ranks > 1 else 0,
-        "Adam": learning * adam // (ranks if stage >= 1 else 1),
+        "Adam": tokens * learning * adam // (ranks if stage >= 1 else 1),
         "reference": num_references(config) * numel * weight // (ranks if stage == 3 else 1),
         "average": learning * FLOAT // (ranks if stage == 3 else 1) if section.ema else 0,
         "working copy in bfloat16": numel * BFLOAT if low and weight == FLOAT and stage < 3 else 0,
         "gathered layer and head": largest_unit(policy) * compute if stage == 3 else 0,
         **head_footprint(config, policy),
-        "activations": kept_activations(policy.config, micro, length, compute, section.gradient_checkpointing),
-        "logits of a chunk": CHUNKS * FLOAT * min(LOGITS_AT_ONCE, micro * length * policy.config.num_image_tokens),
     }
+    if tokens:
+        items |= {
+            "activations": kept_activations(policy.config, micro, length, compute, section.gradient_checkpointing),
+            "logits of a chunk": CHUNKS * FLOAT * min(LOGITS_AT_ONCE, micro * length * policy.config.num_image_tokens),
+        }
     if deepspeed and sharing.offload_optimizer:
         items["Adam"] = 0
     if (deepspeed and sharing.offload_weights) or (isinstance(sharing, FSDP2Section) and sharing.cpu_offload):
         items |= {"weights": 0, "gradients": 0, "Adam": 0, "reference": 0, "average": 0}
     items = {name: size for name, size in items.items() if size}
-    passing = ("working copy in bfloat16", "activations", "logits of a chunk")
+    passing = ("working copy in bfloat16", "activations", "logits of a chunk", HEAD_STATES, HEAD_ACTIVATIONS)
     return Footprint(items, "CUDA's context, fragmentation", passing)
 
 
 def num_references(config: RunConfig) -> int:
     """Frozen copies of the AR part on a rank: of the KL term, and of `text_kl` where it cannot share that one."""
     section = config.trainer
-    if section.lora:
+    if section.lora or "tokens" not in config.learn:
         return 0
     apart = section.text_kl and (section.sync_ref_model or not section.beta)
     return bool(section.beta) + bool(apart)
@@ -131,11 +140,51 @@ def head_footprint(config: RunConfig, policy: BLIP3oNext) -> dict[str, int]:
     whole = sum(value.numel() for part in (policy.connector, policy.sana) for value in part.parameters())
     copies = 1 + bool(config.head.method.kl) + head_is_averaged(config)
     hidden = (policy.image_tokens.num_tokens + 1) * policy.config.hidden_size
+    rows = head_rows(config)
     return {
         "head, its reference and average": (whole * copies + learning * bool(config.trainer.ema)) * FLOAT,
         "head's gradients and Adam": 3 * learning * FLOAT,
-        "head's hidden states": min(config.head.micro_batch_size, config.rollout.images_per_step) * hidden * FLOAT,
+        HEAD_STATES: rows * hidden * FLOAT,
+        HEAD_ACTIVATIONS: head_activations(config, policy, rows),
     }
+
+
+def head_rows(config: RunConfig) -> int:
+    """Images times noise levels or noisy steps of one forward and backward pass of the head."""
+    method = config.head.method
+    each = method.window if isinstance(method, FlowGRPOSection) else method.times_per_image
+    images = max(1, config.head.micro_batch_size // each)
+    return each * min(images, -(-config.rollout.images_per_step // config.cluster.trainers))
+
+
+def head_activations(config: RunConfig, policy: BLIP3oNext, rows: int, device: str = "meta") -> int:
+    """Bytes that so many rows of the head's forward pass keep for their backward pass, both branches where guided.
+
+    Of adapters the inner values are left out.
+    """
+    dtype = torch.bfloat16 if config.policy.dtype == "bfloat16" else torch.float32
+    connector, transformer = copy.deepcopy(policy.connector).train(), copy.deepcopy(policy.sana).train()
+    for name, module in transformer.named_modules():
+        for value in module.parameters(recurse=False):
+            value.requires_grad_(config.head.lora is None or bool(re.fullmatch(LORA_TARGETS, name)))
+    parameters = [*connector.parameters(), *transformer.parameters()]
+    for value in parameters:
+        value.data = value.data.to(dtype)  # as autocast computes
+    size = transformer.config.sample_size
+    with torch.device(device):
+        hidden = torch.zeros(rows, policy.image_tokens.num_tokens + 1, policy.config.hidden_size, dtype=dtype)
+        latents = torch.zeros(rows, transformer.config.in_channels, size, size, dtype=dtype)
+        times = torch.zeros(rows)
+    guided = config.head.guided and config.rollout.guidance_scale != 1
+
+    def branches() -> None:
+        conditions = [connector(hidden)]
+        if guided:
+            conditions.append(connector(hidden[:1, :1]).expand(rows, -1, -1))
+        for condition in conditions:
+            transformer(hidden_states=latents, timestep=times, encoder_hidden_states=condition)
+
+    return _bytes_kept(parameters, branches)
 
 
 def head_is_averaged(config: RunConfig) -> bool:
@@ -209,7 +258,12 @@ def _kept(
         mask = torch.ones(batch, length, dtype=torch.long)
     if checkpointing:
         body.gradient_checkpointing_enable({"use_reentrant": False})
-    own = {parameter.untyped_storage()._cdata for parameter in body.parameters()}
+    return _bytes_kept(body.parameters(), lambda: body(inputs_embeds=inputs, attention_mask=mask, use_cache=False))
+
+
+def _bytes_kept(parameters: Iterable[torch.Tensor], run: Callable[[], Any]) -> int:
+    """Bytes of all but the parameters that `run` keeps for its backward pass."""
+    own = {parameter.untyped_storage()._cdata for parameter in parameters}
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -219,7 +273,7 @@ def _kept(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        body(inputs_embeds=inputs, attention_mask=mask, use_cache=False)
+        run()
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blip3o_grpo.configs import ConfigError, RunConfig
+from blip3o_grpo.configs.head import FlowGRPOSection
 from blip3o_grpo.configs.needs_tokens import require_tokens
 from blip3o_grpo.planning import cards
 from blip3o_grpo.planning.sizes import ENGINE_SHARE, TRANSFER_BUFFER, Footprint
@@ -23,6 +24,7 @@ from blip3o_grpo.terminal import show
 from blip3o_grpo.training.parallel import check_parallel
 
 GB = 1e9
+FLOAT = 4
 PUBLISHED = "BLIP3o-NEXT"
 """How the names of the published checkpoints start; all have the same sizes."""
 BUILT_IN = "{name} is not on this machine: built-in sizes of the released 3B model"
@@ -134,6 +136,9 @@ class Plan(TypedDict):
     memory_bytes: dict[str, dict[str, float]]
     """Kind of worker to what one holds, `total` among it."""
     not_counted: dict[str, str]
+    images: dict[str, int]
+    """Of a step: `prompts`, `completions` of each, `noises` of each of these, all `images`; bytes of the `latents` that
+    the head learns from, in the trainers' main memory; and `run`, images of all steps."""
     gpu_memory_bytes: list[list[dict[str, dict[str, float]]]]
     """Node to GPU to phase (`rollout`, `training`) to kind of worker to bytes."""
     seconds: dict[str, float] | None
@@ -267,11 +272,32 @@ def _plan_of(
         "weight_sync": path,
         "memory_bytes": {kind: size.items | {"total": size.total} for kind, size in sizes.items()},
         "not_counted": {kind: size.not_counted for kind, size in sizes.items()},
+        "images": images_of(config, policy_path),
         "gpu_memory_bytes": [[memory_of_gpu(config, gpu, sizes, path) for gpu in node] for node in placement.nodes],
         "seconds": predict(config, times) if times else None,
         "source": times.source if times else None,
         "computed": list(times.computed) if times else [],
         "proposals": found,
+    }
+
+
+def images_of(config: RunConfig, policy_path: Path) -> dict[str, int]:
+    """What `Plan` tells of a run's images: what a step costs, whatever learns from it."""
+    from blip3o_grpo.policies import BLIP3oNext
+
+    rollout, method = config.rollout, config.head.method
+    latents = 0
+    if "head" in config.learn:
+        head = BLIP3oNext.shapes(policy_path).transformer.config
+        kept = method.window + 2 if isinstance(method, FlowGRPOSection) else 1  # as `denoising.denoise` keeps them
+        latents = rollout.images_per_step * kept * head.in_channels * head.sample_size**2 * FLOAT
+    return {
+        "prompts": rollout.completions_per_step // rollout.group_size,
+        "completions": rollout.group_size,
+        "noises": rollout.noises_per_completion,
+        "images": rollout.images_per_step,
+        "latents": latents,
+        "run": rollout.images_per_step * config.trainer.max_steps // config.trainer.num_iterations,
     }
 
 
@@ -297,6 +323,13 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.print(rows)
     console.print("on CPUs: " + (", ".join(f"{n} {kind}(s)" for kind, n in plan["on_cpu"].items()) or "nothing"))
     console.print(f"weights to samplers: {plan['weight_sync']}")
+    images = plan["images"]
+    latents = f"; its latents are {images['latents'] / 1e6:.1f} MB" if images["latents"] else ""
+    show(
+        console,
+        f"a batch: {images['prompts']} prompts x {images['completions']} completions x {images['noises']} noises = "
+        f"{images['images']:,} images{latents}; the run: {images['run']:,} images",
+    )
     memory = Table("worker", "holds", "GB", title="memory of one worker, from shapes")
     for kind, items in plan["memory_bytes"].items():
         for name, size in items.items():
@@ -305,7 +338,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     console.print(memory)
     if plan["seconds"] is None:
         console.print(
-            "times: none measured for this policy on these devices, so none are predicted; "
+            "times: none measured for this policy and what it learns on these devices, so none are predicted; "
             "give --measured RUN, the folder of a run of a few steps, or --card NAME to compute them"
         )
         return

@@ -45,9 +45,8 @@ class StageTimes:
     sample_call: float = 0.0
     """Of an engine call, however many images it draws; `sample` has its share of one with the recipe's chunk. 0: not
     known apart."""
-    train_head: float = 0.0
-    """One rank's seconds per image of its own share, in the head's update; 0 in measured times, whose `train` includes
-    it."""
+    learn: str = "tokens"
+    """What `train` is of (`learning`)."""
     computed: tuple[str, ...] = ()
     """Stages of these that nobody measured (`sample`, `decode`, `score`, `train`)."""
 
@@ -61,6 +60,12 @@ def policy_shape(policy_path: Path) -> dict[str, int]:
         "image_tokens": image_tokens(config).num_tokens,
         "image_vocabulary": config.num_image_tokens,
     }
+
+
+def learning(config: RunConfig) -> str:
+    """What a run learns, in words: of the head also from how many images of a completion."""
+    head = f"head from {config.rollout.noises_per_completion} images of a completion"
+    return " and ".join(head if half == "head" else half for half in sorted(config.learn, reverse=True))
 
 
 def device_of(config: RunConfig) -> str:
@@ -94,6 +99,7 @@ def measure_run(run: Path) -> StageTimes:
         decode_once=0.0,
         score=median("score") / images,
         train=median("train") * config.cluster.trainers / completions,
+        learn=learning(config),
         source=f"{run}, medians of {len(lines)} steps",
     )
 
@@ -113,12 +119,13 @@ def measured_times(config: RunConfig, policy_path: Path, run: Path | None = None
     """Constants for this policy on this kind of device: of `run`, else of the data file; None where there are none.
 
     Raises:
-        ConfigError: `run` was of another policy, device or dtype.
+        ConfigError: `run` was of another policy, device or dtype, or learnt something else.
     """
     wanted: dict[str, Any] = {
         "policy": policy_shape(policy_path),
         "device": device_of(config),
         "dtype": config.policy.dtype,
+        "learn": learning(config),
     }
     if run is not None:
         times = measure_run(run)
@@ -127,7 +134,7 @@ def measured_times(config: RunConfig, policy_path: Path, run: Path | None = None
                 raise ConfigError(f"--measured {run}: its {name} is {getattr(times, name)}, this run's is {value}")
         return times
     for entry in json.loads(DATA.read_text(encoding="utf-8")):
-        if all(entry[name] == value for name, value in wanted.items()):
+        if all(entry.get(name, "tokens" if name == "learn" else None) == value for name, value in wanted.items()):
             return StageTimes(**entry)
     return None
 
@@ -174,7 +181,7 @@ def stage_work(config: RunConfig, times: StageTimes) -> dict[str, float]:
         "sample": share * calls_of_step(config)[0] * times.sample_call + drawn * image,
         "decode": new * (times.decode_once + times.decode_per_step * rollout.num_diffusion_steps),
         "score": new * times.score,
-        "train": rollout.learnt_per_step * times.train + new * times.train_head,
+        "train": rollout.learnt_per_step * times.train,
     }
 
 

@@ -6,6 +6,7 @@ libraries' own keys, so that a folder needs no second one. Needs no torch.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ NEEDED = {
     "pixel_decoder": (),
     "scheduler": (),
 }
+FACTORS = (("pixel_decoder", "scaling_factor"), ("scheduler", "shift"))
+"""Numbers that no shape tells: of 0 or damage every picture would be one colour, or no number."""
+STAGES = "encoder_block_out_channels"
+"""Of the pixel decoder; a picture's side follows from how many there are."""
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -44,6 +49,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     _check_numbers(file, numbers)
     for section, keys in NEEDED.items():
         _check_numbers(file, dict.fromkeys(keys, values[section]), f"{section}.")
+    _check_optional(file, values)
     if values["image_start_token_id"] >= values["ar"]["vocab_size"]:
         raise CheckpointError(
             f"{file}: image_start_token_id={values['image_start_token_id']} lies outside the vocabulary of "
@@ -60,3 +66,19 @@ def _check_numbers(file: Path, where: dict[str, dict[str, Any]], prefix: str = "
             raise CheckpointError(
                 f"{file}: {prefix}{key} is {section[key]!r}, expected a whole number from 1 to {MAX_SIZE}"
             )
+
+
+def _check_optional(file: Path, values: dict[str, Any]) -> None:
+    """What may be left out, and libraries take as it comes."""
+    for section, key in FACTORS:
+        value = values[section].get(key, 1.0)
+        if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):
+            raise CheckpointError(f"{file}: {section}.{key} is {value!r}, expected a number above 0")
+    stages = values["pixel_decoder"].get(STAGES, [1])
+    if not isinstance(stages, list) or not stages or not all(type(width) is int and width > 0 for width in stages):
+        raise CheckpointError(f"{file}: pixel_decoder.{STAGES} is {stages!r}, expected a list of whole numbers above 0")
+    if values["scheduler"].get("use_dynamic_shifting", False) is not False:
+        raise CheckpointError(
+            f"{file}: scheduler.use_dynamic_shifting: noise levels are the same at every size here; give false, or "
+            "leave it out"
+        )

@@ -24,6 +24,10 @@ FLOW = "head.method={type: flow_grpo}"
         (["head.method={type: flow_grpo, sampler: cps, noise_level: 1.5}"], "head.method.noise_level=1.5.*1 or less"),
         (["head.method={type: flow}"], "head.method"),
         (["head.method={type: flow_grpo, beta: 1}"], "unknown key .*beta"),
+        (["head.method={beta: 0.1}"], r"'head.method' is a section .* `type`; give type: nft or flow_grpo$"),
+        (["head.method={type: flow_grpo, window: 0}"], r"'head.method.window' is 0; give 1 or more"),
+        (["head.method={type: flow_grpo, windw: 1}"], r"unknown key 'head.method.windw'; did you mean 'window'"),
+        (["learn=[head]", "trainer.sync_ref_model=true"], "trainer.sync_ref_model: .*leave it out"),
         (["learn=[head]", "trainer.num_iterations=2", "checkpoint.every_steps=24"], "trainer.num_iterations: .*give 1"),
     ],
 )
@@ -49,6 +53,8 @@ def test_options_of_the_half_that_stays_are_named():
     tokens = inert_options(load_run_config(RECIPE, ["learn=[tokens]", "head.learning_rate=1e-3", FLOW]))
     assert any(sentence.startswith("head.learning_rate=0.001 changes nothing") for sentence in tokens)
     assert any(sentence.startswith("head.method={'type': 'flow_grpo'} changes nothing") for sentence in tokens)
-    head = inert_options(load_run_config(RECIPE, ["learn=[head]"]))
-    assert any(sentence.startswith("trainer.beta=0.03 changes nothing") for sentence in head)
+    drawing = ["trainer.vllm_importance_sampling_mode=token_mask", "warnings.kl_budget=0.1"]
+    head = inert_options(load_run_config(RECIPE, ["learn=[head]", *drawing]))
+    for option in ("trainer.beta=0.03", *drawing):
+        assert any(sentence.startswith(f"{option} changes nothing: learn does not") for sentence in head), option
     assert not [sentence for sentence in inert_options(load_run_config(RECIPE)) if "learn does not" in sentence]

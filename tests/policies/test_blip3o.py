@@ -14,6 +14,7 @@ from blip3o_grpo.policies.blip3o.policy import BLIP3o
 from blip3o_grpo.policies.blip3o.prompt_encoder import QueryPromptEncoder
 from blip3o_grpo.policies.blip3o_next.denoising import denoise, path_noise, velocity
 from blip3o_grpo.policies.blip3o_next.stochastic import noisy_step
+from blip3o_grpo.policies.kinds import KINDS, check_kind
 from blip3o_grpo.policies.tiny_world.blip3o import random_blip3o
 
 PROMPTS = ["a photo of a red star", "a photo of two blue circles and much more than that"]
@@ -164,6 +165,11 @@ def test_another_policys_checkpoint_is_refused_in_one_line(folder):
         (lambda values: values.update(num_queries=256), "leaves no room for a prompt"),
         (lambda values: values.update(num_queries=4), "wrong shape: latent_queries"),
         (lambda values: values["dit"].update(num_attention_heads=3), "no model can be built"),
+        (lambda values: values["pixel_decoder"].update(scaling_factor=0), "pixel_decoder.scaling_factor is 0"),
+        (lambda values: values["pixel_decoder"].update(scaling_factor="1"), "expected a number above 0"),
+        (lambda values: values["pixel_decoder"].update(encoder_block_out_channels=4), "expected a list of whole"),
+        (lambda values: values["scheduler"].update(shift=float("nan")), "scheduler.shift is nan"),
+        (lambda values: values["scheduler"].update(use_dynamic_shifting=True), "scheduler.use_dynamic_shifting"),
     ],
 )
 def test_a_config_that_does_not_fit_is_told_before_a_weight_is_read(folder, tmp_path, change, told):
@@ -177,6 +183,16 @@ def test_a_config_that_does_not_fit_is_told_before_a_weight_is_read(folder, tmp_
     (policy_folder / "config.json").write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match=told):
         BLIP3o.check(policy_folder)
+
+
+@pytest.mark.parametrize("model_type", [None, 3, ["blip3o"], {"of": "blip3o"}, "llama"])
+def test_nobodys_checkpoint_is_no_other_policys(tmp_path, model_type):
+    """What the kind itself says of it is told then, not to change the recipe's `policy.type`."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    for name in KINDS:
+        check_kind(tmp_path, name)
+        with pytest.raises(CheckpointError, match="model_type is .*expected"):
+            KINDS[name].check_headers(tmp_path)
 
 
 def test_missing_and_unexpected_tensors_are_named(folder, tmp_path):

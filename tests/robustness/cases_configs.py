@@ -13,7 +13,7 @@ OVERRIDES = [
     ("cluster.adress=auto", "did you mean 'address'?"),
     ("rewards.0.wieght=1", "did you mean 'weight'?"),
     ("trainer.lora.rnk=4", "did you mean 'rank'?"),
-    ("trainer.parallel={type: fsdp2, offload: true}", "unknown key 'trainer.parallel.fsdp2.offload'"),
+    ("trainer.parallel={type: fsdp2, offload: true}", "unknown key 'trainer.parallel.offload'"),
     ("zzz.zzz=1", "unknown key 'zzz'"),
     ("policy.path.x=1", "nothing can be set below text at 'x'"),
     # wrong types

@@ -47,7 +47,9 @@ def group_rewards(batch: RolloutBatch, config: RunConfig) -> list[np.ndarray]:
 def portions(
     groups: Sequence[RolloutGroup], advantages: Sequence[np.ndarray], step: int, config: RunConfig, size: int
 ) -> Iterator[Images]:
-    """Completions with something to learn from, at most `size` images at once (at least one completion).
+    """Images of completions with something to learn from, at most `size` at once (at least one).
+
+    Those of one completion stay together where so many fit.
 
     Args:
         groups: of this rank.
@@ -57,33 +59,38 @@ def portions(
         size: images.
     """
     portion: list[Images] = []
+    most = max(size, 1)
     for group, found in zip(groups, advantages, strict=True):
         each = group.noises_per_completion
         for member in range(len(found)):
             if not found[member].any():
                 continue  # its gradient is 0
-            if portion and (len(portion) + 1) * each > size:
-                yield _together(portion)
-                portion = []
-            portion.append(_images(group, member, found[member], step, config))
+            for first in range(0, each, most):
+                part = _images(group, member, slice(first, first + most), found[member], step, config)
+                if portion and sum(len(one.which) for one in portion) + len(part.which) > most:
+                    yield _together(portion)
+                    portion = []
+                portion.append(part)
     if portion:
         yield _together(portion)
 
 
-def _images(group: RolloutGroup, member: int, advantages: np.ndarray, step: int, config: RunConfig) -> Images:
-    """Those of one completion."""
+def _images(
+    group: RolloutGroup, member: int, part: slice, advantages: np.ndarray, step: int, config: RunConfig
+) -> Images:
+    """Those of one completion, `part` of them; `advantages` `[K]` are of all."""
     each, seed, noise = group.noises_per_completion, config.seed, config.rollout.noise
-    places = range(member * each, (member + 1) * each)
-    rollouts = [group.rollouts[place] for place in places]
+    draws = range(each)[part]
+    rollouts = [group.rollouts[member * each + k] for k in draws]
     return Images(
         prompt_ids=[list(group.prompt_ids)],
         tokens=torch.from_numpy(rollouts[0].completion.token_ids.astype(np.int64))[None],
-        which=torch.zeros(each, dtype=torch.long),
+        which=torch.zeros(len(draws), dtype=torch.long),
         latents=torch.from_numpy(np.stack([rollout.latents for rollout in rollouts])),
-        advantages=torch.from_numpy(advantages).float(),
-        noise_seeds=[noise_seed(seed, step, group.prompt.id, member, noise, k, each) for k in range(each)],
+        advantages=torch.from_numpy(advantages[part]).float(),
+        noise_seeds=[noise_seed(seed, step, group.prompt.id, member, noise, k, each) for k in draws],
         # The same for all images of a completion: advantages that sum to 0 cancel what the loss says without rewards.
-        learning_seeds=[learning_seed(seed, step, group.prompt.id, member)] * each,
+        learning_seeds=[learning_seed(seed, step, group.prompt.id, member)] * len(draws),
     )
 
 

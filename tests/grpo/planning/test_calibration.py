@@ -148,11 +148,10 @@ def test_a_stage_that_takes_no_time_is_refused(write, changes, key):
         calibrated_card(file)
 
 
-def test_the_head_s_learning_stays_computed(released, write):
+def test_the_head_s_learning_was_not_measured(released, write):
     config = recipe(released, "learn=[tokens,head]", "rollout.group_size=4", "rollout.noises_per_completion=4")
-    times = calibrated_times(config, released, write())
-    assert times.train_head == computed_times(config, released, "h200").train_head > 0
-    assert times.computed == ("score", "train") and "the head learning computed" in times.source
+    with pytest.raises(ConfigError, match=r"the update of the diffusion head was not measured \(learn: tokens, head\)"):
+        calibrated_times(config, released, write())
 
 
 def test_other_policies_and_ways_are_refused(released, write, tmp_path):

@@ -1,6 +1,7 @@
 """`blip3o-grpo plan`: who goes where, bytes from shapes, times only from measurements, and what is refused."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,18 @@ from typer.testing import CliRunner
 from blip3o_grpo.cli import app
 from blip3o_grpo.configs import ConfigError, load_run_config
 from blip3o_grpo.planning import check_placement, make_plan
+from blip3o_grpo.planning.disk import checkpoint_bytes
 from blip3o_grpo.planning.footprint import (
     _kept,
     footprints,
+    head_activations,
+    head_rows,
     images_at_once,
     kept_activations,
     num_adapter_values,
+    num_references,
 )
-from blip3o_grpo.planning.plan import memory_of_gpu
+from blip3o_grpo.planning.plan import images_of, memory_of_gpu
 from blip3o_grpo.planning.times import measure_run, measured_times, predict
 from blip3o_grpo.policies import BLIP3oNext, load_config, resolve_policy_path
 from blip3o_grpo.policies.blip3o_next.caption_once import captions_read_once
@@ -29,6 +34,7 @@ from blip3o_grpo.run.folder import RunFolder
 from blip3o_grpo.training.lora import peft_config
 
 CONFIGS = Path(__file__).parents[3] / "configs"
+HEAD = {"learn": ["head"], "rollout": {"noises_per_completion": 3, "noise": "independent"}}
 EIGHT = {"trainers": 4, "samplers": 2, "decoders": 2, "gpus_per_trainer": 1, "gpus_per_sampler": 1}
 
 
@@ -162,6 +168,54 @@ def test_activations_counted_from_shapes_are_those_really_kept(policy_path, chec
     config = load_config(policy_path)
     counted = [_kept(config, 4, 2, 30, torch.float32, checkpointing, device) for device in ("meta", "cpu")]
     assert counted[0] == counted[1] > 0
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_activations_of_the_head_are_those_really_kept(make_config, policy_path, lora):
+    config = make_config(**HEAD, head={"lora": lora})
+    real = BLIP3oNext.from_pretrained(policy_path, parts=("ar", "head"))
+    counted = head_activations(config, BLIP3oNext.shapes(policy_path), 3)
+    assert counted == pytest.approx(head_activations(config, real, 3, "cpu"), rel=0.05)  # attention's own few differ
+    unguided = make_config(**HEAD, head={"lora": lora, "guided": False})
+    assert head_activations(unguided, real, 3, "cpu") < 0.6 * counted
+
+
+def test_an_ar_part_that_does_not_learn_has_weights_alone(make_config, policy_path):
+    both, head = (make_config(**HEAD | {"learn": learn}) for learn in (["tokens", "head"], ["head"]))
+    of_both, of_head = (footprints(config, policy_path)["trainer"].items for config in (both, head))
+    gone = {"gradients", "Adam", "reference", "activations", "logits of a chunk"}
+    assert of_both.keys() - of_head.keys() == gone
+    assert {name: size for name, size in of_both.items() if name not in gone} == of_head
+    moments = checkpoint_bytes(both, policy_path) - checkpoint_bytes(head, policy_path)
+    assert moments == of_both["Adam"]
+    assert all(num_references(config) == number for config, number in ((both, 1), (head, 0)))
+
+
+def test_rows_of_the_head_are_images_times_noise_levels(make_config):
+    def rows(**head):
+        return head_rows(make_config(**HEAD, head=head))
+
+    assert rows() == 2 * 4 * 3  # all images of a step
+    assert rows(micro_batch_size=5) == 5
+    assert rows(micro_batch_size=5, method={"type": "nft", "times_per_image": 2}) == 4
+    assert rows(micro_batch_size=1, method={"type": "flow_grpo", "window": 3}) == 3
+
+
+def test_the_images_of_a_run_are_told(make_config, policy_path):
+    config = make_config(**HEAD, head={"method": {"type": "flow_grpo", "window": 2}})
+    size = 4 * math.prod((BLIP3oNext.shapes(policy_path).transformer.config.in_channels, 7, 7))
+    told = {"prompts": 2, "completions": 4, "noises": 3, "images": 24, "latents": 24 * 4 * size, "run": 96}
+    assert images_of(config, policy_path) == told
+    assert images_of(make_config(), policy_path) == told | {"noises": 1, "images": 8, "latents": 0, "run": 32}
+
+
+def test_times_are_of_what_is_learnt(make_config, policy_path):
+    run = write_run(make_config(), {"sample": 1, "decode": 1, "score": 1, "train": 1})
+    with pytest.raises(ConfigError, match="its learn is tokens, this run's is head from 3 images of a completion"):
+        measured_times(make_config(**HEAD), policy_path, run)
+    own = write_run(make_config(**HEAD), {"sample": 1, "decode": 1, "score": 1, "train": 1})
+    assert measured_times(make_config(**HEAD), policy_path, own).train == 1 / 8
+    assert measured_times(load_run_config(CONFIGS / "tiny_head.yaml"), resolve_policy_path("tiny_rough")) is None
 
 
 def test_checkpointing_and_smaller_batches_keep_less(released):

@@ -12,6 +12,7 @@ from blip3o_grpo.policies.blip3o_next.denoising import denoise, path_noise
 from blip3o_grpo.policies.tiny_world.architecture import random_policy
 from blip3o_grpo.rollout import Completion, Prompt, Rollout, RolloutBatch, RolloutGroup, noise_seed
 from blip3o_grpo.training.head.learner import HeadLearner
+from blip3o_grpo.training.head.portions import portions
 from blip3o_grpo.training.head.weights import FILE, head_of, trained_head
 from blip3o_grpo.training.mismatch import MismatchError
 
@@ -79,6 +80,24 @@ def draw(learner, config, step):
             rollouts.append(Rollout(completion, np.zeros((1, 1, 3), np.uint8), {"level": score}, {}, latent.numpy()))
         groups.append(RolloutGroup(prompt, [7], tuple(rollouts), NOISES))
     return RolloutBatch(tuple(groups), {})
+
+
+def test_no_more_images_at_once_than_are_asked_for(path):
+    """Also where a completion has more; what is learnt from each stays the same."""
+    learner, config = make(path)
+    batch = draw(learner, config, 1)
+    advantages = [np.arange(1.0, MEMBERS * NOISES + 1).reshape(MEMBERS, NOISES) for _ in batch.groups]
+    whole = list(portions(batch.groups, advantages, 1, config, NOISES))
+    for size in (NOISES - 1, 1, 0):
+        parts = list(portions(batch.groups, advantages, 1, config, size))
+        assert max(len(part.which) for part in parts) == max(size, 1)
+        for name in ("latents", "advantages"):
+            torch.testing.assert_close(
+                torch.cat([getattr(part, name) for part in parts]), torch.cat([getattr(part, name) for part in whole])
+            )
+        for name in ("noise_seeds", "learning_seeds"):
+            assert sum((getattr(part, name) for part in parts), []) == sum((getattr(part, name) for part in whole), [])
+        assert all(len(part.tokens) == len(part.prompt_ids) > part.which.max() for part in parts)
 
 
 def mean_reward(batch):

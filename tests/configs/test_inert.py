@@ -45,8 +45,8 @@ CASES = {
     ("trainer.entropy_coef=0.01", "trainer.entropy_target=2.0"): OFF,
     ("trainer.ref_model_mixup_alpha=0.5",): "sync_ref_model is false",
     ("trainer.ref_model_sync_steps=5",): "sync_ref_model is false",
-    ("trainer.ref_model_sync_steps=48", "trainer.sync_ref_model=True"): "ref_model_sync_steps=48 are not over before "
-    "the last of max_steps=48",
+    ("trainer.ref_model_sync_steps=40", "trainer.sync_ref_model=True"): "ref_model_sync_steps=40 are not over before "
+    "the last of max_steps=40",
     ("trainer.beta=0", "trainer.use_bias_correction_kl=False"): "with beta=0 there is no KL",
     (GDPO, "trainer.scale_rewards=batch"): "multi_objective_aggregation: normalize_then_sum divides by the standard "
     "deviation in the group, and then by the batch's",
@@ -71,7 +71,7 @@ CASES = {
         "cluster.rewards=3",
     ): "every reward has replicas of its own",
     ("checkpoint.every_steps=15", "checkpoint.keep_best=2"): "no checkpoint (every 15 steps) is of a step that is "
-    "evaluated (every 24), so none competes",
+    "evaluated (every 20), so none competes",
 }
 """Overrides, of which the last cannot act, and why."""
 ACTING = [
@@ -91,7 +91,7 @@ ACTING = [
     (*SEQUENCES, *TWO, "trainer.beta=0", GSPO),
     ("trainer.entropy_coef=0.01", "trainer.off_policy_mask_threshold=0.5", "trainer.top_entropy_quantile=0.2"),
     ("trainer.use_adaptive_entropy=true", "trainer.entropy_target=2.0", "trainer.entropy_coef_max=0.5"),
-    ("trainer.sync_ref_model=true", "trainer.ref_model_sync_steps=47", "trainer.ref_model_mixup_alpha=0.5"),
+    ("trainer.sync_ref_model=true", "trainer.ref_model_sync_steps=39", "trainer.ref_model_mixup_alpha=0.5"),
     ("trainer.adam_beta1=0.8", "trainer.adam_beta2=0.99", "trainer.adam_epsilon=1e-15"),
     (GDPO, "trainer.scale_rewards=none", "trainer.min_group_std=0.1", "trainer.scale_rewards=group"),
     (GDPO, "learn=[tokens,head]", "rollout.noises_per_completion=2", "trainer.scale_rewards=batch"),  # of the head
@@ -106,7 +106,7 @@ ACTING = [
     ("warnings.kl_budget=0.1",),
     ("rollout.record_images=all",),
     ("rewards.0.replicas=1", "cluster.rewards=3"),
-    ("checkpoint.every_steps=12", "checkpoint.keep_best=2"),
+    ("checkpoint.every_steps=10", "checkpoint.keep_best=2"),
     ("checkpoint.every_steps=15", "checkpoint.keep_best=2", "evaluation.every_steps=0"),
     ("checkpoint.every_steps=15", "checkpoint.keep_best=2", "evaluation.every_steps=4", "rewards.1.weight=0", GOLD),
     ("rewards.1.weight=0", GOLD, "guards.gold_fall=rollback"),

@@ -19,9 +19,9 @@ MOVING = "trainer.sync_ref_model=true"
 REFUSED = [
     ((TWO,), "checkpoint.every_steps=25, its default, is no multiple of trainer.num_iterations=2,", "give 24 or 26"),
     (
-        ("trainer.num_iterations=5",),
-        "trainer.max_steps=48 is no multiple of trainer.num_iterations=5,",
-        "give 45 or 50",
+        ("trainer.num_iterations=3",),
+        "trainer.max_steps=40 is no multiple of trainer.num_iterations=3,",
+        "give 39 or 42",
     ),
     (
         ("trainer.num_iterations=4", "checkpoint.every_steps=20", "evaluation.every_steps=2"),

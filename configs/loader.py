@@ -294,7 +294,8 @@ def _as_written(schema: type[BaseModel], location: Sequence[str | int]) -> tuple
     return tuple(
         part
         for place, part in enumerate(location)
-        if len(variants := _variants_at(schema, location[:place])) < 2 or part not in map(_tag, variants)
+        if len(variants := _variants_at(schema, location[:place])) < 2
+        or part not in [_tag(variant) for variant in variants]
     )
 
 

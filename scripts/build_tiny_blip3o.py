@@ -6,8 +6,9 @@
 
 Stages, each skipped when its output is in the work folder: features of drawn pictures (by the shipped policy's DC-AE),
 `ar` (the AR part learns to repeat captions), then one folder for each arm: `flow_sequential` (flow matching, the AR
-part frozen; the policy that is kept), `flow_joint` (the AR part learns too), `mse_sequential` (squared error instead).
-The last one measures all arms that are there into `measures.json`. An arm that was stopped goes on from its last
+part frozen), `flow_joint` (the AR part learns too), `mse_sequential` (squared error instead); then `rough`, the first
+arm trained on with blurred pictures, the policy that is kept.
+The last one measures all that is there into `measures.json`. An arm that was stopped goes on from its last
 hundred steps. Seconds of every stage are in `seconds.json`, of an interrupted one those of its last part.
 """
 
@@ -32,8 +33,9 @@ from blip3o_grpo.policies import BLIP3oNext
 from blip3o_grpo.policies.blip3o.policy import BLIP3o
 from blip3o_grpo.policies.tiny_world import world
 from blip3o_grpo.policies.tiny_world.blip3o import random_blip3o
-from scripts.tiny_build.blip3o import ARMS, Arm, draw_shapes, encode, train_arm, train_text
+from scripts.tiny_build.blip3o import ARMS, ROUGH, Arm, blurred, draw_shapes, encode, train_arm, train_rough, train_text
 from scripts.tiny_build.blip3o_measures import measure_arm, measure_ceiling, report
+from scripts.tiny_build.patches import pixels
 
 console = Console()
 
@@ -47,12 +49,14 @@ class Size:
     steps: int
     batch_size: int
     rate: float
+    rough_pictures: int
+    rough_steps: int
     scenes: int
     images_per_prompt: int
 
 
-FULL = Size(8000, 400, 1500, 32, 1.5e-3, 144, 2)
-SMOKE = Size(64, 3, 3, 4, 1e-3, 6, 1)
+FULL = Size(8000, 400, 1500, 32, 1.5e-3, 3000, 150, 144, 2)
+SMOKE = Size(64, 3, 3, 4, 1e-3, 8, 2, 6, 1)
 
 
 class Clock:
@@ -106,7 +110,7 @@ class Build:
         file = self.work / "features.safetensors"
         if not file.is_file():
             started = Clock()
-            save_file({"features": encode(BLIP3o.from_pretrained(start), self.scenes)}, file)
+            save_file({"features": encode(BLIP3o.from_pretrained(start), pixels(self.scenes))}, file)
             self._note("features", started)
         return load_file(file)["features"]
 
@@ -122,18 +126,29 @@ class Build:
 
         return self.stage(arm.name, start, change)
 
+    def rough(self, start: Path) -> Path:
+        """The policy that is kept."""
+        size, scenes = self.size, self.scenes[: self.size.rough_pictures]
+
+        def change(policy: BLIP3o) -> None:
+            train_rough(policy, scenes, encode(policy, blurred(scenes)), size.rough_steps, size.batch_size, console)
+
+        return self.stage(ROUGH, start, change)
+
     def measure(self, output: Path) -> None:
-        """Measure the policy in `output` in the place of the first arm's, and the other arms that are there."""
+        """Measure the arms that are there, and the policy in `output`."""
         started, size = Clock(), self.size
         tags = [tag for tag in world.TAGS for _ in range(size.scenes // len(world.TAGS))]
         scenes = _of_tags(tags, seed=8)
-        folders = {arm: output if arm is ARMS[0] else self.work / arm.name for arm in ARMS}
         values = {}
-        for arm, folder in folders.items():
+        for name, loss, folder in [
+            *((arm.name, arm.loss, self.work / arm.name) for arm in ARMS),
+            (ROUGH, "flow", output),
+        ]:
             if folder.is_dir():
                 policy = BLIP3o.from_pretrained(folder)
-                grid = self.work / f"{arm.name}.png"
-                values[arm.name] = measure_arm(policy, arm.loss, scenes, size.images_per_prompt, grid)
+                grid = self.work / f"{name}.png"
+                values[name] = measure_arm(policy, loss, scenes, size.images_per_prompt, grid)
         found = report(values, measure_ceiling(policy, scenes), ARMS[0].name, tags, console)
         self._note("measure", started)
         record = {"size": asdict(size), "seconds": self._seconds(), "measures": found}
@@ -167,7 +182,7 @@ def build(work: Path, output: Path, size: Size, compare: bool) -> None:
     start = run.text()
     for arm in ARMS if compare else ARMS[:1]:
         run.arm(arm, start)
-    BLIP3o.from_pretrained(work / ARMS[0].name).save_pretrained(output, dtype=torch.bfloat16)
+    BLIP3o.from_pretrained(run.rough(work / ARMS[0].name)).save_pretrained(output, dtype=torch.bfloat16)
     run.measure(output)
     console.print(f"policy: {output}")
 

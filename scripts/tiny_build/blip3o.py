@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.console import Console
@@ -15,9 +16,14 @@ from blip3o_grpo.policies.blip3o_next.positions import position_ids
 from blip3o_grpo.policies.tiny_world import world
 from blip3o_grpo.warmstart.features import Loss, draw_feature_batch, feature_loss
 from scripts.tiny_build.patches import pixels
+from scripts.tiny_build.rough import PEAK_RATE, out_of_focus
 from scripts.tiny_build.training import fit
 
 CONDITION_DROPOUT = 0.1
+ROUGH = "rough"
+"""Stage of the policy that is kept: the first arm, trained on with pictures out of focus."""
+BLUR = (0.5, 6.0)
+"""Radii of their blur (px of 56): shapes bear more of it than letters do."""
 IGNORED = -100
 ENCODE_BATCH = 250
 
@@ -36,7 +42,7 @@ class Arm:
 
 
 ARMS = (Arm("flow", False), Arm("flow", True), Arm("mse", False))
-"""The first is the policy that is kept; the others differ from it in one thing each."""
+"""The first is what the policy that is kept goes on from; the others differ from it in one thing each."""
 
 
 def draw_shapes(num: int, seed: int, *, heldout: bool = False) -> list[world.Scene]:
@@ -48,10 +54,16 @@ def draw_shapes(num: int, seed: int, *, heldout: bool = False) -> list[world.Sce
     return [world.sample(rng, heldout=heldout, signs=0.0) for _ in range(num)]
 
 
-def encode(policy: BLIP3o, scenes: list[world.Scene]) -> torch.Tensor:
-    """Features `[N, C, h, w]` of drawn scenes, half precision."""
-    batches = [scenes[start : start + ENCODE_BATCH] for start in range(0, len(scenes), ENCODE_BATCH)]
-    return torch.cat([policy.decoder.features_of(pixels(batch).float() / 255).half() for batch in batches])
+def encode(policy: BLIP3o, images: torch.Tensor) -> torch.Tensor:
+    """Features `[N, C, h, w]` of pictures `[N, 3, H, W]` in 0..255, half precision."""
+    return torch.cat([policy.decoder.features_of(batch.float() / 255).half() for batch in images.split(ENCODE_BATCH)])
+
+
+def blurred(scenes: list[world.Scene]) -> torch.Tensor:
+    """Drawn scenes `[N, 3, H, W]` in 0..255, out of focus."""
+    drawn = pixels(scenes).permute(0, 2, 3, 1).to(torch.uint8).numpy()
+    images = np.stack([np.asarray(image) for image in out_of_focus(list(drawn), BLUR)])
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def text_rows(policy: BLIP3o, scenes: list[world.Scene]) -> tuple[list[list[int]], list[int]]:
@@ -112,18 +124,42 @@ def train_arm(
         features: `[N, C, h, w]` of the scenes.
         checkpoint: file to go on from.
     """
-    prompt_ids = [policy.prompts.encode(scene.prompt) for scene in scenes]
-    policy.requires_grad_(False)
     learning = [policy.latent_queries, *policy.connector.parameters(), *policy.dit.parameters()]
     if arm.joint:
         learning += policy.ar.parameters()
+    _fit_features(policy, arm.name, arm.loss, learning, scenes, features, steps, batch_size, rate, checkpoint, console)
+
+
+def train_rough(
+    policy: BLIP3o, scenes: list[world.Scene], features: torch.Tensor, steps: int, batch_size: int, console: Console
+) -> None:
+    """Train connector and transformer on with the features of blurred pictures."""
+    learning = [*policy.connector.parameters(), *policy.dit.parameters()]
+    _fit_features(policy, ROUGH, "flow", learning, scenes, features, steps, batch_size, PEAK_RATE, None, console)
+
+
+def _fit_features(
+    policy: BLIP3o,
+    name: str,
+    loss: Loss,
+    learning: list[torch.nn.Parameter],
+    scenes: list[world.Scene],
+    features: torch.Tensor,
+    steps: int,
+    batch_size: int,
+    rate: float,
+    checkpoint: Path | None,
+    console: Console,
+) -> None:
+    prompt_ids = [policy.prompts.encode(scene.prompt) for scene in scenes]
+    policy.requires_grad_(False)
     for parameter in learning:
         parameter.requires_grad_(True)
     generator = torch.Generator().manual_seed(6)
 
     def losses(rows: torch.Tensor) -> dict[str, torch.Tensor]:
         batch = draw_feature_batch(policy, prompt_ids, features, rows, dropout=CONDITION_DROPOUT, generator=generator)
-        return {"loss": feature_loss(policy, batch, arm.loss)}
+        return {"loss": feature_loss(policy, batch, loss)}
 
-    fit(arm.name, learning, losses, len(scenes), steps, batch_size, generator, console, rate, checkpoint)
+    fit(name, learning, losses, len(scenes), steps, batch_size, generator, console, rate, checkpoint)
     policy.requires_grad_(True)

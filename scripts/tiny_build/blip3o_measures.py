@@ -15,6 +15,7 @@ from blip3o_grpo.policies.tiny_world import world
 from blip3o_grpo.warmstart.features import Loss, regress
 from scripts.tiny_build.blip3o import encode, text_losses, text_rows
 from scripts.tiny_build.measure import save_grid, shapes_as_asked
+from scripts.tiny_build.patches import pixels
 
 NUM_STEPS = 10
 GUIDANCE = 3.0
@@ -60,7 +61,7 @@ def measure_arm(
 @torch.no_grad()
 def measure_ceiling(policy: BLIP3o, scenes: list[world.Scene]) -> np.ndarray:
     """Verdicts `[N]` on the drawn pictures' own features, painted by the pixel decoder."""
-    images = policy.latents_to_images(encode(policy, scenes).float())
+    images = policy.latents_to_images(encode(policy, pixels(scenes)).float())
     return np.array(shapes_as_asked(list(images.numpy()), scenes), dtype=float)
 
 

@@ -59,13 +59,17 @@ def encode_out_of_focus(
     policy: BLIP3oNext, images: list[np.ndarray], batch_size: int = 128
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Vocabulary ids `[N, T]` of the pictures as drawn, and latents `[N, C, h, w]` of the pictures blurred."""
-    rng = random.Random(2)
-    blurred = [Image.fromarray(image).filter(ImageFilter.GaussianBlur(rng.uniform(*BLUR))) for image in images]
-    tokens, latents = [], []
+    blurred, tokens, latents = out_of_focus(images, BLUR), [], []
     for start in range(0, len(images), batch_size):
         tokens.append(policy.vision.encode(_unit(images[start : start + batch_size])) + policy.image_tokens.start)
         latents.append(policy.vae.encode(_unit(blurred[start : start + batch_size]) * 2 - 1).latent)
     return torch.cat(tokens), torch.cat(latents) * policy.vae.config.scaling_factor
+
+
+def out_of_focus(images: list[np.ndarray], radii: tuple[float, float]) -> list[Image.Image]:
+    """The pictures under Gaussian blur, each with a radius (px) of its own, uniform between these; reproducible."""
+    rng = random.Random(2)
+    return [Image.fromarray(image).filter(ImageFilter.GaussianBlur(rng.uniform(*radii))) for image in images]
 
 
 def _unit(images: list[np.ndarray] | list[Image.Image]) -> torch.Tensor:

@@ -30,10 +30,10 @@ def test_smoke_build_writes_policies_and_measures(tmp_path):
     BLIP3o.from_pretrained(tmp_path / "policy")
     measures = json.loads((tmp_path / "policy" / "measures.json").read_text())["measures"]
     assert measures["pixel_decoder"]["strict"]["mean"] == 1.0
-    assert {*ARMS, *(f"{arm} - {ARMS[0]}" for arm in ARMS[1:])} < measures.keys()
-    trained = [BLIP3o.from_pretrained(tmp_path / "work" / arm).ar.state_dict() for arm in ("ar", *ARMS)]
+    assert {*ARMS, "rough", *(f"{arm} - {ARMS[0]}" for arm in (*ARMS[1:], "rough"))} < measures.keys()
+    trained = [BLIP3o.from_pretrained(tmp_path / "work" / arm).ar.state_dict() for arm in ("ar", *ARMS, "rough")]
     moved = [any(not torch.equal(value, trained[0][name]) for name, value in arm.items()) for arm in trained[1:]]
-    assert moved == [False, True, False]
+    assert moved == [False, True, False, False]
     before = (tmp_path / "work" / "flow_sequential" / "model.safetensors").stat().st_mtime_ns
     subprocess.run(command, check=True, timeout=300)
     assert (tmp_path / "work" / "flow_sequential" / "model.safetensors").stat().st_mtime_ns == before

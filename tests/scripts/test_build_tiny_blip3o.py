@@ -80,11 +80,11 @@ def test_text_losses_are_those_of_the_answer_alone(tmp_path):
     assert all(row[-1] == end and policy.config["image_start_token_id"] not in row for row in rows)
 
 
-def test_the_shipped_weights_paint_what_is_asked_for(tmp_path):
+def test_the_shipped_weights_paint_what_is_asked_for_and_leave_rl_something_to_teach(tmp_path):
     """A short look at the weights themselves; the recorded measures have many times as many scenes."""
     scenes = [scene for scene in draw_shapes(200, 31, heldout=True) if scene.metadata["tag"] == "single_object"][:12]
     measured = measure_arm(BLIP3o.from_pretrained("tiny_blip3o"), "flow", scenes, 1, tmp_path / "grid.png")
-    assert measured["strict"].mean() >= 0.5 and measured["text"].max() < 0.2
+    assert 0.15 <= measured["strict"].mean() <= 0.75 and measured["text"].max() < 0.2
 
 
 def test_a_report_pairs_the_arms_scene_by_scene():

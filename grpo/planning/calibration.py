@@ -1,8 +1,8 @@
 """Stage times of a recipe from a calibration file: what `scripts/bench_gpu.py --calibration FILE` measured on a card.
 
 The file holds seconds of one image by stage; a recipe's own chunk, diffusion steps and passes of training are put
-together here. The reading of text on CPUs and the learning of the diffusion head are not in it and stay computed
-(`costs.py`).
+together here. The reading of text on CPUs is not in it and stays computed (`costs.py`); neither is the update of the
+diffusion head, so recipes in which it learns are refused.
 """
 
 from __future__ import annotations

@@ -123,7 +123,8 @@ class RolloutSection(Section):
         low, high = interval
         if not 0 <= low < high <= 1:
             raise ValueError(
-                f"{list(interval)} is no interval of noise levels; give [LOW, HIGH] with 0 <= LOW < HIGH <= 1"
+                f"rollout.guidance_interval={list(interval)} is no interval of noise levels; give [LOW, HIGH] with "
+                "0 <= LOW < HIGH <= 1"
             )
         return interval
 

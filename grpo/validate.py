@@ -23,6 +23,7 @@ from blip3o_grpo.configs.loader import exists
 from blip3o_grpo.configs.names import HUB_NAME, SHIPPED
 from blip3o_grpo.configs.shipped import missing_hint
 from blip3o_grpo.planning import check_layout, check_placement
+from blip3o_grpo.planning.guidance import check_guidance
 from blip3o_grpo.planning.pictures import check_pictures
 from blip3o_grpo.policies import CheckpointError, PromptEncoder, PromptError
 from blip3o_grpo.policies.kinds import KINDS, check_kind
@@ -57,12 +58,13 @@ def check_run(config: RunConfig) -> CheckedRun:
 
 
 def check_models(run: CheckedRun) -> None:
-    """What only the libraries' own classes tell: every tensor's shape, the memory of GPUs, builds for CPUs.
+    """What only the libraries' own classes tell: shapes of tensors, noise levels, memory of GPUs, builds for CPUs.
 
     Raises:
         ConfigError, CheckpointError: the first mistake.
     """
     KINDS[run.config.policy.type].check(run.policy_path)
+    check_guidance(run.config, run.policy_path)
     check_placement(run.config, run.policy_path)
     check_builds(run.config)
 

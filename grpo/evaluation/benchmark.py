@@ -36,6 +36,7 @@ from blip3o_grpo.evaluation.suites import (
     output,
     scored_prompts,
 )
+from blip3o_grpo.planning.guidance import check_guidance
 from blip3o_grpo.progress import activity
 from blip3o_grpo.rewards.benchmarks import RECORDED_WORDS, Benchmark, BenchmarkData, BenchmarkPrompt
 from blip3o_grpo.rewards.judge.client import Judge
@@ -122,6 +123,7 @@ def run_benchmark(
     with activity(console, "loading libraries"):
         for path in paths:
             check_model(path)
+            check_guidance(config, path)
         from blip3o_grpo.cluster import ray_cluster
 
     measured: dict[str, BenchmarkResult] = {}

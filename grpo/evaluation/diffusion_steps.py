@@ -25,6 +25,7 @@ from blip3o_grpo.evaluation.agreement import SAME, group_agreements, over_prompt
 from blip3o_grpo.evaluation.heldout import HELDOUT_STEP, collect_heldout
 from blip3o_grpo.evaluation.statistics import Estimate, resampled_estimate
 from blip3o_grpo.evaluation.suites import check_model, check_policy, measuring_config
+from blip3o_grpo.planning.guidance import check_guidance
 from blip3o_grpo.progress import Bar, activity
 from blip3o_grpo.rollout import Prompt, RolloutBatch, load_prompts
 from blip3o_grpo.rollout.messages import Denoising
@@ -114,6 +115,7 @@ def compare_steps(
     path = check_policy(policy, chosen, config)
     with activity(console, "loading libraries"):
         check_model(path)
+        check_guidance(config, path, [(way.num_steps, way.guidance_interval) for way in ways])
         from blip3o_grpo.cluster import ray_cluster
         from blip3o_grpo.policies import BLIP3oNext
         from blip3o_grpo.rollout import RolloutPipeline

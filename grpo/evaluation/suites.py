@@ -21,6 +21,7 @@ from blip3o_grpo.evaluation.benchmark_result import Subset, draw_subset, part_of
 from blip3o_grpo.evaluation.grids import save_grid
 from blip3o_grpo.evaluation.heldout import Evaluation, collect_heldout, paired_difference, summarise
 from blip3o_grpo.evaluation.statistics import Estimate, estimate
+from blip3o_grpo.planning.guidance import check_guidance
 from blip3o_grpo.planning.pictures import check_pictures
 from blip3o_grpo.policies import PromptEncoder, PromptError, check_headers
 from blip3o_grpo.progress import Bar, activity
@@ -139,6 +140,7 @@ def run_suite(
     with activity(console, "loading libraries"):
         for path in paths:
             check_model(path)
+            check_guidance(config, path)
         from blip3o_grpo.cluster import ray_cluster
 
     measured = []

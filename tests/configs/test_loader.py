@@ -113,6 +113,7 @@ def test_relative_paths_belong_to_the_file_and_overridden_ones_to_the_shell(reci
         ("trainer.zzzz=1", ["known keys: max_steps"]),
         ("trainer.loss_type=ppo", ["'trainer.loss_type'", "'ppo'", "'grpo', 'dr_grpo'"]),
         ("rollout.group_size=1", ["'rollout.group_size' is 1", "give 2 or more"]),
+        ("rollout.guidance_interval=[0.7, 0.3]", ["rollout.guidance_interval=[0.7, 0.3]", "0 <= LOW < HIGH <= 1"]),
         ("rewards.3.weight=1", ["no item of a list of 1"]),
         ("rewards.\u00b2.weight=2", ["'\u00b2' is no item of a list of 1"]),  # a digit, but no number
         ("rewards.\u0663.weight=2", ["is no item of a list of 1"]),

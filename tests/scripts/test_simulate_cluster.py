@@ -63,7 +63,7 @@ def test_a_step_is_divided_as_the_flow_divides_it():
 def test_workers_on_cores_have_the_threads_that_a_run_gives_them():
     crowded = on_cores(tiny(), Costs(1, 1, {}, 1), 2)
     assert {worker.threads for worker in (*crowded.samplers, *crowded.decoders)} == {1}
-    assert crowded.trainers[0].threads == 2 and len(crowded.rewards["guard"]) == 1
+    assert crowded.trainers[0].threads == len(crowded.rewards["guard"]) == 2
     roomy = on_cores(tiny("cluster.samplers=1", "rollout.prompts_per_chunk=16"), Costs(1, 1, {}, 1), 8)
     assert roomy.samplers[0].threads == 8
 
